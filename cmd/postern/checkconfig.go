@@ -1,0 +1,94 @@
+// The check-config command, and loading what serve needs.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/configs"
+	"github.com/postern/postern/proxy"
+	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
+)
+
+func newCheckConfig() *cobra.Command {
+	cmd := &cobra.Command{Use: "check-config", Short: "Report every problem of a configuration and its tenants at once", Args: cobra.NoArgs}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := needConfig(*path); err != nil {
+			return err
+		}
+		conf, err := configs.Load(*path)
+		if err != nil {
+			return err
+		}
+		var problems []error
+		snapshot, err := loadTenants(conf)
+		if err != nil {
+			problems = append(problems, err)
+		} else if err := conf.CheckExposure(snapshot.AnyAllowList()); err != nil {
+			problems = append(problems, err)
+		}
+		if _, err := loadCertificates(conf); err != nil {
+			problems = append(problems, err)
+		}
+		if _, err := mockSecret(conf, slog.New(slog.DiscardHandler)); err != nil {
+			problems = append(problems, err)
+		}
+		if conf.Admin.TokenFile != "" {
+			if _, err := os.ReadFile(conf.Admin.TokenFile); err != nil {
+				problems = append(problems, fmt.Errorf("admin.token_file: %w", err))
+			}
+		}
+		if err := errors.Join(problems...); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %d tenants: ok\n", *path, len(conf.Listeners), snapshot.Len())
+		return err
+	}
+	return cmd
+}
+
+func loadTenants(conf *configs.Config) (*tenants.Snapshot, error) {
+	return tenants.LoadFile(tenants.FileOptions{Path: conf.Tenants.File, CheckVerifier: func(s string) error {
+		_, err := scram.ParseVerifier(s)
+		return err
+	}})
+}
+
+// loadCertificates returns nil where TLS is not configured.
+func loadCertificates(conf *configs.Config) (*proxy.Certificates, error) {
+	if len(conf.TLS.Certificates) == 0 {
+		return nil, nil
+	}
+	var files []proxy.CertificateFile
+	for _, c := range conf.TLS.Certificates {
+		files = append(files, proxy.CertificateFile(c))
+	}
+	c, err := proxy.LoadCertificates(files)
+	if err != nil {
+		return nil, fmt.Errorf("tls.certificates: %w", err)
+	}
+	return c, nil
+}
+
+// mockSecret reads the secret that makes fake salts stable.
+func mockSecret(conf *configs.Config, log *slog.Logger) ([]byte, error) {
+	if conf.Auth.MockSecretFile == "" {
+		log.Warn("auth.mock_secret_file is not set: the salts of unknown users change with every restart, which tells them from known ones")
+		return nil, nil
+	}
+	b, err := os.ReadFile(conf.Auth.MockSecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("auth.mock_secret_file: %w", err)
+	}
+	if len(b) < 16 {
+		return nil, errors.New("auth.mock_secret_file: shorter than 16 bytes")
+	}
+	return b, nil
+}

@@ -1,0 +1,102 @@
+// Command postern is the guarded gate in front of many people's Postgres. See the README.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Exit codes: 0 done, 1 failed, 2 wrong use.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a wrong use of the command line.
+type usageError struct{ error }
+
+func main() {
+	root := newRoot()
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "postern:", err)
+	var usage usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "postern",
+		Short:         "The guarded gate in front of many people's Postgres",
+		Long:          "Postern is a PostgreSQL proxy and pooler for many tenants. It runs behind a TCP load balancer, learns from\nPROXY protocol who is calling, judges the address and the password, and lends a pooled server connection.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return flagsFromEnv(cmd.Flags())
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newTenant(), newVersion())
+	for _, c := range root.Commands() {
+		if args := c.Args; args != nil {
+			c.Args = func(cmd *cobra.Command, a []string) error {
+				if err := args(cmd, a); err != nil {
+					return usageError{err}
+				}
+				return nil
+			}
+		}
+	}
+	return root
+}
+
+// flagsFromEnv gives flags that were not set the value of POSTERN_<FLAG>.
+func flagsFromEnv(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "POSTERN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !f.Changed && err == nil {
+			if e := flags.Set(f.Name, v); e != nil {
+				err = usageError{fmt.Errorf("%s: %w", name, e)}
+			}
+		}
+	})
+	return err
+}
+
+// configFlag adds --config, which must be given here or in the environment.
+func configFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("config", "", "the configuration file")
+}
+
+func needConfig(path string) error {
+	if path == "" {
+		return usageError{errors.New("--config is required")}
+	}
+	return nil
+}
+
+// newTenant is the client of the admin API's tenant endpoints, which are not built yet.
+func newTenant() *cobra.Command {
+	return &cobra.Command{
+		Use:   "tenant list|show|put|delete",
+		Short: "Manage tenants through the admin API (not built yet)",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("tenant commands are documented but not built yet: edit the tenants file, it is reloaded when it changes")
+		},
+	}
+}

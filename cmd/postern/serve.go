@@ -1,0 +1,273 @@
+// The serve command: builds the graph, runs it, and answers signals.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/admin"
+	"github.com/postern/postern/configs"
+	"github.com/postern/postern/proxy"
+	"github.com/postern/postern/tenants"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Args: cobra.NoArgs}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := needConfig(*path); err != nil {
+			return err
+		}
+		conf, err := configs.Load(*path)
+		if err != nil {
+			return err
+		}
+		out := newAsyncWriter(cmd.ErrOrStderr())
+		defer out.flush()
+		log := newLogger(conf.Log, out)
+		p, err := build(conf, log)
+		if err != nil {
+			return err
+		}
+		return p.run(log)
+	}
+	return cmd
+}
+
+func newLogger(conf configs.Log, out io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(conf.Level)) // validated
+	options := &slog.HandlerOptions{Level: level}
+	if conf.Format == configs.LogText {
+		return slog.New(slog.NewTextHandler(out, options))
+	}
+	return slog.New(slog.NewJSONHandler(out, options))
+}
+
+// process is everything that serve runs.
+type process struct {
+	conf      *configs.Config
+	directory *tenants.Directory
+	certs     *proxy.Certificates
+	gate      *proxy.Gate
+	admin     *admin.Server
+	adminLn   net.Listener
+
+	tlsOK, tlsFailed atomic.Uint64 // reloads of certificates
+}
+
+// build makes the graph and binds the addresses; nothing runs yet.
+func build(conf *configs.Config, log *slog.Logger) (*process, error) {
+	p := &process{conf: conf}
+	var err error
+	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
+		s, err := loadTenants(conf)
+		if err != nil {
+			return nil, err
+		}
+		return s, conf.CheckExposure(s.AnyAllowList())
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	if p.certs, err = loadCertificates(conf); err != nil {
+		return nil, err
+	}
+	secret, err := mockSecret(conf, log)
+	if err != nil {
+		return nil, err
+	}
+	registry := newRegistry(p)
+	if p.gate, err = proxy.New(gateOptions(conf, p.directory, p.certs, secret, log, registry)); err != nil {
+		return nil, err
+	}
+	if conf.Admin.Address != "" {
+		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic,
+			Gatherer: registry, Ready: p.gate.Ready, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		if p.adminLn, err = net.Listen(conf.Admin.Network(), conf.Admin.Address); err != nil {
+			return nil, fmt.Errorf("admin: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
+	t := conf.Timeouts
+	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
+		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, QueryWait: t.QueryWait,
+			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime, Drain: t.Drain},
+		Limits: proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
+		TCP:    proxy.TCP(conf.TCP),
+		Loops:  conf.Loops, Log: log, Registerer: reg}
+	for _, l := range conf.Listeners {
+		o.Listeners = append(o.Listeners, proxy.Listener{Name: l.Name, Network: l.Network(), Address: l.Address, Mode: l.PoolMode,
+			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies})
+	}
+	return o
+}
+
+// newRegistry holds what is measured about the process as a whole.
+func newRegistry(p *process) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_build_info", Help: "1, with the version as a label.",
+			ConstLabels: prometheus.Labels{"version": buildVersion(), "go": runtime.Version()}}, func() float64 { return 1 }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_age_seconds", Help: "Age of the tenants in force."},
+			func() float64 { return time.Since(p.directory.Stats().LoadedAt).Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_last_reload_success", Help: "1 if the tenants' last reload succeeded."},
+			func() float64 {
+				if p.directory.Stats().LastOK {
+					return 1
+				}
+				return 0
+			}),
+		expiryCollector{p})
+	reloads := func(what, result string, count func() uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postern_reloads_total",
+			Help: "Loads by what was loaded and how it went, the first included.", ConstLabels: prometheus.Labels{"what": what, "result": result}},
+			func() float64 { return float64(count()) }))
+	}
+	reloads("tenants", "ok", func() uint64 { return p.directory.Stats().OK })
+	reloads("tenants", "failed", func() uint64 { return p.directory.Stats().Failed })
+	reloads("tls", "ok", p.tlsOK.Load)
+	reloads("tls", "failed", p.tlsFailed.Load)
+	return r
+}
+
+var descExpiry = prometheus.NewDesc("postern_tls_certificate_expiry_seconds", "Unix time at which a certificate expires.", []string{"name"}, nil)
+
+// expiryCollector reports when the certificates in use expire.
+type expiryCollector struct{ p *process }
+
+func (e expiryCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descExpiry }
+
+func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
+	if e.p.certs == nil {
+		return
+	}
+	for name, at := range e.p.certs.Expiry() {
+		ch <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, float64(at.Unix()), name)
+	}
+}
+
+// run serves until a signal: SIGTERM or SIGINT drains, a second one ends at
+// once, SIGHUP reloads.
+func (p *process) run(log *slog.Logger) error {
+	// Event loops hold a thread while they are busy; everything else needs some too.
+	loops := p.conf.Loops
+	if loops == 0 {
+		loops = runtime.NumCPU()
+	}
+	runtime.GOMAXPROCS(runtime.NumCPU() + loops)
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var side sync.WaitGroup
+	defer side.Wait()
+	defer cancel()
+
+	side.Go(func() {
+		if err := p.watch(ctx, log); err != nil {
+			log.Error("files are not watched", "error", err)
+		}
+	})
+	if err := p.gate.Start(); err != nil {
+		return err
+	}
+	if p.admin != nil {
+		adminCtx, stop := context.WithCancel(context.Background())
+		defer stop()
+		side.Go(func() {
+			if err := p.admin.Serve(adminCtx, p.adminLn); err != nil {
+				log.Error("admin HTTP ended", "error", err)
+			}
+		})
+		log.Info("admin HTTP", "address", p.adminLn.Addr().String())
+	}
+	for i, a := range p.gate.Addrs() {
+		log.Info("listening", "listener", p.conf.Listeners[i].Name, "address", a.String(), "pool_mode", p.conf.Listeners[i].PoolMode)
+	}
+
+	for s := range signals {
+		if s == syscall.SIGHUP {
+			p.reload(log)
+			continue
+		}
+		log.Info("draining", "signal", s.String(), "for", p.conf.Timeouts.Drain.String())
+		break
+	}
+	drainCtx, drained := context.WithTimeout(context.Background(), p.conf.Timeouts.Drain)
+	defer drained()
+	side.Go(func() {
+		for {
+			select {
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					log.Warn("closing now", "signal", s.String())
+					drained()
+					return
+				}
+			case <-drainCtx.Done():
+				return
+			}
+		}
+	})
+	p.gate.Drain(drainCtx)
+	drained()
+	log.Info("stopped")
+	return nil
+}
+
+// reload reads tenants and certificates again; what cannot be read stays as it was.
+func (p *process) reload(log *slog.Logger) {
+	_ = p.directory.Reload() // it logs and counts how it went
+	p.reloadCertificates(log)
+}
+
+func (p *process) reloadCertificates(log *slog.Logger) {
+	if p.certs == nil {
+		return
+	}
+	if err := p.certs.Reload(); err != nil {
+		p.tlsFailed.Add(1)
+		log.Error("certificates not reloaded: the old ones stay", "error", err)
+		return
+	}
+	p.tlsOK.Add(1)
+	log.Info("certificates reloaded")
+}
+
+// watch reloads what changes on disk.
+func (p *process) watch(ctx context.Context, log *slog.Logger) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	var tlsErr error
+	if p.certs != nil {
+		all.Go(func() { tlsErr = watchFiles(ctx, p.certs.Files(), func() { p.reloadCertificates(log) }) })
+	}
+	err := p.directory.Watch(ctx, p.conf.Tenants.File)
+	all.Wait()
+	return errors.Join(err, tlsErr)
+}

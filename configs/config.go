@@ -1,0 +1,151 @@
+// The types of the configuration file.
+
+package configs
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration of a process. The mapstructure tags are the keys of the file.
+type Config struct {
+	Listeners []Listener `mapstructure:"listeners"`
+	TLS       TLS        `mapstructure:"tls"`
+	Auth      Auth       `mapstructure:"auth"`
+	Admin     Admin      `mapstructure:"admin"`
+	Tenants   Tenants    `mapstructure:"tenants"`
+	Machines  Machines   `mapstructure:"machines"`
+	Timeouts  Timeouts   `mapstructure:"timeouts"`
+	Limits    Limits     `mapstructure:"limits"`
+	Loops     int        `mapstructure:"loops"` // event loops; 0: one per core
+	TCP       TCP        `mapstructure:"tcp"`
+	Log       Log        `mapstructure:"log"`
+
+	// Dir is the folder of the file; Load resolves relative paths against it. Empty in a Config made by hand.
+	Dir string `mapstructure:"-"`
+}
+
+// Values of Listener.PoolMode.
+const (
+	PoolSession     = "session"
+	PoolTransaction = "transaction"
+	PoolStatement   = "statement"
+)
+
+// Values of Listener.ProxyProtocol.
+const (
+	ProxyRequire = "require" // each connection opens with one header from a trusted sender
+	ProxyOff     = "off"     // the peer of the socket is the client
+)
+
+// Listener is one address that clients connect to, and its policy.
+type Listener struct {
+	Name           string         `mapstructure:"name"`            // in logs; unique
+	Address        string         `mapstructure:"address"`         // host:port, the host an IP address or nothing; see Network
+	PoolMode       string         `mapstructure:"pool_mode"`       // session, transaction or statement
+	ProxyProtocol  string         `mapstructure:"proxy_protocol"`  // require or off
+	TrustedProxies []netip.Prefix `mapstructure:"trusted_proxies"` // who may send PROXY headers
+	Console        bool           `mapstructure:"console"`         // the admin console answers here; not built yet
+}
+
+// TLS is what clients are offered. Without certificates TLS is not offered.
+type TLS struct {
+	Certificates []CertificateFile `mapstructure:"certificates"`  // chosen by SNI; the first one is for all others
+	TenantDomain string            `mapstructure:"tenant_domain"` // SNI <tenant>.<domain> names a tenant; empty: SNI does not route
+}
+
+// CertificateFile is a certificate chain and its key, both PEM.
+type CertificateFile struct {
+	Cert string `mapstructure:"cert"`
+	Key  string `mapstructure:"key"`
+}
+
+// Auth is how clients are authenticated beyond what their tenants say.
+type Auth struct {
+	MockSecretFile string `mapstructure:"mock_secret_file"` // seeds the salts of unknown users; empty: random per process
+}
+
+// Admin is the HTTP side: health, metrics and the API.
+type Admin struct {
+	Address       string        `mapstructure:"address"`        // as Listener.Address; empty: no admin HTTP
+	TokenFile     string        `mapstructure:"token_file"`     // bearer token; empty: what needs one answers 401
+	ConsoleUsers  []ConsoleUser `mapstructure:"console_users"`  // not built yet
+	MetricsPublic bool          `mapstructure:"metrics_public"` // /metrics needs no token
+}
+
+// ConsoleUser may log in to the admin console.
+type ConsoleUser struct {
+	Name     string `mapstructure:"name"`
+	Verifier Secret `mapstructure:"verifier"`
+}
+
+// Tenants is where tenants are read from: exactly one of its fields is set.
+type Tenants struct {
+	File     string          `mapstructure:"file"`
+	Postgres TenantsPostgres `mapstructure:"postgres"` // not built yet
+}
+
+// TenantsPostgres is a store of tenants in a database.
+type TenantsPostgres struct {
+	DSNFile string `mapstructure:"dsn_file"`
+	KeyFile string `mapstructure:"key_file"`
+}
+
+// Machines is what starts and stops the machines of tenants. Nothing of it is built yet.
+type Machines struct {
+	Fly   FlyMachines   `mapstructure:"fly"`
+	Local LocalMachines `mapstructure:"local"`
+}
+
+// FlyMachines reaches Fly's Machines API.
+type FlyMachines struct {
+	API       string `mapstructure:"api"`
+	TokenFile string `mapstructure:"token_file"`
+}
+
+// LocalMachines are PostgreSQL clusters on this computer.
+type LocalMachines struct {
+	Dir string `mapstructure:"dir"`
+}
+
+// Timeouts bound every wait. Login covers accept to AuthenticationOk; ServerConnect and QueryWait apply after it.
+type Timeouts struct {
+	ProxyHeader     time.Duration `mapstructure:"proxy_header"`     // for a whole PROXY header
+	Login           time.Duration `mapstructure:"login"`            // from accept to AuthenticationOk
+	ServerConnect   time.Duration `mapstructure:"server_connect"`   // dial, TLS and login of a server connection
+	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine; without effect until machines are built
+	QueryWait       time.Duration `mapstructure:"query_wait"`       // for a server connection
+	Query           time.Duration `mapstructure:"query"`            // 0: none; not built yet
+	Transaction     time.Duration `mapstructure:"transaction"`      // 0: none; not built yet
+	IdleTransaction time.Duration `mapstructure:"idle_transaction"` // 0: none; not built yet
+	ClientIdle      time.Duration `mapstructure:"client_idle"`      // 0: none; not built yet
+	ServerIdle      time.Duration `mapstructure:"server_idle"`      // an idle server connection is closed after it; 0: never
+	ServerLifetime  time.Duration `mapstructure:"server_lifetime"`  // an older server connection is not lent again; 0: no limit
+	Drain           time.Duration `mapstructure:"drain"`            // from SIGTERM until everything is closed
+}
+
+// Limits are for the whole process; tenants have their own.
+type Limits struct {
+	Clients    int `mapstructure:"clients"`    // connections of clients, at most
+	Handshakes int `mapstructure:"handshakes"` // of them between accept and AuthenticationOk, at most
+}
+
+// TCP is set on client and server sockets. A zero leaves the system's own setting.
+type TCP struct {
+	KeepaliveIdle     time.Duration `mapstructure:"keepalive_idle"`     // whole seconds
+	KeepaliveInterval time.Duration `mapstructure:"keepalive_interval"` // whole seconds
+	KeepaliveCount    int           `mapstructure:"keepalive_count"`
+	UserTimeout       time.Duration `mapstructure:"user_timeout"` // whole milliseconds; how long sent bytes may stay unacknowledged
+}
+
+// Values of Log.Format.
+const (
+	LogJSON = "json"
+	LogText = "text"
+)
+
+// Log is what is logged, and how.
+type Log struct {
+	Level  string `mapstructure:"level"`  // debug, info, warn or error
+	Format string `mapstructure:"format"` // json or text
+}

@@ -1,0 +1,46 @@
+// What holds where the file says nothing.
+
+package configs
+
+import "time"
+
+// Default returns the configuration of an empty file. It has no listener and no tenants yet, so it does not pass Validate.
+func Default() Config {
+	return Config{
+		Timeouts: Timeouts{
+			ProxyHeader:    5 * time.Second,
+			Login:          15 * time.Second,
+			ServerConnect:  10 * time.Second,
+			Wake:           time.Minute,
+			QueryWait:      2 * time.Minute,
+			ServerIdle:     10 * time.Minute,
+			ServerLifetime: time.Hour,
+			Drain:          4*time.Minute + 30*time.Second, // Fly kills after five minutes
+		},
+		Limits: Limits{Clients: 100_000, Handshakes: 1000},
+		TCP: TCP{
+			KeepaliveIdle:     30 * time.Second,
+			KeepaliveInterval: 5 * time.Second,
+			KeepaliveCount:    5,
+			UserTimeout:       time.Minute,
+		},
+		Log: Log{Level: "info", Format: LogJSON},
+	}
+}
+
+// DefaultListener returns what holds for a listener that leaves a key out. Session mode breaks no client, and PgBouncer's
+// users expect it; `off` trusts nobody, and CheckExposure guards it.
+func DefaultListener() Listener {
+	return Listener{PoolMode: PoolSession, ProxyProtocol: ProxyOff}
+}
+
+// setDefaults fills in what the file left out of a listener.
+func (l *Listener) setDefaults() {
+	d := DefaultListener()
+	if l.PoolMode == "" {
+		l.PoolMode = d.PoolMode
+	}
+	if l.ProxyProtocol == "" {
+		l.ProxyProtocol = d.ProxyProtocol
+	}
+}

@@ -1,0 +1,223 @@
+// The rules that a configuration must keep.
+
+package configs
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Validate returns every rule that c breaks, as joined Problems; nil if there are none. It opens no file. Load has already
+// called it.
+func (c *Config) Validate() error { return c.validate().err() }
+
+func (c *Config) validate() problems {
+	var ps problems
+	c.checkListeners(&ps)
+	c.checkTLS(&ps)
+	c.checkAdmin(&ps)
+	c.checkTenants(&ps)
+	c.checkTimeouts(&ps)
+	c.checkNumbers(&ps)
+	c.checkEnums(&ps)
+	c.checkNotBuilt(&ps)
+	return ps
+}
+
+// name is what a listener may be called: a plain word for logs, as a tenant's id.
+var name = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+
+func (c *Config) checkListeners(ps *problems) {
+	if len(c.Listeners) == 0 {
+		ps.add("listeners", "needs at least one listener")
+	}
+	names, addresses := make(map[string]int), make(map[netip.AddrPort]int)
+	for i, l := range c.Listeners {
+		at := fmt.Sprintf("listeners[%d]", i)
+		if !name.MatchString(l.Name) {
+			ps.add(at+".name", "must match %s", name)
+		} else if first, taken := names[l.Name]; taken {
+			ps.add(at+".name", "listeners[%d] has the same name", first)
+		} else {
+			names[l.Name] = i
+		}
+		if ap, err := parseAddress(l.Address); err != nil {
+			ps.add(at+".address", "%v", err)
+		} else if first, taken := addresses[ap]; taken {
+			ps.add(at+".address", "listeners[%d] has the same address", first)
+		} else if ap.Port() != 0 {
+			addresses[ap] = i
+		}
+		oneOf(ps, at+".pool_mode", l.PoolMode, PoolSession, PoolTransaction, PoolStatement)
+		oneOf(ps, at+".proxy_protocol", l.ProxyProtocol, ProxyRequire, ProxyOff)
+		l.checkTrusted(ps, at+".trusted_proxies")
+	}
+	if ap, err := parseAddress(c.Admin.Address); err == nil {
+		if i, taken := addresses[ap]; taken {
+			ps.add("admin.address", "listeners[%d] has the same address", i)
+		}
+	}
+}
+
+func (l Listener) checkTrusted(ps *problems, path string) {
+	switch {
+	case l.ProxyProtocol == ProxyRequire && len(l.TrustedProxies) == 0:
+		ps.add(path, "must say who may send PROXY headers, since proxy_protocol is %q", ProxyRequire)
+	case l.ProxyProtocol == ProxyOff && len(l.TrustedProxies) > 0:
+		ps.add(path, "has no meaning while proxy_protocol is %q", ProxyOff)
+	}
+	for i, p := range l.TrustedProxies {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case !p.IsValid():
+			ps.add(at, "must be an address block, such as 172.16.0.0/12")
+		case p.Addr().Is4In6():
+			ps.add(at, "must be written as IPv4, since senders are compared after unmapping")
+		case p != p.Masked():
+			ps.add(at, "has bits set beyond its length: %s or %s?", p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+		}
+	}
+}
+
+// hostname is a DNS name of letters, digits and hyphens (RFC 1123 §2.1) with at least one dot, and none at either end.
+var hostname = regexp.MustCompile(`^(?i:[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.(?i:[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?))+$`)
+
+func (c *Config) checkTLS(ps *problems) {
+	for i, f := range c.TLS.Certificates {
+		if f.Cert == "" {
+			ps.add(fmt.Sprintf("tls.certificates[%d].cert", i), "is missing")
+		}
+		if f.Key == "" {
+			ps.add(fmt.Sprintf("tls.certificates[%d].key", i), "is missing")
+		}
+	}
+	switch d := c.TLS.TenantDomain; {
+	case d == "":
+	case !hostname.MatchString(d) || len(d) > 253:
+		ps.add("tls.tenant_domain", "must be a domain, such as db.example.com")
+	case len(c.TLS.Certificates) == 0:
+		ps.add("tls.tenant_domain", "has no meaning without tls.certificates: a client sends SNI only within TLS")
+	}
+}
+
+func (c *Config) checkAdmin(ps *problems) {
+	a := c.Admin
+	if a.Address == "" {
+		if a.MetricsPublic {
+			ps.add("admin.metrics_public", "has no meaning without admin.address")
+		}
+		return
+	}
+	if _, err := parseAddress(a.Address); err != nil {
+		ps.add("admin.address", "%v", err)
+	} else if !isLoopback(a.Address) && a.TokenFile == "" && !a.MetricsPublic {
+		ps.add("admin.token_file", "is needed, since others can reach %s (or set admin.metrics_public, if they may read the metrics)", a.Address)
+	}
+}
+
+func (c *Config) checkTenants(ps *problems) {
+	switch inPostgres := c.Tenants.Postgres != (TenantsPostgres{}); {
+	case c.Tenants.File == "" && !inPostgres:
+		ps.add("tenants", "must say where tenants are read from: set tenants.file")
+	case c.Tenants.File != "" && inPostgres:
+		ps.add("tenants", "must have exactly one of file and postgres")
+	}
+}
+
+func (c *Config) checkTimeouts(ps *problems) {
+	t := c.Timeouts
+	for _, d := range []struct {
+		key      string
+		value    time.Duration
+		zeroIsOK bool
+	}{
+		{"proxy_header", t.ProxyHeader, false},
+		{"login", t.Login, false},
+		{"server_connect", t.ServerConnect, false},
+		{"wake", t.Wake, false},
+		{"query_wait", t.QueryWait, false},
+		{"query", t.Query, true},
+		{"transaction", t.Transaction, true},
+		{"idle_transaction", t.IdleTransaction, true},
+		{"client_idle", t.ClientIdle, true},
+		{"server_idle", t.ServerIdle, true},
+		{"server_lifetime", t.ServerLifetime, true},
+		{"drain", t.Drain, false},
+	} {
+		switch {
+		case d.value < 0:
+			ps.add("timeouts."+d.key, "must not be negative")
+		case d.value == 0 && !d.zeroIsOK:
+			ps.add("timeouts."+d.key, "must be more than 0s: every wait has a bound")
+		}
+	}
+}
+
+// maxLoops is far above any count of cores: more is a slip of the finger, and each loop costs a thread.
+const maxLoops = 1024
+
+func (c *Config) checkNumbers(ps *problems) {
+	if c.Limits.Clients < 1 {
+		ps.add("limits.clients", "must be at least 1")
+	}
+	if c.Limits.Handshakes < 1 {
+		ps.add("limits.handshakes", "must be at least 1")
+	}
+	if c.Loops < 0 || c.Loops > maxLoops {
+		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)
+	}
+	// The bounds are those of Linux: tcp(7), and MAX_TCP_KEEP* in its headers.
+	wholeUnits(ps, "tcp.keepalive_idle", c.TCP.KeepaliveIdle, time.Second, 32767*time.Second)
+	wholeUnits(ps, "tcp.keepalive_interval", c.TCP.KeepaliveInterval, time.Second, 32767*time.Second)
+	wholeUnits(ps, "tcp.user_timeout", c.TCP.UserTimeout, time.Millisecond, 24*time.Hour)
+	if c.TCP.KeepaliveCount < 0 || c.TCP.KeepaliveCount > 127 {
+		ps.add("tcp.keepalive_count", "must be from 0 to 127 (0: the system's own)")
+	}
+}
+
+// wholeUnits demands 0, or whole units up to a bound: the kernel would cut off the rest.
+func wholeUnits(ps *problems, path string, d, unit, most time.Duration) {
+	if d < 0 || d > most || d%unit != 0 {
+		ps.add(path, "must be a multiple of %v, at most %v (0s: the system's own)", unit, most)
+	}
+}
+
+func (c *Config) checkEnums(ps *problems) {
+	oneOf(ps, "log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf(ps, "log.format", c.Log.Format, LogJSON, LogText)
+}
+
+func oneOf(ps *problems, path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		ps.add(path, "must be one of %s", strings.Join(allowed, ", "))
+	}
+}
+
+// checkNotBuilt refuses what the documentation describes and this version would silently ignore.
+func (c *Config) checkNotBuilt(ps *problems) {
+	notBuilt := func(path string, isSet bool) {
+		if isSet {
+			ps.add(path, "%s is documented but not built yet", withoutIndexes(path))
+		}
+	}
+	for i, l := range c.Listeners {
+		notBuilt(fmt.Sprintf("listeners[%d].console", i), l.Console)
+	}
+	notBuilt("admin.console_users", len(c.Admin.ConsoleUsers) > 0)
+	notBuilt("tenants.postgres", c.Tenants.Postgres != (TenantsPostgres{}))
+	notBuilt("machines.fly", c.Machines.Fly != (FlyMachines{}))
+	notBuilt("machines.local", c.Machines.Local != (LocalMachines{}))
+	notBuilt("timeouts.query", c.Timeouts.Query > 0)
+	notBuilt("timeouts.transaction", c.Timeouts.Transaction > 0)
+	notBuilt("timeouts.idle_transaction", c.Timeouts.IdleTransaction > 0)
+	notBuilt("timeouts.client_idle", c.Timeouts.ClientIdle > 0)
+}
+
+var index = regexp.MustCompile(`\[\d+\]`)
+
+// withoutIndexes turns listeners[0].console into listeners[].console, which is how the documentation names the key.
+func withoutIndexes(path string) string { return index.ReplaceAllString(path, "[]") }

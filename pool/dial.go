@@ -1,0 +1,121 @@
+// Dialing: when a pool wants another server, and what a failure means for the next dial and for those who wait.
+
+package pool
+
+import "time"
+
+// outage remembers a row of failed dials, so that a dead server is neither hammered nor waited for without end. Its
+// zero value means that the last dial succeeded.
+type outage struct {
+	err       error         // the last failure; nil: none
+	permanent bool          // the last failure will not go away by itself
+	since     time.Time     // when the first failed dial began
+	last      time.Time     // when the last dial failed
+	pause     time.Duration // after the last failure, before jitter
+	until     time.Time     // no dial before this
+}
+
+// WantDial says whether the pool wants to dial now: more clients wait than servers are being dialed, its size allows
+// one more, and it does not pause after a failure. After a failure it tries with one dial at a time. Whether the
+// tenant has room is not considered; [Tenant.NextDial] does.
+func (p *Pool) WantDial(now time.Time) bool {
+	dialing := p.servers[Dialing].n
+	if p.waiters.n <= dialing || p.Servers() >= p.size {
+		return false
+	}
+	return p.outage.err == nil || dialing == 0 && !now.Before(p.outage.until)
+}
+
+// firstWithoutDial returns the first waiter that is not covered by a dial under way. There is one if WantDial says so.
+func (p *Pool) firstWithoutDial() *Client {
+	n := p.waiters.head
+	for range p.servers[Dialing].n {
+		n = n.next
+	}
+	return n.item
+}
+
+// DialAfter returns when the pause after the last failed dial ends or ended; zero if the last dial did not fail.
+func (p *Pool) DialAfter() time.Time { return p.outage.until }
+
+// StartDial says that s, which was never used before, is being dialed for p. It counts against the limits from now on.
+// The caller has asked NextDial; a dial that would break a limit panics.
+func (p *Pool) StartDial(s *Server, now time.Time) {
+	switch {
+	case p.tenant == nil:
+		panic("BUG: pool: dial for a removed pool")
+	case s.pool != nil:
+		panic("BUG: pool: server was used before")
+	case p.Servers() >= p.size || p.tenant.room() <= 0:
+		panic("BUG: pool: no room for another server")
+	}
+	// When nobody has tried for longer than the longest pause, the old failures say nothing about today.
+	if p.outage.err != nil && now.Sub(p.outage.until) > p.tenant.settings.BackoffMax {
+		p.outage = outage{}
+	}
+	s.pool = p
+	s.dialStart = now
+	s.jitter = p.tenant.random()
+	p.set(s, Closed, Dialing, nil)
+}
+
+// DialDone says that s is logged in and ready; it is then treated as by Release, and what failed before is forgotten.
+// If s was taken out while it was dialed, the answer is to close it.
+func (p *Pool) DialDone(s *Server, now time.Time) Next {
+	if s.state == Closed && s.pool == p {
+		return Next{Close: Removed}
+	}
+	p.expect(s, Dialing)
+	p.outage = outage{}
+	s.connectedAt = now
+	return p.settle(s, Dialing, now)
+}
+
+// DialFailed says that the dial of s failed with err, takes s out, and makes the pool pause. Permanent means that
+// trying again is pointless (an unknown database, a refused password), so nobody should wait for it. The caller then
+// asks Failing and NextDial. If s was taken out while it was dialed, nothing happens.
+func (p *Pool) DialFailed(s *Server, err error, permanent bool, now time.Time) {
+	if err == nil {
+		panic("BUG: pool: dial failed without an error")
+	}
+	if s.state == Closed && s.pool == p {
+		return
+	}
+	p.set(s, Dialing, Closed, nil)
+
+	o, settings := &p.outage, &p.tenant.settings
+	switch {
+	case o.err == nil:
+		o.since = s.dialStart
+		o.pause = min(settings.BackoffMin, settings.BackoffMax)
+	case s.dialStart.After(o.last):
+		o.pause = min(2*o.pause, settings.BackoffMax)
+	default:
+		// Dials that ran side by side and failed together are one failure: the pause does not double for each.
+	}
+	o.err, o.permanent, o.last = err, permanent, now
+	// Between half of the pause and all of it, so that the pools of a server that came back do not dial as one.
+	o.until = now.Add(o.pause - time.Duration(float64(o.pause)/2*p.tenant.random()))
+}
+
+// Failing returns the last dial's error if waiting for a server is pointless now: none is logged in, none is being
+// dialed, the pool pauses, and the failure is permanent or dials have failed for FailFor. Clients that wait should
+// then be told so, and new ones should not queue. Once the pause is over the next client may try again. Otherwise nil.
+func (p *Pool) Failing(now time.Time) error {
+	o := &p.outage
+	if o.err == nil || p.Servers() > 0 || !now.Before(o.until) {
+		return nil
+	}
+	if failFor := p.tenant.settings.FailFor; o.permanent || failFor > 0 && now.Sub(o.since) >= failFor {
+		return o.err
+	}
+	return nil
+}
+
+// random returns a number in [0, 1), or 0 if nothing is to be spread.
+func (t *Tenant) random() float64 {
+	if t.settings.Random == nil {
+		return 0
+	}
+	return t.settings.Random()
+}

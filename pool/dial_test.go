@@ -1,0 +1,244 @@
+// Tables for dialing: when, how often, and what failures mean.
+
+package pool
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+var (
+	errRefused   = errors.New("connection refused")
+	errUnknownDB = errors.New("database does not exist")
+)
+
+// dials starts every dial that is wanted and returns the pools in order and the victims.
+func (w *world) dials() (pools []*Pool, started, victims []*Server) {
+	w.Helper()
+	for {
+		p, victim := w.tenant.NextDial(w.now)
+		w.check()
+		if victim != nil {
+			victims = append(victims, victim)
+		}
+		if p == nil {
+			return pools, started, victims
+		}
+		s := &Server{}
+		p.StartDial(s, w.now)
+		w.check()
+		pools, started = append(pools, p), append(started, s)
+	}
+}
+
+// dial starts the one dial that must be wanted now.
+func (w *world) dial() *Server {
+	w.Helper()
+	_, started, _ := w.dials()
+	if len(started) != 1 {
+		w.Fatalf("%d dials at %v, want 1", len(started), w.now.Sub(start))
+	}
+	return started[0]
+}
+
+func TestOneDialPerWaiterWithinTheLimits(t *testing.T) {
+	for _, test := range []struct{ size, max, waiters, want int }{
+		{5, 0, 0, 0}, {5, 0, 3, 3}, {5, 0, 9, 5}, {5, 2, 9, 2}, {0, 0, 9, 0},
+	} {
+		w := newWorld(t, Settings{MaxServers: test.max})
+		p := w.tenant.NewPool(test.size)
+		clients := make([]Client, test.waiters)
+		for i := range clients {
+			w.acquire(p, &clients[i], nil)
+		}
+		_, started, victims := w.dials()
+		if len(started) != test.want || victims != nil {
+			t.Errorf("%+v: %d dials, %d victims", test, len(started), len(victims))
+		}
+		for i, s := range started {
+			w.expectNext(p.DialDone(s, w.now), Next{Client: &clients[i]})
+		}
+	}
+}
+
+func TestDialServesWhoeverWaitsLongestWhenItIsDone(t *testing.T) {
+	w := newWorld(t, Settings{})
+	p := w.tenant.NewPool(2)
+	var a, b Client
+	w.acquire(p, &a, nil)
+	w.acquire(p, &b, nil)
+	_, started, _ := w.dials()
+	p.Leave(&a)
+	w.expectNext(p.DialDone(started[1], w.now), Next{Client: &b})
+	w.expectNext(p.DialDone(started[0], w.now), Next{})
+	if !started[0].ConnectedAt().Equal(w.now) || !started[0].IdleSince().Equal(w.now) {
+		t.Error("times are not noted")
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		random func() float64
+		want   []time.Duration // pauses in milliseconds
+	}{
+		{"plain", nil, []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 12800, 15000, 15000}},
+		{"spread", func() float64 { return 0.5 }, []time.Duration{75, 150, 300, 600}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, Settings{FailFor: time.Hour, Random: test.random})
+			p := w.tenant.NewPool(5)
+			c := make([]Client, 3)
+			for i := range c {
+				w.acquire(p, &c[i], nil)
+			}
+			// The first dials run side by side and fail together: one failure.
+			_, started, _ := w.dials()
+			w.pass(time.Millisecond)
+			for _, s := range started {
+				p.DialFailed(s, errRefused, false, w.now)
+				w.check()
+			}
+			for i, want := range test.want {
+				pause := p.DialAfter().Sub(w.now)
+				if pause != want*time.Millisecond {
+					t.Fatalf("pause %d is %v, want %vms", i, pause, int(want))
+				}
+				w.pass(pause - 1)
+				if _, started, _ := w.dials(); started != nil {
+					t.Fatal("dialed within the pause")
+				}
+				w.pass(1)
+				s := w.dial() // only one, although three wait
+				w.pass(time.Millisecond)
+				p.DialFailed(s, errRefused, false, w.now)
+			}
+			// Success brings everybody a dial again and the first pause next time.
+			w.now = p.DialAfter()
+			s := w.dial()
+			w.expectNext(p.DialDone(s, w.now), Next{Client: &c[0]})
+			if _, started, _ = w.dials(); len(started) != 2 {
+				t.Fatalf("%d dials after success, want 2", len(started))
+			}
+		})
+	}
+}
+
+func TestOldFailuresAreForgotten(t *testing.T) {
+	for _, test := range []struct {
+		quiet   time.Duration // between the pause's end and the next dial
+		failing bool
+	}{
+		{DefaultBackoffMax, true}, {DefaultBackoffMax + 1, false},
+	} {
+		w := newWorld(t, Settings{FailFor: 10 * time.Second})
+		p := w.tenant.NewPool(1)
+		var c Client
+		w.acquire(p, &c, nil)
+		s := w.dial()
+		p.DialFailed(s, errRefused, false, w.now)
+		w.pass(100*time.Millisecond + test.quiet)
+		s = w.dial()
+		w.pass(time.Millisecond)
+		p.DialFailed(s, errRefused, false, w.now)
+		if got := p.Failing(w.now) != nil; got != test.failing {
+			t.Errorf("after %v of quiet: failing %v", test.quiet, got)
+		}
+	}
+}
+
+func TestFailing(t *testing.T) {
+	settings := Settings{FailFor: 10 * time.Second}
+	expect := func(w *world, p *Pool, want error) {
+		w.Helper()
+		if got := p.Failing(w.now); got != want {
+			w.Fatalf("at %v: Failing = %v, want %v", w.now.Sub(start), got, want)
+		}
+	}
+	t.Run("retryable", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(1)
+		var c Client
+		w.acquire(p, &c, nil)
+		failures := 0
+		for ; p.Failing(w.now) == nil; w.pass(50 * time.Millisecond) {
+			if w.now.Sub(start) > 11*time.Second {
+				t.Fatal("waits for too long")
+			}
+			if q, _ := w.tenant.NextDial(w.now); q != nil {
+				failures++
+				s := &Server{}
+				q.StartDial(s, w.now)
+				expect(w, p, nil)
+				q.DialFailed(s, errRefused, false, w.now)
+			}
+		}
+		if w.now.Sub(start) < 10*time.Second || failures < 5 || failures > 10 {
+			t.Errorf("gave up after %v and %d failures", w.now.Sub(start), failures)
+		}
+		expect(w, p, errRefused)
+	})
+	t.Run("retryable and slow", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(1)
+		w.acquire(p, new(Client), nil)
+		s := w.dial()
+		w.pass(10 * time.Second) // the dial ran into its time limit
+		p.DialFailed(s, errRefused, false, w.now)
+		expect(w, p, errRefused)
+	})
+	t.Run("retryable without a limit", func(t *testing.T) {
+		w := newWorld(t, Settings{})
+		p := w.tenant.NewPool(1)
+		w.acquire(p, new(Client), nil)
+		s := w.dial()
+		w.pass(time.Hour)
+		p.DialFailed(s, errRefused, false, w.now)
+		expect(w, p, nil)
+	})
+	t.Run("permanent", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(1)
+		var c Client
+		w.acquire(p, &c, nil)
+		s := w.dial()
+		p.DialFailed(s, errUnknownDB, true, w.now)
+		expect(w, p, errUnknownDB)
+		p.Leave(&c)
+		w.pass(100 * time.Millisecond)
+		expect(w, p, nil) // the next client may find out whether it was repaired
+		w.acquire(p, &c, nil)
+		s = w.dial()
+		expect(w, p, nil)
+		w.expectNext(p.DialDone(s, w.now), Next{Client: &c})
+		expect(w, p, nil)
+	})
+	t.Run("a live server is hope", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(2)
+		s := w.connect(p, 1)[0]
+		w.acquire(p, new(Client), s)
+		w.acquire(p, new(Client), nil)
+		d := w.dial()
+		p.DialFailed(d, errUnknownDB, true, w.now)
+		expect(w, p, nil)
+		p.BeginCleaning(s)
+		expect(w, p, nil)
+		p.RemoveServer(s)
+		expect(w, p, errUnknownDB)
+	})
+	t.Run("a dial in flight is hope", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(2)
+		w.acquire(p, new(Client), nil)
+		w.acquire(p, new(Client), nil)
+		_, started, _ := w.dials()
+		w.pass(10 * time.Second)
+		p.DialFailed(started[0], errRefused, false, w.now)
+		expect(w, p, nil)
+		w.pass(5 * time.Second)
+		p.DialFailed(started[1], errRefused, false, w.now)
+		expect(w, p, errRefused)
+	})
+}

@@ -1,0 +1,148 @@
+// Closing servers that are old, surplus, or no longer wanted.
+
+package pool
+
+import (
+	"fmt"
+	"time"
+)
+
+// lifetimeSpread is the largest share of its lifetime that a server may lose to jitter, so that servers dialed
+// together do not die together.
+const lifetimeSpread = 0.2
+
+// Reason says why a server is to be closed.
+type Reason uint8
+
+// The reasons that the pool has for closing a server.
+const (
+	Keep        Reason = iota // it is not to be closed
+	Retired                   // its generation or configuration is no longer current
+	Lifetime                  // older than Settings.ServerLifetime allows
+	IdleTimeout               // idle for Settings.ServerIdle
+	Surplus                   // more servers than the pool or the tenant may have since a limit was lowered
+	Yielded                   // the tenant is at its limit and another pool's client has waited longer
+	Evicted                   // idle, while another pool needs the room
+	Removed                   // taken out while it was dialed
+)
+
+// String returns the reason in words for a log.
+func (r Reason) String() string {
+	switch r {
+	case Keep:
+		return "keep"
+	case Retired:
+		return "retired"
+	case Lifetime:
+		return "lifetime"
+	case IdleTimeout:
+		return "idle timeout"
+	case Surplus:
+		return "surplus"
+	case Yielded:
+		return "yielded to another pool"
+	case Evicted:
+		return "evicted for another pool"
+	case Removed:
+		return "removed while dialing"
+	}
+	return fmt.Sprintf("Reason(%d)", uint8(r))
+}
+
+// closeReason says why s must not be used any further, or Keep.
+func (p *Pool) closeReason(s *Server, now time.Time) Reason {
+	switch {
+	case s.retired:
+		return Retired
+	case s.tooOld(now):
+		return Lifetime
+	case p.Servers() > p.size || p.tenant.room() < 0:
+		return Surplus
+	case p.tenant.mustYield(p, now):
+		return Yielded
+	}
+	return Keep
+}
+
+// tooOld says whether the server's lifetime, less its jitter, is over. A changed lifetime holds for old servers too.
+func (s *Server) tooOld(now time.Time) bool {
+	lifetime := s.pool.tenant.settings.ServerLifetime
+	if lifetime <= 0 {
+		return false
+	}
+	return now.Sub(s.connectedAt) >= lifetime-time.Duration(lifetimeSpread*s.jitter*float64(lifetime))
+}
+
+// Retire gets rid of every server that the pool has now, because the upstream or the machine behind it changed: f is
+// called for each idle and each dialing one, to close it or to abandon its dial, and those in use are closed by the
+// verdict of their release. What failed before is forgotten. The servers have left the pool when f is called.
+func (p *Pool) Retire(f func(*Server)) {
+	p.outage = outage{}
+	for _, state := range [...]State{Active, Cleaning} {
+		for n := p.servers[state].head; n != nil; n = n.next {
+			n.item.retired = true
+		}
+	}
+	var out list[Server]
+	for _, state := range [...]State{Idle, Dialing} {
+		for s := p.servers[state].first(); s != nil; s = p.servers[state].first() {
+			p.takeOut(s, &out)
+		}
+	}
+	drain(&out, f)
+}
+
+// Retire calls Retire for every pool.
+func (t *Tenant) Retire(f func(*Server)) {
+	for p := range t.Pools() {
+		p.Retire(f)
+	}
+}
+
+// Sweep takes out the idle servers that are surplus, have been idle for too long or are too old, and calls f for each
+// to close it. Call it now and then, about every second; it looks at idle servers only.
+func (t *Tenant) Sweep(now time.Time, f func(*Server, Reason)) {
+	for p := range t.Pools() {
+		p.sweep(now, f)
+	}
+	for t.room() < 0 && t.servers[Idle] > 0 {
+		s := t.longestIdle()
+		s.pool.set(s, Idle, Closed, nil)
+		f(s, Surplus)
+	}
+}
+
+func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
+	var surplus, unused, old list[Server]
+	idle, limit := &p.servers[Idle], p.tenant.settings.ServerIdle
+	for p.Servers() > p.size && idle.n > 0 {
+		p.takeOut(idle.last(), &surplus)
+	}
+	for s := idle.last(); limit > 0 && s != nil && now.Sub(s.idleSince) >= limit; s = idle.last() {
+		p.takeOut(s, &unused)
+	}
+	for n := idle.tail; n != nil; {
+		s := n.item
+		n = n.prev
+		if s.tooOld(now) {
+			p.takeOut(s, &old)
+		}
+	}
+	drain(&surplus, func(s *Server) { f(s, Surplus) })
+	drain(&unused, func(s *Server) { f(s, IdleTimeout) })
+	drain(&old, func(s *Server) { f(s, Lifetime) })
+}
+
+// takeOut closes s and collects it in out. Callers hear of servers only after the walk over the pool's own lists, so
+// that they may call back into the pool.
+func (p *Pool) takeOut(s *Server, out *list[Server]) {
+	p.set(s, s.state, Closed, nil)
+	out.pushBack(&s.node, s)
+}
+
+func drain(out *list[Server], f func(*Server)) {
+	for s := out.first(); s != nil; s = out.first() {
+		out.remove(&s.node)
+		f(s)
+	}
+}

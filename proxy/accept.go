@@ -1,0 +1,82 @@
+// Accepting connections: one goroutine per listener, which never stops for an error.
+
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/proxyproto"
+)
+
+// acceptor serves one listener.
+type acceptor struct {
+	gate    *Gate
+	conf    *Listener
+	mode    poolMode
+	trusted proxyproto.Trusted
+	ln      net.Listener
+}
+
+func newAcceptor(g *Gate, conf *Listener, ln net.Listener) *acceptor {
+	return &acceptor{gate: g, conf: conf, mode: parseMode(conf.Mode), trusted: proxyproto.NewTrusted(conf.Trusted), ln: ln}
+}
+
+// run accepts until the listener is closed. After an error, such as too many
+// open files, it waits 5 ms, doubling up to a second.
+func (a *acceptor) run() {
+	var pause time.Duration
+	for {
+		conn, err := a.ln.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			a.gate.limited.log(a.gate.log, slog.LevelError, "accept", "accept failed", "listener", a.conf.Name, "error", err, "pause", pause.String())
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		a.start(conn.(*net.TCPConn))
+	}
+}
+
+// start begins the handshake of a connection, if there is room for one. It
+// owns conn.
+func (a *acceptor) start(conn *net.TCPConn) {
+	g := a.gate
+	select {
+	case g.handshakes <- struct{}{}:
+	default:
+		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
+		g.limited.log(g.log, slog.LevelWarn, "handshakes", "too many handshakes at a time: connection closed", "listener", a.conf.Name)
+		conn.Close()
+		return
+	}
+	g.work.Add(1)
+	go func() {
+		defer g.work.Done()
+		h := &handshake{gate: g, acceptor: a, tcp: conn, swap: &loop.Swap{Conn: conn}, started: time.Now()}
+		defer func() { <-g.handshakes }()
+		defer func() {
+			if r := recover(); r != nil {
+				g.metrics.panics.Inc()
+				g.log.Error("panic in handshake", "panic", r, "stack", string(debug.Stack()))
+			}
+			h.close()
+		}()
+		h.run()
+	}()
+}
+
+// socketAddr is the TCP peer, unmapped once and for all.
+func socketAddr(c *net.TCPConn) netip.AddrPort {
+	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

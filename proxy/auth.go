@@ -1,0 +1,214 @@
+// Proving the password: SCRAM with a client, real or mock, and what its proof leaves behind.
+
+package proxy
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
+)
+
+type throttle = *netrestrict.Throttle
+
+// iterations is the work factor of verifiers that Postern makes, Postgres's default.
+const iterations = 4096
+
+// authenticate holds the SCRAM conversation. conf is nil for an unknown
+// tenant, which goes through the same motions as an unknown user.
+func (h *handshake) authenticate(conf *tenants.Tenant) error {
+	g := h.gate
+	start := time.Now()
+	verifier, genuine := g.verifier(conf, h.route)
+	var t *tenant
+	if conf != nil {
+		t = g.tenant(conf)
+	}
+	server, err := scram.NewServer(verifier, genuine, scram.EndpointBinding(h.cert))
+	if err != nil {
+		return fmt.Errorf("scram: %w", err)
+	}
+	key, final, err := h.converse(server)
+	switch {
+	case err == errQuiet:
+		if t != nil {
+			t.counters.loginsAborted.Add(1)
+		}
+		return err
+	case err != nil:
+		if t != nil {
+			t.counters.loginsFailed.Add(1)
+		}
+		g.throttle.with(func(th throttle) { th.Failed(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+		return err
+	}
+	g.throttle.with(func(th throttle) { th.Succeeded(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
+	t.learn(h.route.User, verifier, key)
+	if err := g.reserve(t, conf); err != nil {
+		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
+		return err
+	}
+	t.counters.loginsOK.Add(1)
+	if err := h.write(pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final))); err != nil {
+		g.release(t)
+		return err
+	}
+	return h.handOver(t, conf)
+}
+
+// converse exchanges the SASL messages.
+func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final []byte, err error) {
+	if err := h.write(pgwire.AppendSASL(nil, server.Mechanisms())); err != nil {
+		return key, nil, err
+	}
+	body, err := h.saslMessage()
+	if err != nil {
+		return key, nil, err
+	}
+	mechanism, initial, err := parseInitial(body)
+	if err != nil {
+		return key, nil, err
+	}
+	challenge, err := server.First(mechanism, initial)
+	if err != nil {
+		return key, nil, errSASL(err, h.route.User)
+	}
+	if err := h.write(pgwire.AppendSASLContinue(nil, challenge)); err != nil {
+		return key, nil, err
+	}
+	if body, err = h.saslMessage(); err != nil {
+		return key, nil, err
+	}
+	final, key, err = server.Final(body)
+	if err != nil {
+		return key, nil, errSASL(err, h.route.User)
+	}
+	return key, final, nil
+}
+
+// saslMessage reads the one kind of message that may come here.
+func (h *handshake) saslMessage() ([]byte, error) {
+	var head [pgwire.HeaderSize]byte
+	if _, err := io.ReadFull(h.br, head[:]); err != nil {
+		return nil, errQuiet
+	}
+	switch head[0] {
+	case pgwire.Password:
+	case pgwire.Terminate:
+		return nil, errQuiet
+	default:
+		return nil, errViolation(fmt.Sprintf("expected SASL response, got message type %d", head[0]))
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n < 4 || n > pgwire.MaxPassword {
+		return nil, errViolation("invalid SASL message length")
+	}
+	body := make([]byte, n-4)
+	if _, err := io.ReadFull(h.br, body); err != nil {
+		return nil, errQuiet
+	}
+	return body, nil
+}
+
+// parseInitial splits a SASLInitialResponse. initial is nil where the client
+// sent none.
+func parseInitial(body []byte) (mechanism string, initial []byte, err error) {
+	name, rest, ok := pgwire.CString(body)
+	if !ok {
+		return "", nil, errViolation("invalid string in message")
+	}
+	if len(rest) < 4 {
+		return "", nil, errViolation("insufficient data left in message")
+	}
+	n := int32(binary.BigEndian.Uint32(rest))
+	rest = rest[4:]
+	switch {
+	case n == -1 && len(rest) == 0:
+		return string(name), nil, nil
+	case n < 0 || int(n) > len(rest):
+		return "", nil, errViolation("insufficient data left in message")
+	case int(n) < len(rest):
+		return "", nil, errViolation("invalid message format")
+	}
+	return string(name), rest, nil
+}
+
+// verifier finds what to judge a client by. Unknown tenants and users get a
+// mock that looks like a real one, the same each time.
+func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, bool) {
+	rounds := iterations
+	if conf != nil {
+		if u, ok := conf.User(r.User); ok {
+			if v, err := g.userVerifier(conf, u); err == nil {
+				return v, true
+			}
+		}
+		for _, u := range conf.Users {
+			if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
+				rounds = max(rounds, v.Iterations)
+			}
+		}
+	}
+	return scram.Mock(g.opts.MockSecret, r.Tenant, r.User, rounds), false
+}
+
+func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifier, error) {
+	if !u.Verifier.IsZero() {
+		return scram.ParseVerifier(u.Verifier.Reveal())
+	}
+	return g.derived.get(u, func() (scram.Verifier, error) {
+		mac := hmac.New(sha256.New, g.opts.MockSecret)
+		fmt.Fprintf(mac, "salt\x00%s\x00%s", conf.ID, u.Name)
+		return scram.NewVerifier(u.Password.Reveal(), iterations, mac.Sum(nil)[:16])
+	})
+}
+
+// derivedVerifiers remembers the verifiers made of password files, because
+// making one takes a while.
+type derivedVerifiers struct {
+	mu     sync.Mutex
+	byUser map[*tenants.User]scram.Verifier
+}
+
+func (d *derivedVerifiers) get(u *tenants.User, derive func() (scram.Verifier, error)) (scram.Verifier, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if v, ok := d.byUser[u]; ok {
+		return v, nil
+	}
+	v, err := derive()
+	if err != nil {
+		return v, err
+	}
+	if d.byUser == nil {
+		d.byUser = make(map[*tenants.User]scram.Verifier)
+	}
+	d.byUser[u] = v
+	return v, nil
+}
+
+func (d *derivedVerifiers) clear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byUser = nil
+}
+
+// learn keeps the key that a proof gave away, for logins to the server, for as
+// long as the user's verifier stays.
+func (t *tenant) learn(user string, v scram.Verifier, key scram.ClientKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.logins[user]; l != nil && l.key != nil && l.verifier.Equal(v) {
+		return
+	}
+	t.logins[user] = &login{verifier: v, key: &key}
+}

@@ -1,0 +1,376 @@
+// A client session on its loop: from the greeting to the last byte.
+
+package proxy
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/proxyproto"
+)
+
+// lingerFor is how long a closed session waits for its client to read the last words.
+const lingerFor = 2 * time.Second
+
+type poolMode uint8
+
+const (
+	sessionMode poolMode = iota
+	transactionMode
+	statementMode
+)
+
+func parseMode(s string) poolMode {
+	switch s {
+	case "transaction":
+		return transactionMode
+	case "statement":
+		return statementMode
+	}
+	return sessionMode
+}
+
+// client is one session. Everything is the loop's thread's.
+type client struct {
+	books    pool.Client
+	tenant   *tenant
+	pool     *serverPool
+	conn     *loop.Conn
+	peer     proxyproto.Peer
+	database string
+	params   *params
+	key      cancelKey
+	index    int // in tenant.clients
+	mode     poolMode
+
+	greeting bool          // not greeted yet
+	blocked  bool          // does not take input: waits for a server, or something is full
+	gone     bool          // over
+	draining bool          // to be sent away when nothing of its own runs
+	revoked  *pgwire.Error // to be sent away at the next message boundary
+	reason   string        // why, for the log
+	refused  *pgwire.Error // what a server said to the client's parameters
+
+	server  *server
+	in      []byte // borrowed: input that was read and not dealt with
+	partial int    // bytes of the current message that are passed on unseen
+	discard int    // bytes of the current message that are dropped
+	note    link.Note
+	sess    link.Session
+
+	started        time.Time
+	received, sent uint64
+	queries        uint64
+}
+
+// Ready implements loop.Handler.
+func (c *client) Ready(*loop.Conn) {
+	if c.gone {
+		return
+	}
+	if c.conn.HungUp() {
+		c.end("client_closed")
+		return
+	}
+	if c.conn.Pending() == 0 && c.server != nil && c.server.stalled {
+		c.server.resume()
+	}
+	switch {
+	case c.gone:
+	case c.blocked && c.conn.HalfClosed() && c.books.Waiting():
+		c.end("client_closed")
+	case c.blocked:
+		c.resume()
+	default:
+		c.pump()
+	}
+}
+
+// Panicked implements loop.Handler.
+func (c *client) Panicked(*loop.Conn) { c.end("panic") }
+
+// pump reads and deals with what is there.
+func (c *client) pump() {
+	for !c.blocked && !c.gone {
+		buf := c.tenant.loop.Scratch()
+		held := len(c.in)
+		collecting := held > len(buf)/2
+		if !collecting {
+			buf = buf[held:]
+		}
+		n, err := c.conn.Read(buf)
+		if n > 0 {
+			c.received += uint64(n)
+			c.tenant.counters.bytesIn.Add(uint64(n))
+			if collecting {
+				c.in = c.tenant.loop.Append(c.in, buf[:n])
+				c.process(c.in)
+			} else {
+				full := c.tenant.loop.Scratch()[:held+n]
+				copy(full, c.in)
+				c.hold(nil)
+				c.process(full)
+			}
+		}
+		if err == loop.ErrWouldBlock {
+			return
+		}
+		if err != nil {
+			c.end("client_closed")
+			return
+		}
+	}
+}
+
+// process deals with data and holds what is left. data may be c.in itself.
+func (c *client) process(data []byte) {
+	n := c.feed(data)
+	if c.gone {
+		return
+	}
+	rest := data[n:]
+	if len(c.in) > 0 { // data is c.in
+		c.in = c.in[:copy(c.in, rest)]
+		if len(c.in) == 0 {
+			c.hold(nil)
+		}
+		return
+	}
+	c.hold(rest)
+}
+
+// hold replaces what is held by a copy of rest.
+func (c *client) hold(rest []byte) {
+	c.tenant.loop.Free(c.in)
+	c.in = c.tenant.loop.Append(nil, rest)
+}
+
+// resume goes on with input after something that blocked it may be over.
+func (c *client) resume() {
+	if c.gone || !c.blocked || !c.mayGoOn() {
+		return
+	}
+	c.blocked = false
+	if len(c.in) > 0 {
+		c.process(c.in)
+	}
+	if !c.blocked && !c.gone && c.conn.Readable() {
+		c.conn.Again()
+	}
+}
+
+// mayGoOn reports whether nothing blocks the client's input.
+func (c *client) mayGoOn() bool {
+	if c.greeting || c.books.Waiting() {
+		return false
+	}
+	s := c.server
+	if s == nil {
+		return true
+	}
+	return !s.preparing && !s.punishing && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding &&
+		(c.mode != statementMode || !s.link.AwaitsReady() || s.link.CopyIn())
+}
+
+// acquire asks the pool for a server. False: the client waits, or is gone.
+func (c *client) acquire() bool {
+	t := c.tenant
+	if s := c.pool.books.Acquire(&c.books, nil, t.loop.Now()); s != nil {
+		return c.lent(s.Owner.(*server))
+	}
+	c.blocked = true
+	t.look()
+	t.dialMore()
+	if c.books.Waiting() {
+		if err := c.pool.books.Failing(t.loop.Now()); err != nil {
+			c.fail(errDial(err), "no_server")
+		}
+		return false
+	}
+	return c.server != nil && !c.blocked
+}
+
+// lent ties the client to a server that the pool lent it. True: input may go on.
+func (c *client) lent(s *server) bool {
+	c.server, s.client = s, c
+	s.link.Begin(&c.sess)
+	if s.params != c.params && !s.params.same(c.params) {
+		s.prepare(c.params)
+		c.blocked = true
+		return false
+	}
+	s.params = c.params
+	return c.prepared()
+}
+
+// prepared is called when the server has the client's parameters.
+func (c *client) prepared() bool {
+	if !c.greeting {
+		return true
+	}
+	s := c.server
+	c.params.base.greeting = s.greeting()
+	c.greet()
+	if c.mode != sessionMode {
+		s.release()
+		return false
+	}
+	return true
+}
+
+// greet sends the rest of the login: parameters, cancel key, ReadyForQuery.
+func (c *client) greet() {
+	c.greeting = false
+	out := append(c.tenant.insert[:0], c.params.base.greeting...)
+	name, _ := c.params.get(applicationName)
+	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: applicationName, Value: cleanName(name)})
+	out = pgwire.AppendBackendKeyData(out, c.key.pid, c.key.secret)
+	out = pgwire.AppendReady(out, 'I')
+	c.tenant.insert = out
+	c.write(out)
+}
+
+// write sends bytes of a complete message or more.
+func (c *client) write(b []byte) {
+	c.sent += uint64(len(b))
+	c.tenant.counters.bytesOut.Add(uint64(len(b)))
+	c.conn.Write(b)
+}
+
+// revoke ends the session at the next boundary between messages to the client.
+func (c *client) revoke(e *pgwire.Error, reason string) {
+	if c.server == nil || !c.server.midFrame() {
+		c.fail(e, reason)
+		return
+	}
+	c.revoked, c.reason = e, reason
+}
+
+// drain ends the session if nothing of its own is running, and else later.
+func (c *client) drain() {
+	c.draining = true
+	if c.books.Waiting() || len(c.in) > 0 {
+		return // a request has arrived already
+	}
+	if c.server == nil || c.server.link.Free() && !c.server.preparing {
+		c.fail(errDraining, "drain")
+	}
+}
+
+// fail tells the client why and ends the session. In the middle of a message
+// nothing can be told.
+func (c *client) fail(e *pgwire.Error, reason string) {
+	if c.gone {
+		return
+	}
+	if c.server == nil || !c.server.midFrame() {
+		c.write(e.Append(nil))
+	}
+	c.end(reason)
+}
+
+// end is the only way out of a session.
+func (c *client) end(reason string) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	t := c.tenant
+	if s := c.server; s != nil {
+		c.server = nil
+		s.abandoned(c, c.partial == 0)
+	} else {
+		c.pool.books.Leave(&c.books)
+	}
+	t.stmts.Drop(c.sess.Unnamed)
+	c.sess.Unnamed = nil
+	c.hold(nil)
+	c.conn.Linger(lingerFor)
+
+	n := len(t.clients) - 1
+	t.clients[c.index] = t.clients[n]
+	t.clients[c.index].index = c.index
+	t.clients[n] = nil
+	t.clients = t.clients[:n]
+	t.gate.forget(c)
+	t.counters.queries.Add(c.queries)
+	t.publish()
+	t.log.LogAttrs(t.gate.ctx, slog.LevelInfo, "session ended",
+		slog.String("client", c.peer.Client.String()), slog.String("user", clip(c.pool.key.user)), slog.String("database", clip(c.database)),
+		slog.String("reason", reason), slog.Float64("seconds", time.Since(c.started).Seconds()),
+		slog.Uint64("bytes_in", c.received), slog.Uint64("bytes_out", c.sent), slog.Uint64("queries", c.queries), slog.Bool("tls", c.conn.TLS()))
+	t.dialMore()
+}
+
+// admit brings a client that has proved who it is to the loop.
+func (t *tenant) admit(c *client, fd int, h handover) {
+	conn, err := t.loop.Attach(fd, h.tls, h.swap, c)
+	if err != nil {
+		t.log.Warn("client not attached", "error", err)
+		t.gate.release(t)
+		return
+	}
+	c.conn = conn
+	c.books.Owner = c
+	c.blocked, c.greeting = true, true
+	c.index = len(t.clients)
+	t.clients = append(t.clients, c)
+	c.in = t.loop.Append(nil, h.early)
+	c.pool = t.pool(h.key)
+	c.params = c.pool.sets.intern(h.params)
+	t.look()
+	switch {
+	case t.conf == nil:
+		c.fail(errRevoked, "tenant_removed")
+	case t.draining:
+		c.fail(errDraining, "drain")
+	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
+		c.fail(errAddress(c.peer.Client.Addr(), t.id), "address_revoked")
+	case c.params.base.greeting != nil:
+		c.greet()
+		c.resume()
+	default:
+		c.acquire()
+	}
+}
+
+// cancel is a CancelRequest with the client's key.
+func (c *client) cancel(count func(result string)) {
+	s := c.server
+	switch {
+	case c.gone:
+		count("idle")
+	case s != nil && s.link.Outstanding() > 0 && !s.preparing && !s.punishing:
+		s.cancel(count)
+	case c.books.Waiting() && !c.greeting:
+		count("waiting")
+		c.cancelWaiting()
+	default:
+		count("idle")
+	}
+}
+
+// cancelWaiting answers a request that waits for a server as Postgres answers
+// a running one. An extended request goes on being dropped up to its Sync.
+func (c *client) cancelWaiting() {
+	n, done := 0, false
+	for !done {
+		size, status := pgwire.ClientFrame(c.in[n:])
+		if status != pgwire.FrameOK || n+size > len(c.in) {
+			return // not all of it is here yet; let it run
+		}
+		done = c.in[n] == pgwire.Query || c.in[n] == pgwire.Sync || c.in[n] == pgwire.FunctionCall
+		n += size
+	}
+	c.pool.books.Leave(&c.books)
+	c.write(pgwire.AppendReady(errCancelled.Append(nil), 'I'))
+	c.in = c.in[:copy(c.in, c.in[n:])]
+	if len(c.in) == 0 {
+		c.hold(nil)
+	}
+	c.resume()
+}

@@ -1,0 +1,355 @@
+// The Gate: what all sessions share, and how it starts, reloads, drains and ends.
+
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/tenants"
+)
+
+// maxCancels bounds the cancel requests on their way to servers.
+const maxCancels = 256
+
+// Options configure a Gate. They are only read.
+type Options struct {
+	Listeners    []Listener
+	Directory    *tenants.Directory
+	Certificates *Certificates // nil: TLS is not offered
+	TenantDomain string        // SNI names a tenant only below it; "": never
+	MockSecret   []byte        // makes mock salts stable; empty: random for this process
+	Timeouts     Timeouts
+	Limits       Limits
+	TCP          TCP
+	Loops        int // 0: one per core
+	Throttle     netrestrict.ThrottleConfig
+	Log          *slog.Logger
+	Registerer   prometheus.Registerer
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Name    string
+	Network string // tcp4 where the address is an IPv4 literal
+	Address string
+	Mode    string // session, transaction or statement
+	// ProxyProtocol demands a PROXY header, from Trusted senders only.
+	ProxyProtocol bool
+	Trusted       []netip.Prefix
+}
+
+// Timeouts bound every wait.
+type Timeouts struct {
+	ProxyHeader, Login, ServerConnect, QueryWait, ServerIdle, ServerLifetime, Drain time.Duration
+}
+
+// Limits bound what strangers and clients may take.
+type Limits struct {
+	Clients    int // logged in
+	Handshakes int // not yet
+}
+
+// TCP is the socket options of clients and servers alike.
+type TCP struct {
+	KeepaliveIdle, KeepaliveInterval time.Duration
+	KeepaliveCount                   int
+	UserTimeout                      time.Duration
+}
+
+// Gate accepts clients and serves them. Make it with New, start it with Start,
+// end it with Drain or Close. Safe for concurrent use.
+type Gate struct {
+	// Static after New.
+	opts        Options
+	log         *slog.Logger
+	limited     *limitedLog
+	metrics     *Metrics
+	loops       []*loop.Loop
+	seed        maphash.Seed
+	cancelSlots chan struct{}
+	handshakes  chan struct{}
+	derive      chan struct{}
+	ctx         context.Context // ends with Close
+	stop        context.CancelFunc
+
+	work      sync.WaitGroup // handshakes, dials, cancels
+	running   sync.WaitGroup // loops, accept loops
+	listeners []net.Listener
+	draining  atomic.Bool
+	clients   atomic.Int64
+	closeOnce sync.Once
+
+	throttle  guarded[*netrestrict.Throttle]
+	perClient guarded[map[netip.Addr]int] // handshakes by client address
+	keys      cancelKeys
+	derived   derivedVerifiers
+
+	mu      sync.Mutex
+	tenants map[string]*tenant
+}
+
+// guarded is a value and its lock.
+type guarded[T any] struct {
+	mu sync.Mutex
+	v  T
+}
+
+func (g *guarded[T]) with(f func(T)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f(g.v)
+}
+
+// New makes a gate that does not listen yet.
+func New(o Options) (*Gate, error) {
+	if o.Loops == 0 {
+		o.Loops = runtime.NumCPU()
+	}
+	if len(o.MockSecret) == 0 {
+		o.MockSecret = make([]byte, 32)
+		_, _ = rand.Read(o.MockSecret)
+	}
+	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
+		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
+		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), tenants: make(map[string]*tenant)}
+	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
+	g.perClient.v = make(map[netip.Addr]int)
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	for i := range o.Loops {
+		l, err := loop.New(i, o.Log, g.metrics.panics.Inc)
+		if err != nil {
+			return nil, err
+		}
+		g.loops = append(g.loops, l)
+	}
+	if err := o.Registerer.Register(g); err != nil {
+		return nil, err
+	}
+	o.Directory.Subscribe(g.reloaded)
+	return g, nil
+}
+
+// Start listens and serves until Drain or Close. If one address cannot be
+// listened on, nothing is started.
+func (g *Gate) Start() error {
+	for _, l := range g.opts.Listeners {
+		ln, err := net.Listen(l.Network, l.Address)
+		if err != nil {
+			for _, other := range g.listeners {
+				other.Close()
+			}
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		g.listeners = append(g.listeners, ln)
+	}
+	for _, l := range g.loops {
+		g.running.Go(l.Run)
+	}
+	for i, ln := range g.listeners {
+		a := newAcceptor(g, &g.opts.Listeners[i], ln)
+		g.running.Go(a.run)
+	}
+	g.running.Go(g.forgetUnused)
+	return nil
+}
+
+// Addrs lists the addresses listened on, in the order of Options.Listeners.
+func (g *Gate) Addrs() []net.Addr {
+	var out []net.Addr
+	for _, ln := range g.listeners {
+		out = append(out, ln.Addr())
+	}
+	return out
+}
+
+// Ready says why the gate should get no new clients, or nil.
+func (g *Gate) Ready() error {
+	if g.draining.Load() {
+		return fmt.Errorf("draining")
+	}
+	return nil
+}
+
+// Drain stops accepting, sends every client away between its transactions, and
+// closes what is left when ctx ends or everybody is gone.
+func (g *Gate) Drain(ctx context.Context) {
+	g.draining.Store(true)
+	for _, ln := range g.listeners {
+		ln.Close()
+	}
+	for _, t := range g.runtimeTenants() {
+		t.loop.Post(t.drain)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for g.clients.Load() > 0 || len(g.handshakes) > 0 {
+		select {
+		case <-ctx.Done():
+			g.Close()
+			return
+		case <-tick.C:
+		}
+	}
+	g.Close()
+}
+
+// Close ends everything now and waits until it has ended.
+func (g *Gate) Close() {
+	g.closeOnce.Do(func() {
+		g.draining.Store(true)
+		for _, ln := range g.listeners {
+			ln.Close()
+		}
+		for _, t := range g.runtimeTenants() {
+			t.loop.Call(func() { t.closeAll(errDraining, "shutdown") })
+		}
+		// What was said last is still on its way to those who read.
+		linger, done := context.WithTimeout(context.Background(), lingerFor)
+		defer done()
+		g.awaitIdle(linger)
+		g.stop()
+		g.work.Wait()
+		for _, l := range g.loops {
+			l.Stop()
+		}
+		g.running.Wait()
+	})
+}
+
+// awaitIdle waits until the loops own no connection any more.
+func (g *Gate) awaitIdle(ctx context.Context) {
+	for ctx.Err() == nil {
+		n := 0
+		for _, l := range g.loops {
+			l.Call(func() { n += l.Attached() })
+		}
+		if n == 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (g *Gate) loopFor(id string) *loop.Loop {
+	return g.loops[maphash.String(g.seed, id)%uint64(len(g.loops))]
+}
+
+func loopName(i int) string { return strconv.Itoa(i) }
+
+// tenant returns the run-time side of a registered tenant, making it on first use.
+func (g *Gate) tenant(conf *tenants.Tenant) *tenant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t, ok := g.tenants[conf.ID]
+	if !ok {
+		t = newTenant(g, conf)
+		g.tenants[conf.ID] = t
+	}
+	t.touch()
+	return t
+}
+
+func (g *Gate) runtimeTenants() []*tenant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]*tenant, 0, len(g.tenants))
+	for _, t := range g.tenants {
+		out = append(out, t)
+	}
+	return out
+}
+
+// reloaded is called by the directory with every new snapshot.
+func (g *Gate) reloaded(_, now *tenants.Snapshot) {
+	g.derived.clear()
+	for _, t := range g.runtimeTenants() {
+		conf, ok := now.Tenant(t.id)
+		if !ok {
+			conf = nil
+		}
+		t.loop.Post(func() { t.apply(conf) })
+	}
+}
+
+// forgetUnused lets go of tenants that nobody has used for a while, and with
+// them of their metric series.
+func (g *Gate) forgetUnused() {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, t := range g.runtimeTenants() {
+			if t.admitted.Load() > 0 {
+				t.touch()
+				continue
+			}
+			if time.Since(time.Unix(t.lastUse.Load(), 0)) > forgetAfter {
+				t.loop.Post(func() { g.forgetTenant(t) })
+			}
+		}
+	}
+}
+
+// forgetTenant runs on the tenant's loop.
+func (g *Gate) forgetTenant(t *tenant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t.admitted.Load() > 0 || t.books.Servers() > 0 || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
+		return
+	}
+	delete(g.tenants, t.id)
+}
+
+// reserve takes a place for a client that has proved its password.
+func (g *Gate) reserve(t *tenant, conf *tenants.Tenant) *pgwire.Error {
+	if g.clients.Add(1) > int64(g.opts.Limits.Clients) {
+		g.clients.Add(-1)
+		return errLimit
+	}
+	if t.admitted.Add(1) > int64(conf.Pool.MaxClients) {
+		t.admitted.Add(-1)
+		g.clients.Add(-1)
+		return errTenantLimit
+	}
+	return nil
+}
+
+// release gives a place back.
+func (g *Gate) release(t *tenant) {
+	t.admitted.Add(-1)
+	g.clients.Add(-1)
+	t.touch()
+}
+
+// forget is called by the loop when a session is over.
+func (g *Gate) forget(c *client) {
+	g.keys.remove(c.key)
+	g.release(c.tenant)
+}
+
+// tuneSocket sets the TCP options that both sides share.
+func (g *Gate) tuneSocket(c *net.TCPConn) {
+	_ = c.SetNoDelay(true)
+	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: g.opts.TCP.KeepaliveIdle, Interval: g.opts.TCP.KeepaliveInterval, Count: g.opts.TCP.KeepaliveCount})
+	setUserTimeout(c, g.opts.TCP.UserTimeout)
+}

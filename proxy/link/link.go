@@ -1,0 +1,382 @@
+// The queue of outstanding answers and the release rule.
+
+package link
+
+import "github.com/postern/postern/proxy/pgwire"
+
+// MaxOutstanding is how many answers a server may owe before its client is
+// not read any further. A server flushes its output every 8 KiB, and each
+// answer is five bytes at least, so waiting here cannot block both sides.
+const MaxOutstanding = 4096
+
+// Kind is the frontend message that an answer is due for.
+type Kind uint8
+
+// The kinds. CopyEnd marks a CopyDone or CopyFail that was sent before it was
+// known whether the server is in COPY IN; it has no answer of its own.
+const (
+	Query Kind = iota
+	FunctionCall
+	Parse
+	Bind
+	Describe
+	Close
+	Execute
+	Sync
+	CopyEnd
+)
+
+// extended reports whether an error at this kind makes the server skip to Sync.
+func (k Kind) extended() bool { return k >= Parse && k <= Execute }
+
+// Mode says what happens to an answer.
+type Mode uint8
+
+// The modes.
+const (
+	Forward Mode = iota // the client gets it
+	// Quiet: Postern asked on the client's behalf (a statement parsed again). A
+	// success is swallowed; an error is the client's.
+	Quiet
+	// Internal: Postern asked for itself. Nothing reaches the client.
+	Internal
+	// Refused: the message stands in for one of the client's that Postern does
+	// not allow. The server's error is replaced by Postern's own.
+	Refused
+)
+
+// Entry is one outstanding answer.
+type Entry struct {
+	Kind Kind
+	Mode Mode
+	Note Note  // Query, Execute: what Scan said of the text; Refused: which refusal, the caller's affair
+	Stmt *Stmt // an unnamed Parse: what it defines; the link owns the reference
+}
+
+// Verdict is what to do with a backend message.
+type Verdict uint8
+
+// The verdicts.
+const (
+	ToClient Verdict = iota
+	Swallow
+	Replace // send the client Postern's own error instead, see Head
+	Broken  // not explainable: close the server
+)
+
+// Link is the state of one lease. The zero value is a server that is free.
+type Link struct {
+	queue  []Entry // outstanding answers, oldest at head
+	head   int
+	status byte // transaction status of the last ReadyForQuery; 0 counts as 'I'
+
+	open     bool // extended messages were sent since the last Sync
+	skip     bool // the server ignores everything up to Sync
+	copyIn   bool // the server waits for COPY data
+	copySync bool // a Sync was sent during COPY IN: an error then leaves open how it is taken
+	doubt    bool // the count may be off: never lend this server to anybody else
+
+	last Entry // the entry that the latest message was for
+
+	// Unnamed statements; see stmt.go.
+	stmts   *Statements
+	client  *Session // whose lease this is
+	owner   *Session // who defined what the server holds
+	unnamed *Stmt    // what the server holds, for comparison only
+	known   bool     // the server's unnamed statement is what the client expects
+	// redefinitions counts the queue's entries that change it; unsure says that
+	// a Sync was sent after the latest, so that what follows would run even if
+	// that one is skipped.
+	redefinitions int
+	unsure        bool
+}
+
+// New returns the link of a server that has just logged in.
+func New(stmts *Statements) *Link { return &Link{stmts: stmts} }
+
+// Outstanding is how many entries the queue holds.
+func (l *Link) Outstanding() int { return len(l.queue) - l.head }
+
+// Status is the transaction status that the server last reported: 'I', 'T' or 'E'.
+func (l *Link) Status() byte {
+	if l.status == 0 {
+		return 'I'
+	}
+	return l.status
+}
+
+// Free reports whether the server may go to somebody else: nothing is owed,
+// no extended exchange is open, it is neither in COPY nor in a transaction.
+func (l *Link) Free() bool {
+	return l.Quiet() && l.Status() == 'I'
+}
+
+// Quiet reports whether the server owes nothing and waits for a new command,
+// perhaps inside a transaction.
+func (l *Link) Quiet() bool {
+	return l.head == len(l.queue) && !l.open && !l.skip && !l.copyIn && !l.doubt
+}
+
+// NeedsSync reports whether only a Sync makes the server say that it is ready.
+func (l *Link) NeedsSync() bool { return l.open || l.skip }
+
+// CopyIn reports whether the server waits for COPY data.
+func (l *Link) CopyIn() bool { return l.copyIn }
+
+// Skipping reports whether the server ignores everything up to Sync.
+func (l *Link) Skipping() bool { return l.skip }
+
+// AwaitsReady reports whether a ReadyForQuery is due.
+func (l *Link) AwaitsReady() bool {
+	for _, e := range l.queue[l.head:] {
+		if e.Kind == Query || e.Kind == FunctionCall || e.Kind == Sync {
+			return true
+		}
+	}
+	return false
+}
+
+// Last is the entry that the message judged latest was for.
+func (l *Link) Last() Entry { return l.last }
+
+// Sent records that a frontend message goes to the server.
+func (l *Link) Sent(e Entry) {
+	switch e.Kind {
+	case Sync:
+		if l.copyIn {
+			l.copySync = true
+			return // ignored by the server
+		}
+		l.skip, l.open = false, false
+		l.unsure = l.redefinitions > 0
+	case CopyEnd:
+		if l.copyIn {
+			l.copyIn = false
+			return
+		}
+		if l.Outstanding() == 0 {
+			return // ignored by the server
+		}
+	default:
+		if l.skip {
+			l.stmts.Drop(e.Stmt)
+			return // ignored by the server
+		}
+		if e.redefines() && e.Mode == Forward {
+			l.known, l.unsure = true, false
+		}
+		if l.copyIn {
+			l.doubt = true // ends the COPY with an error, and most likely the session
+		}
+		l.open = e.Kind.extended()
+	}
+	l.push(e)
+}
+
+// SentFlush records that a Flush goes to the server.
+func (l *Link) SentFlush() {
+	if !l.copyIn {
+		l.open = true
+	}
+}
+
+func (l *Link) push(e Entry) {
+	if l.head > 0 && len(l.queue) == cap(l.queue) {
+		n := copy(l.queue, l.queue[l.head:])
+		clear(l.queue[n:])
+		l.queue, l.head = l.queue[:n], 0
+	}
+	l.queue = append(l.queue, e)
+	if e.redefines() {
+		l.redefinitions++
+	}
+}
+
+// pop removes the head and whatever behind it has no answer.
+func (l *Link) pop() {
+	l.drop()
+	for l.head < len(l.queue) && l.queue[l.head].Kind == CopyEnd {
+		l.drop()
+	}
+	if l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+	}
+}
+
+func (l *Link) drop() {
+	if l.queue[l.head].redefines() {
+		if l.redefinitions--; l.redefinitions == 0 {
+			l.unsure = false
+		}
+	}
+	l.stmts.Drop(l.queue[l.head].Stmt)
+	l.queue[l.head] = Entry{}
+	l.head++
+}
+
+// Asynchronous reports whether a backend message may come at any time and
+// answers nothing.
+func Asynchronous(typ byte) bool {
+	return typ == pgwire.NoticeResponse || typ == pgwire.ParameterStatus || typ == pgwire.NotificationResponse
+}
+
+// Received judges a backend message that is not Asynchronous. status is the
+// body of a ReadyForQuery and ignored otherwise.
+func (l *Link) Received(typ, status byte) Verdict {
+	if l.head == len(l.queue) {
+		if typ == pgwire.ErrorResponse {
+			l.last = Entry{}
+			return ToClient // last words; the server closes next
+		}
+		return Broken
+	}
+	h := l.queue[l.head]
+	l.last = h
+	ok := false
+	switch typ {
+	case pgwire.DataRow, pgwire.CopyData, pgwire.CopyDone, pgwire.CopyOutResponse:
+		ok = h.Kind == Query || h.Kind == Execute
+	case pgwire.RowDescription:
+		if ok = h.Kind == Query || h.Kind == Describe; h.Kind == Describe {
+			l.pop()
+		}
+	case pgwire.NoData:
+		if ok = h.Kind == Describe; ok {
+			l.pop()
+		}
+	case pgwire.ParameterDescription:
+		ok = h.Kind == Describe
+	case pgwire.ParseComplete:
+		if ok = h.Kind == Parse; ok {
+			l.defined(h)
+			l.pop()
+		}
+	case pgwire.BindComplete:
+		if ok = h.Kind == Bind; ok {
+			l.pop()
+		}
+	case pgwire.CloseComplete:
+		if ok = h.Kind == Close; ok {
+			if h.redefines() {
+				l.undefined(h)
+			}
+			l.pop()
+		}
+	case pgwire.CommandComplete, pgwire.EmptyQueryResponse:
+		if ok = h.Kind == Query || h.Kind == Execute; h.Kind == Execute {
+			l.pop()
+		}
+		l.copyIn, l.copySync = false, false
+	case pgwire.PortalSuspended:
+		if ok = h.Kind == Execute; ok {
+			l.pop()
+		}
+	case pgwire.FunctionCallResponse:
+		ok = h.Kind == FunctionCall
+	case pgwire.CopyInResponse:
+		if ok = h.Kind == Query || h.Kind == Execute; ok {
+			l.enterCopyIn()
+		}
+	case pgwire.ErrorResponse:
+		ok = true
+		l.failed(h)
+	case pgwire.ReadyForQuery:
+		ok = (h.Kind == Query || h.Kind == FunctionCall || h.Kind == Sync) &&
+			(status == 'I' || status == 'T' || status == 'E')
+		if ok {
+			l.status = status
+			l.copyIn, l.copySync = false, false
+			if h.Kind == Query {
+				l.undefined(h) // a simple query drops the unnamed statement
+			}
+			l.pop()
+		}
+	}
+	if !ok {
+		return Broken
+	}
+	return verdict(h, typ)
+}
+
+func verdict(h Entry, typ byte) Verdict {
+	switch h.Mode {
+	case Internal:
+		return Swallow
+	case Quiet:
+		if typ != pgwire.ErrorResponse {
+			return Swallow
+		}
+	case Refused:
+		if typ == pgwire.ErrorResponse {
+			return Replace
+		}
+		return Broken // it was bound to fail
+	}
+	return ToClient
+}
+
+// enterCopyIn finds out how much of what was already sent belongs to the COPY:
+// the server ignores Sync until the CopyDone or CopyFail.
+func (l *Link) enterCopyIn() {
+	rest := l.queue[l.head+1:]
+	end := -1
+	for i, e := range rest {
+		if e.Kind == CopyEnd {
+			end = i
+			break
+		}
+	}
+	during, after := rest, rest[:0:0]
+	if end >= 0 {
+		during, after = rest[:end], rest[end+1:]
+	}
+	kept := rest[:0]
+	for _, e := range during {
+		if e.Kind != Sync {
+			kept = append(kept, e)
+			l.doubt = true // not legal during COPY: how the server takes it is its affair
+		} else {
+			l.copySync = true
+			l.open = true // that Sync did not close the exchange
+		}
+	}
+	kept = append(kept, after...)
+	clear(rest[len(kept):])
+	l.queue = l.queue[:l.head+1+len(kept)]
+	l.copyIn = end < 0
+	if !l.copyIn {
+		// Whether the exchange is open is decided by what follows the CopyDone.
+		l.copySync = false
+		for _, e := range after {
+			l.open = e.Kind.extended()
+		}
+	}
+	if l.queue[l.head].Kind == Query {
+		l.open = false
+	}
+}
+
+// failed handles an ErrorResponse for the entry h at the head.
+func (l *Link) failed(h Entry) {
+	if l.copyIn && l.copySync {
+		l.doubt = true
+	}
+	l.copyIn, l.copySync = false, false
+	if !h.Kind.extended() {
+		return // ReadyForQuery follows
+	}
+	if h.Stmt != nil {
+		l.undefined(h) // a Parse that fails has dropped the old one already
+	}
+	l.drop()
+	for l.head < len(l.queue) && l.queue[l.head].Kind != Sync {
+		l.drop()
+	}
+	if l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+		l.skip = true
+	}
+	if l.redefinitions == 0 { // what was skipped has changed nothing
+		l.known = l.client != nil && l.owner == l.client && l.unnamed == l.client.Unnamed
+	}
+}

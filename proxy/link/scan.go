@@ -1,0 +1,179 @@
+// What a statement's text and its command tag say about state that outlives a transaction.
+
+package link
+
+// Note is what Scan found in a text.
+type Note uint8
+
+const (
+	// Leaves marks a text that may leave session state which no command tag
+	// shows: set_config, a session advisory lock, a temporary table, a cursor
+	// WITH HOLD.
+	Leaves Note = 1 << iota
+	// SetHarmless marks a text whose SETs are all over with the transaction or
+	// of parameters that the server reports, which Postern tracks.
+	SetHarmless
+	// DropsUnnamed marks a Close of the unnamed statement; Scan never says it.
+	DropsUnnamed
+)
+
+// wordStart marks the first letters of the words that Scan looks at.
+var wordStart = func() (t [256]bool) {
+	for _, c := range "hHpPsStT" {
+		t[c] = true
+	}
+	return t
+}()
+
+var wordByte = func() (t [256]bool) {
+	for c := range 256 {
+		t[c] = c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+	}
+	return t
+}()
+
+// Scan reads a text once, without understanding it: words are compared
+// wherever they stand, even inside literals, so that it errs on the side of a
+// reset too many. What the body of a function does cannot be seen.
+func Scan(text []byte) Note {
+	var note Note
+	harmless, harmful := false, false
+	begin := true // at the beginning of a statement
+	var prev []byte
+	for i := 0; i < len(text); {
+		c := text[i]
+		if !wordByte[c] {
+			if c == ';' {
+				begin = true
+			}
+			i++
+			continue
+		}
+		start := i
+		for i++; i < len(text) && wordByte[text[i]]; i++ {
+		}
+		word := text[start:i]
+		if wordStart[c] {
+			switch {
+			case begin && equalFold(word, "set"):
+				if harmlessSet(text[i:]) {
+					harmless = true
+				} else {
+					harmful = true
+				}
+			case leaves(word, prev, text):
+				note |= Leaves
+			}
+		}
+		begin = false
+		prev = word
+	}
+	if harmless && !harmful {
+		note |= SetHarmless
+	}
+	return note
+}
+
+// leaves judges one word. prev is the word before it.
+func leaves(word, prev, text []byte) bool {
+	switch word[0] | 0x20 {
+	case 's':
+		return equalFold(word, "set_config") || equalFold(word, "setseed")
+	case 'h':
+		return equalFold(word, "hold")
+	case 'p':
+		return equalFold(word, "pg_temp") ||
+			containsFold(word, "advisory") && !containsFold(word, "xact") && !containsFold(word, "unlock")
+	case 't':
+		return (equalFold(word, "temp") || equalFold(word, "temporary")) &&
+			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
+				containsFold(prev, "local") || containsFold(prev, "global") || hasComment(text))
+	}
+	return false
+}
+
+// hasComment reports whether something may stand between two words unseen.
+func hasComment(text []byte) bool {
+	for i := 1; i < len(text); i++ {
+		if text[i] == '*' && text[i-1] == '/' || text[i] == '-' && text[i-1] == '-' {
+			return true
+		}
+	}
+	return false
+}
+
+// harmlessSet judges what follows the word SET.
+func harmlessSet(rest []byte) bool {
+	word, rest := nextWord(rest)
+	if equalFold(word, "session") {
+		word, _ = nextWord(rest)
+	}
+	for _, w := range [...]string{"local", "transaction", "constraints",
+		"application_name", "client_encoding", "names", "datestyle", "timezone", "time", "intervalstyle", "standard_conforming_strings"} {
+		if equalFold(word, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// nextWord returns the word at the start of b, after white space only: a
+// comment or a quote in between makes it empty.
+func nextWord(b []byte) (word, rest []byte) {
+	i := 0
+	for i < len(b) && (b[i] == ' ' || b[i] >= '\t' && b[i] <= '\r') {
+		i++
+	}
+	j := i
+	for j < len(b) && wordByte[b[j]] {
+		j++
+	}
+	return b[i:j], b[j:]
+}
+
+// TagLeaves judges a CommandComplete tag: whether its command left session
+// state, given what Scan said of the text.
+func TagLeaves(tag []byte, note Note) bool {
+	if len(tag) < 3 {
+		return false
+	}
+	switch tag[0] {
+	case 'S':
+		return string(tag) == "SET" && note&SetHarmless == 0
+	case 'R':
+		return string(tag) == "RESET"
+	case 'L':
+		return string(tag) == "LISTEN" || string(tag) == "LOAD"
+	case 'P':
+		return string(tag) == "PREPARE"
+	case 'D':
+		return len(tag) > 4 && (string(tag[:4]) == "DISC" || string(tag[:4]) == "DEAL")
+	}
+	return false
+}
+
+// equalFold compares a word with a lower-case one.
+func equalFold(word []byte, lower string) bool {
+	if len(word) != len(lower) {
+		return false
+	}
+	for i := range word {
+		c := word[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func containsFold(word []byte, lower string) bool {
+	for i := 0; i+len(lower) <= len(word); i++ {
+		if equalFold(word[i:i+len(lower)], lower) {
+			return true
+		}
+	}
+	return false
+}

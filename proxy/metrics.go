@@ -1,0 +1,132 @@
+// What Prometheus is told about the gate.
+
+package proxy
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/proxy/proxyproto"
+)
+
+// Metrics holds the gate's collectors. Label values come from closed sets or
+// from registered tenants. Safe for concurrent use.
+type Metrics struct {
+	wait         prometheus.Histogram
+	phase        *prometheus.HistogramVec
+	headers      *prometheus.CounterVec
+	refusals     *prometheus.CounterVec
+	cancels      *prometheus.CounterVec
+	panics       prometheus.Counter
+	serverPhase  prometheus.Observer
+	headerByName map[proxyproto.Reason]prometheus.Counter
+}
+
+// Refusal reasons, the closed set of postern_refusals_total.
+const (
+	refusedAddress  = "address"
+	refusedTLS      = "tls"
+	refusedLimit    = "limit"
+	refusedThrottle = "throttle"
+	refusedHeader   = "proxy_header"
+	refusedStartup  = "startup"
+	refusedTenant   = "tenant"
+)
+
+func newMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "postern_wait_seconds",
+			Help: "How long clients waited for a server connection, of those that had to.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
+		phase: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_login_phase_seconds",
+			Help: "How long the phases of a login took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"phase"}),
+		headers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_proxy_headers_total",
+			Help: "PROXY headers by outcome."}, []string{"result"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_refusals_total",
+			Help: "Connections refused before authentication, by reason."}, []string{"reason"}),
+		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_cancels_total",
+			Help: "Cancel requests by outcome."}, []string{"result"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_panics_total",
+			Help: "Recovered panics; each cost one session."}),
+		headerByName: make(map[proxyproto.Reason]prometheus.Counter),
+	}
+	for _, r := range []string{refusedAddress, refusedTLS, refusedLimit, refusedThrottle, "ban", refusedHeader, refusedStartup, refusedTenant} {
+		m.refusals.WithLabelValues(r)
+	}
+	for _, r := range proxyproto.Reasons() {
+		m.headerByName[r] = m.headers.WithLabelValues(string(r))
+	}
+	for _, p := range []string{"proxy_header", "tls", "auth", "server_login"} {
+		m.phase.WithLabelValues(p)
+	}
+	for _, r := range []string{"sent", "unknown", "refused", "idle", "waiting", "failed", "limit", "repeated"} {
+		m.cancels.WithLabelValues(r)
+	}
+	m.serverPhase = m.phase.WithLabelValues("server_login")
+	reg.MustRegister(m.wait, m.phase, m.headers, m.refusals, m.cancels, m.panics)
+	return m
+}
+
+// counters are one tenant's, written by its loop or by handshakes and read by
+// scrapes.
+type counters struct {
+	clientsActive, clientsIdle, clientsWaiting atomic.Int64
+	dialing, idle, active, cleaning            atomic.Int64
+	transactions, queries                      atomic.Uint64
+	bytesIn, bytesOut                          atomic.Uint64 // from and to clients
+	loginsOK, loginsFailed, loginsAborted      atomic.Uint64
+	serverLoginsOK, serverLoginsFailed         atomic.Uint64
+}
+
+var (
+	descClients      = prometheus.NewDesc("postern_client_connections", "Clients by state.", []string{"tenant", "state"}, nil)
+	descServers      = prometheus.NewDesc("postern_server_connections", "Server connections by state.", []string{"tenant", "state"}, nil)
+	descWaiting      = prometheus.NewDesc("postern_waiting_clients", "Clients that wait for a server connection.", []string{"tenant"}, nil)
+	descTransactions = prometheus.NewDesc("postern_transactions_total", "Transactions completed.", []string{"tenant"}, nil)
+	descQueries      = prometheus.NewDesc("postern_queries_total", "Queries and executions received from clients.", []string{"tenant"}, nil)
+	descBytes        = prometheus.NewDesc("postern_bytes_total", "Bytes received from and sent to clients after login.", []string{"tenant", "direction"}, nil)
+	descLogins       = prometheus.NewDesc("postern_logins_total", "Client logins by result.", []string{"tenant", "result"}, nil)
+	descServerLogins = prometheus.NewDesc("postern_server_logins_total", "Logins on the tenant's servers by result.", []string{"tenant", "result"}, nil)
+	descLag          = prometheus.NewDesc("postern_loop_lag_seconds", "How long the latest posted function waited for the loop.", []string{"loop"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descLag} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector: it reads what the loops publish and
+// disturbs none of them.
+func (g *Gate) Collect(ch chan<- prometheus.Metric) {
+	for i, l := range g.loops {
+		ch <- prometheus.MustNewConstMetric(descLag, prometheus.GaugeValue, l.Lag().Seconds(), loopName(i))
+	}
+	for _, t := range g.runtimeTenants() {
+		c := &t.counters
+		gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), append([]string{t.id}, labels...)...)
+		}
+		count := func(d *prometheus.Desc, v uint64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{t.id}, labels...)...)
+		}
+		gauge(descClients, c.clientsActive.Load(), "active")
+		gauge(descClients, c.clientsIdle.Load(), "idle")
+		gauge(descClients, c.clientsWaiting.Load(), "waiting")
+		gauge(descServers, c.active.Load(), "active")
+		gauge(descServers, c.idle.Load(), "idle")
+		gauge(descServers, c.dialing.Load(), "login")
+		gauge(descServers, c.cleaning.Load(), "cleaning")
+		gauge(descWaiting, c.clientsWaiting.Load())
+		count(descTransactions, c.transactions.Load())
+		count(descQueries, c.queries.Load())
+		count(descBytes, c.bytesIn.Load(), "in")
+		count(descBytes, c.bytesOut.Load(), "out")
+		count(descLogins, c.loginsOK.Load(), "ok")
+		count(descLogins, c.loginsFailed.Load(), "failed")
+		count(descLogins, c.loginsAborted.Load(), "aborted")
+		count(descServerLogins, c.serverLoginsOK.Load(), "ok")
+		count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
+	}
+}

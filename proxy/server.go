@@ -1,0 +1,396 @@
+// A server connection on its loop: lent, cleaned, closed.
+
+package proxy
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+const (
+	// abandonFor is how long the remains of a client that left may take.
+	abandonFor = time.Second
+	// resetFor is how long a reset may take.
+	resetFor = 5 * time.Second
+)
+
+// server is one server connection. Everything is the loop's thread's.
+type server struct {
+	books  pool.Server
+	tenant *tenant
+	pool   *serverPool
+	loop   *loop.Loop
+	conn   *loop.Conn
+	pid    uint32
+	secret []byte
+	target backend.Target // where it was dialed, without credentials
+
+	link   *link.Link
+	client *client
+	params *params        // what the session is set to
+	status []pgwire.Param // what the server has reported
+
+	in      []byte // borrowed: an incomplete message
+	partial int    // bytes of the current message that still come
+	toward  bool   // they go to the client
+	stalled bool   // not read, because the client's output is full
+
+	preparing bool // the client's parameters are being set
+	punishing bool // a transaction block in statement mode is being rolled back
+	dirty     bool // has state that the next client must not see
+	resetting bool
+	lastWords bool // a FATAL of the server's has been passed on
+	failed    bool // something of our own failed
+	closing   bool
+	cancels   int // cancel requests on their way
+	timer     *loop.Timer
+}
+
+// attach brings a fresh login to the loop.
+func (s *server) attach(conn *backend.Conn, fd int) error {
+	if s.books.State() != pool.Dialing {
+		loop.CloseFD(fd)
+		return nil // given up meanwhile; the pool says so next
+	}
+	c, err := s.loop.Attach(fd, conn.TLS, conn.Net, s)
+	if err != nil {
+		return err
+	}
+	s.conn, s.pid, s.secret = c, conn.PID, conn.Secret
+	s.link = link.New(&s.tenant.stmts)
+	s.params = s.pool.fresh
+	for _, p := range conn.Parameters {
+		s.report(p)
+	}
+	return nil
+}
+
+// report records a ParameterStatus.
+func (s *server) report(p pgwire.Param) {
+	for i := range s.status {
+		if s.status[i].Name == p.Name {
+			s.status[i].Value = p.Value
+			return
+		}
+	}
+	s.status = append(slices.Clip(s.status), p)
+}
+
+// greeting builds what a client is told of the server's parameters.
+func (s *server) greeting() []byte {
+	var out []byte
+	for _, p := range s.status {
+		if p.Name != applicationName {
+			out = pgwire.AppendParameterStatus(out, p)
+		}
+	}
+	return out
+}
+
+// Ready implements loop.Handler.
+func (s *server) Ready(*loop.Conn) {
+	if c := s.client; c != nil && c.blocked && s.conn.Pending() == 0 {
+		c.resume()
+	}
+	if !s.closing {
+		s.pump()
+	}
+}
+
+// Panicked implements loop.Handler.
+func (s *server) Panicked(*loop.Conn) { s.lost("panic") }
+
+// resume reads again after the client's output has drained.
+func (s *server) resume() {
+	s.stalled = false
+	s.conn.Again()
+}
+
+// pump reads and passes on what is there.
+func (s *server) pump() {
+	for !s.closing {
+		if c := s.client; c != nil && c.conn.Pending() > 0 {
+			s.stalled = true
+			return
+		}
+		buf := s.loop.Scratch()
+		held := len(s.in)
+		n, err := s.conn.Read(buf[held:])
+		if n > 0 {
+			full := buf[:held+n]
+			copy(full, s.in)
+			s.hold(nil)
+			used := s.feed(full)
+			if !s.closing {
+				s.hold(full[used:])
+			}
+		}
+		if err == loop.ErrWouldBlock {
+			return
+		}
+		if err != nil && !s.closing {
+			s.lost("closed by the server")
+			return
+		}
+	}
+}
+
+func (s *server) hold(rest []byte) {
+	s.loop.Free(s.in)
+	s.in = s.loop.Append(nil, rest)
+}
+
+// midFrame reports whether the client has been sent part of a message.
+func (s *server) midFrame() bool { return s.partial > 0 && s.toward }
+
+// mayRelease reports whether the lease is over. A client in session mode keeps
+// its server, and one in the middle of a message, however pointless, needs it.
+func (s *server) mayRelease() bool {
+	c := s.client
+	return c != nil && c.mode != sessionMode && c.partial == 0 && !s.preparing && !s.punishing && !c.greeting && s.link.Free()
+}
+
+// release parts a clean server from its client and finds its next use.
+func (s *server) release() {
+	if s.dirty || s.cancels > 0 {
+		s.unlend()
+		s.clean()
+		return
+	}
+	c := s.client
+	c.server, s.client = nil, nil
+	s.link.End()
+	s.settle(s.pool.books.Release(&s.books, s.loop.Now()))
+	if c.blocked {
+		c.conn.Again()
+	}
+}
+
+// unlend parts a server from its client before it is known to be clean.
+func (s *server) unlend() {
+	c := s.client
+	c.server, s.client = nil, nil
+	s.link.End()
+	s.pool.books.BeginCleaning(&s.books)
+	s.within(resetFor)
+	if c.blocked {
+		c.conn.Again()
+	}
+}
+
+// settle does what the pool decided about a server that is free.
+func (s *server) settle(next pool.Next) {
+	switch {
+	case next.Close != pool.Keep:
+		s.shut(next.Close.String())
+		s.tenant.dialMore()
+	case next.Client != nil:
+		c := next.Client.Owner.(*client)
+		c.waited()
+		if c.lent(s) {
+			c.resume()
+		}
+	case s.tenant.draining:
+		s.shut("drain")
+	}
+}
+
+// waited is called when a client that had to wait is served.
+func (c *client) waited() {
+	c.tenant.gate.metrics.wait.Observe(c.tenant.loop.Now().Sub(c.books.WaitedSince()).Seconds())
+}
+
+// prepare gives the server a client's parameters.
+func (s *server) prepare(want *params) {
+	s.preparing = true
+	list := changes(s.params, want)
+	s.link.Forget()
+	s.link.Sent(link.Entry{Kind: link.Parse, Mode: link.Internal})
+	for range list {
+		s.link.Sent(link.Entry{Kind: link.Bind, Mode: link.Internal})
+		s.link.Sent(link.Entry{Kind: link.Execute, Mode: link.Internal})
+	}
+	s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
+	s.conn.Write(appendChanges(nil, list))
+}
+
+// abandoned takes over a server whose client has left, at a boundary between
+// its messages or not.
+func (s *server) abandoned(c *client, boundary bool) {
+	owned := s.link.Outstanding() > 0
+	session := c.mode == sessionMode
+	s.client = nil
+	s.link.End()
+	s.stalled = false
+	if s.closing {
+		return
+	}
+	if !boundary {
+		s.shut("client left in the middle of a message")
+		s.tenant.dialMore()
+		return
+	}
+	// What still runs may leave anything, and its end is not looked at.
+	s.dirty = s.dirty || session || s.preparing || owned
+	s.preparing, s.punishing = false, false
+	s.pool.books.BeginCleaning(&s.books)
+	s.within(abandonFor)
+	if s.link.CopyIn() {
+		s.link.Sent(link.Entry{Kind: link.CopyEnd, Mode: link.Internal})
+		s.conn.Queue(pgwire.AppendCopyFail(nil, "client left"))
+	}
+	if s.link.NeedsSync() {
+		s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
+		s.conn.Queue(pgwire.AppendSync(nil))
+	}
+	s.conn.Flush()
+	if owned {
+		s.cancel(nil)
+	}
+	s.conn.Again() // it may have been stalled
+	s.clean()
+}
+
+// within bounds the cleaning.
+func (s *server) within(d time.Duration) {
+	if s.timer == nil {
+		s.timer = s.loop.AfterFunc(d, func() { s.lost("not clean in time") })
+		return
+	}
+	s.timer.Reset(d)
+}
+
+// clean goes on with cleaning when the server owes nothing more.
+func (s *server) clean() {
+	switch {
+	case s.closing || s.books.State() != pool.Cleaning || !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
+	case s.failed:
+		s.lost("reset failed")
+	case s.link.Status() != 'I':
+		s.ask("ROLLBACK")
+	case s.dirty:
+		s.dirty, s.resetting = false, true
+		s.within(resetFor)
+		s.ask("DISCARD ALL")
+	default:
+		s.timer.Stop()
+		if s.resetting {
+			s.resetting = false
+			s.params = s.pool.fresh
+		}
+		s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
+	}
+}
+
+// ask sends a query of our own.
+func (s *server) ask(text string) {
+	s.link.Forget()
+	s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+	s.conn.Write(pgwire.AppendQuery(nil, text))
+}
+
+// cancel sends the server a cancel request, unless one is on its way already.
+// Until that has arrived for certain, the server serves nobody else.
+func (s *server) cancel(done func(result string)) {
+	if done == nil {
+		done = func(string) {}
+	}
+	g := s.tenant.gate
+	switch {
+	case s.cancels > 0:
+		done("repeated")
+		return
+	case len(s.secret) == 0:
+		done("failed")
+		return
+	}
+	select {
+	case g.cancelSlots <- struct{}{}:
+	default:
+		done("limit")
+		return
+	}
+	s.cancels++
+	g.work.Add(1)
+	go func() {
+		defer g.work.Done()
+		defer func() { <-g.cancelSlots }()
+		ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
+		defer stop()
+		err := backend.Cancel(ctx, s.target, s.pid, s.secret)
+		s.loop.Post(func() {
+			s.cancels--
+			if err != nil {
+				// Whether it will hit, and when, is unknown: nobody else gets this server.
+				s.failed = true
+				done("failed")
+				s.tenant.log.Warn("cancel request failed", "error", err)
+			} else {
+				done("sent")
+			}
+			if s.failed && s.client == nil && s.books.State() == pool.Cleaning {
+				s.lost("cancel request failed")
+				return
+			}
+			s.clean()
+		})
+	}()
+}
+
+// lost ends a server that is gone or not to be trusted, and its client.
+func (s *server) lost(why string) {
+	c := s.client
+	wasIdle := s.books.State() == pool.Idle
+	s.client = nil
+	if c != nil {
+		c.server = nil
+		s.pool.books.RemoveServer(&s.books)
+	}
+	mid, said := s.midFrame(), s.lastWords
+	s.shut(why)
+	if !wasIdle {
+		s.tenant.log.Warn("server connection lost", "why", why, "user", clip(s.pool.key.user), "database", clip(s.pool.key.database), "pid", strconv.FormatUint(uint64(s.pid), 10))
+	}
+	if c != nil {
+		if mid || said {
+			c.end("server_lost")
+		} else {
+			c.fail(errServerLost, "server_lost")
+		}
+	}
+	s.tenant.dialMore()
+}
+
+// shut closes the connection for whatever cause and leaves the pool. A client
+// that it still had is the caller's affair. Safe to call twice.
+func (s *server) shut(why string) {
+	if s.closing {
+		return
+	}
+	s.closing = true
+	s.pool.books.RemoveServer(&s.books)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.loop.Free(s.in)
+	s.in = nil
+	if s.conn == nil {
+		return // still being dialed
+	}
+	s.link.End()
+	if s.partial == 0 {
+		s.conn.Write(pgwire.AppendTerminate(nil))
+	}
+	s.conn.Close()
+	s.tenant.log.Debug("server connection closed", "why", why)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,281 @@
+// From the server to its client: what each message means for the lease, and what is held back.
+
+package proxy
+
+import (
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+// whole bounds the messages that are looked into; longer ones of a kind that
+// may be long are passed on unseen.
+const whole = 16 << 10
+
+// feed deals with messages at the start of data and returns how much of it is done with.
+func (s *server) feed(data []byte) int {
+	start, i := 0, 0 // data[start:i] goes to the client
+	for i < len(data) {
+		if s.partial > 0 {
+			n := min(s.partial, len(data)-i)
+			s.partial -= n
+			if !s.toward {
+				s.give(data[start:i])
+				start = i + n
+			}
+			i += n
+			continue
+		}
+		c := s.client
+		if c != nil && c.revoked != nil {
+			s.give(data[start:i])
+			s.conn.Again() // the rest is lost with the client; what follows is cleaned
+			c.fail(c.revoked, c.reason)
+			start = i
+			if s.closing {
+				return i
+			}
+			continue
+		}
+		size, status := pgwire.ServerFrame(data[i:])
+		if status == pgwire.FrameShort {
+			break
+		}
+		if status != pgwire.FrameOK {
+			s.give(data[start:i])
+			s.lost("malformed message from the server")
+			return i
+		}
+		typ := data[i]
+		message := data[i:min(i+size, len(data))]
+		if looked[typ] && len(message) < size {
+			if len(message) < whole || typ == pgwire.ReadyForQuery {
+				break // wait for all of it
+			}
+			if typ != pgwire.ErrorResponse && typ != pgwire.NoticeResponse && typ != pgwire.NotificationResponse {
+				s.give(data[start:i])
+				s.lost("overlong message from the server")
+				return i
+			}
+		}
+		verdict := s.judge(typ, message, size)
+		switch verdict {
+		case link.ToClient:
+			s.toward = s.client != nil
+		case link.Swallow, link.Replace:
+			s.give(data[start:i])
+			start = i + len(message)
+			s.toward = false
+			if verdict == link.Replace && s.client != nil {
+				s.client.conn.Queue(refusals[s.link.Last().Note].Append(nil))
+			}
+		case link.Broken:
+			s.give(data[start:i])
+			s.lost("unexpected message from the server")
+			return i
+		}
+		i += len(message)
+		s.partial = size - len(message)
+		if s.client == nil && start < i {
+			start = i
+		}
+		if typ != pgwire.ReadyForQuery {
+			continue
+		}
+		switch done := s.ready(data[start:i], i == len(data)); done {
+		case goOn:
+		case taken:
+			start = i
+		case stop:
+			return i
+		}
+	}
+	if s.closing {
+		return i
+	}
+	s.give(data[start:i])
+	switch c := s.client; {
+	case c == nil && s.books.State() == pool.Idle:
+		if i < len(data) || s.partial > 0 {
+			s.lost("incomplete message from an idle server")
+		}
+	case c == nil:
+		s.clean()
+	case c.revoked != nil && s.partial == 0:
+		c.fail(c.revoked, c.reason)
+	case c.blocked:
+		c.resume()
+	}
+	return i
+}
+
+// looked marks the messages that are looked into.
+var looked = [256]bool{pgwire.CommandComplete: true, pgwire.ParameterStatus: true, pgwire.ReadyForQuery: true,
+	pgwire.ErrorResponse: true, pgwire.NoticeResponse: true, pgwire.NotificationResponse: true}
+
+// give sends bytes to the client, if there is one.
+func (s *server) give(b []byte) {
+	c := s.client
+	if c == nil || len(b) == 0 {
+		return
+	}
+	c.write(b)
+}
+
+// judge asks the link about a message and takes note of what matters.
+func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
+	body := message[pgwire.HeaderSize:]
+	if link.Asynchronous(typ) {
+		return s.judgeAsync(typ, body)
+	}
+	status := byte(0)
+	if typ == pgwire.ReadyForQuery {
+		if len(body) != 1 {
+			return link.Broken
+		}
+		status = body[0]
+	}
+	owed := s.link.Outstanding() > 0
+	verdict := s.link.Received(typ, status)
+	switch typ {
+	case pgwire.CommandComplete:
+		if !s.dirty && s.client != nil && s.client.mode != sessionMode {
+			h := s.link.Last()
+			s.dirty = h.Mode == link.Forward && (h.Note&link.Leaves != 0 || link.TagLeaves(trimNUL(body), h.Note))
+		}
+	case pgwire.ErrorResponse:
+		e := pgwire.ParseError(body)
+		if e.IsFatal() {
+			s.lastWords = verdict == link.ToClient
+		} else if !owed {
+			return link.Broken
+		}
+		if s.books.State() == pool.Idle {
+			return link.Broken // its last words concern nobody
+		}
+		if s.link.Last().Mode == link.Internal {
+			s.failed = s.failed || s.preparing || s.resetting
+			if s.preparing && s.client != nil {
+				// As Postgres would have told it at startup.
+				e.Severity = pgwire.Fatal
+				s.client.refused = e
+			}
+		}
+	}
+	return verdict
+}
+
+func trimNUL(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == 0 {
+		return b[:n-1]
+	}
+	return b
+}
+
+// judgeAsync deals with what a server may say at any time.
+func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
+	internal := s.client == nil || s.preparing || s.punishing
+	if typ == pgwire.ParameterStatus {
+		p, ok := pgwire.ParseParameterStatus(body)
+		if !ok || len(s.status) > 256 {
+			return link.Broken
+		}
+		s.report(p)
+		if !fixed(p.Name) && !s.preparing && !s.resetting {
+			s.params = s.pool.sets.with(s.params, p.Name, p.Value)
+			if s.client != nil {
+				s.client.params = s.pool.sets.with(s.client.params, p.Name, p.Value)
+			}
+		}
+	}
+	if internal {
+		return link.Swallow
+	}
+	return link.ToClient
+}
+
+// outcome says how feed goes on after a ReadyForQuery.
+type outcome uint8
+
+const (
+	goOn  outcome = iota
+	taken         // what was gathered has been sent
+	stop          // this server is no longer feed's
+)
+
+// ready deals with a ReadyForQuery that ends gathered, which goes to the
+// client. last says that nothing was received behind it.
+func (s *server) ready(gathered []byte, last bool) outcome {
+	c := s.client
+	if c == nil {
+		return goOn
+	}
+	switch {
+	case s.preparing:
+		return s.preparedOr(last)
+	case s.punishing:
+		if s.link.Quiet() {
+			s.punishing = false
+			c.write(pgwire.AppendReady(nil, 'I'))
+			if s.mayRelease() {
+				s.release()
+				return stop
+			}
+		}
+		return taken
+	}
+	if s.link.Status() == 'I' {
+		c.tenant.counters.transactions.Add(1)
+	} else if c.mode == statementMode && s.link.Quiet() {
+		c.write(gathered[:len(gathered)-6])
+		c.write(errStatement.Append(nil))
+		s.punishing = true
+		s.ask("ROLLBACK")
+		return taken
+	}
+	if c.draining && s.link.Free() {
+		c.write(gathered)
+		c.fail(errDraining, "drain")
+		return stop
+	}
+	if !s.mayRelease() {
+		return goOn
+	}
+	if !last {
+		// What follows answers nothing: nobody else may see it, so the server is
+		// looked at without a client first.
+		c.write(gathered)
+		s.unlend()
+		return taken
+	}
+	s.release() // the next client first
+	c.write(gathered)
+	return stop
+}
+
+// preparedOr ends the setting of parameters, one way or the other.
+func (s *server) preparedOr(last bool) outcome {
+	if !s.link.Quiet() {
+		return taken
+	}
+	c := s.client
+	s.preparing = false
+	if s.failed || !last {
+		e := c.refused
+		if e == nil {
+			e = errServerLost
+		}
+		// A server on which something of ours failed is not used again.
+		c.server, s.client = nil, nil
+		s.pool.books.RemoveServer(&s.books)
+		s.shut("parameters refused")
+		c.fail(e, "parameters")
+		s.tenant.dialMore()
+		return stop
+	}
+	s.params = c.params
+	if c.prepared() {
+		c.resume()
+	}
+	return stop
+}

@@ -1,0 +1,126 @@
+// The one place where causes become what a client is told: SQLSTATE, text, hint.
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
+)
+
+func fatal(code, message, hint string) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Fatal, Code: code, Message: message, Hint: hint}
+}
+
+// The errors that depend on nothing. They are values, and never changed.
+var (
+	errDraining    = fatal("57P01", "terminating connection because the pooler is shutting down", "Connect again.")
+	errRevoked     = fatal("57P01", "terminating connection because access was revoked", "")
+	errServerLost  = fatal("08006", "server connection lost", "The outcome of what was running is unknown.")
+	errWait        = fatal("53300", "timed out waiting for a server connection", "All server connections of this pool are in use.")
+	errLimit       = fatal("53300", "too many clients already", "")
+	errTenantLimit = fatal("53300", "too many clients for this project already", "")
+	errTLSRequired = fatal("28000", "this project requires TLS", "Connect with sslmode=require or stronger.")
+	errReplication = fatal("0A000", "replication connections are not available through the pooler yet", "Connect to the database directly.")
+	errUnavailable = fatal("57P03", "the database is not accepting connections", "Try again in a moment.")
+	errUnencrypted = fatal("08P01", "received unencrypted data after SSL request",
+		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+	errUnencryptedGSS = fatal("08P01", "received unencrypted data after GSSAPI encryption request",
+		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+	errNoLogin = fatal("08006", "the database refused the pooler's login",
+		"The password known to the pooler differs from the database's.")
+
+	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
+	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
+		Message: "transaction blocks are not allowed in statement pooling mode"}
+	errNamed = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
+		Message: "named prepared statements are not available in this pool mode yet",
+		Hint:    "Use the unnamed statement or the simple protocol, or connect to a session mode port."}
+	errTooLong = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
+		Message: fmt.Sprintf("statement is longer than the %d MiB that can be kept in this pool mode", maxStatement>>20)}
+	noticeWaiting = &pgwire.Error{Severity: pgwire.Notice, Code: "00000",
+		Message: "all server connections are in use: waiting for one"}
+)
+
+// refusals are the errors that stand in for a server's, by link.Entry.Note.
+var refusals = [...]*pgwire.Error{refuseNamed: errNamed, refuseLong: errTooLong}
+
+const (
+	refuseNamed = iota
+	refuseLong
+)
+
+func errPassword(user string) *pgwire.Error {
+	return fatal("28P01", fmt.Sprintf("password authentication failed for user %q", clip(user)), "")
+}
+
+func errAddress(addr netip.Addr, tenant string) *pgwire.Error {
+	return fatal("28000", fmt.Sprintf("address %s is not allowed to connect to %q", addr, tenant), "")
+}
+
+func errThrottled(wait time.Duration) *pgwire.Error {
+	return fatal("53400", "too many failed logins",
+		fmt.Sprintf("Try again in %d seconds.", int((wait+time.Second-1)/time.Second)))
+}
+
+func errViolation(message string) *pgwire.Error { return fatal("08P01", message, "") }
+
+// errRoute is what a client that named no tenant, or two, is told.
+func errRoute(err error) *pgwire.Error {
+	const hint = `Name the project in the user ("user.project"), in options ("reference=project") or by the host name.`
+	if errors.Is(err, tenants.ErrConflict) {
+		return fatal("08004", "the connection names two different projects", hint)
+	}
+	return fatal("08004", "the connection names no project", hint)
+}
+
+// errSASL is what a client is told whose SCRAM message was refused.
+func errSASL(err error, user string) *pgwire.Error {
+	var e *scram.Error
+	if !errors.As(err, &e) {
+		return errPassword(user)
+	}
+	if e.Kind == scram.BadProof {
+		return errPassword(user)
+	}
+	return &pgwire.Error{Severity: pgwire.Fatal, Code: e.Kind.SQLSTATE(), Message: e.Message, Detail: e.Detail}
+}
+
+// errDial is what a client is told whose server could not be logged in to:
+// the server's own refusal where it is the client's affair, and nothing about
+// machines and addresses otherwise.
+func errDial(err error) *pgwire.Error {
+	var server *backend.ServerError
+	if errors.As(err, &server) {
+		r := server.Response
+		switch {
+		case len(r.Code) != 5:
+			return errUnavailable
+		case r.Code[:2] == "28":
+			return errNoLogin
+		case server.Proven || r.Code == "57P03" || r.Code == "53300":
+			return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
+		}
+		return errUnavailable
+	}
+	if errors.Is(err, backend.ErrVerifierMismatch) || errors.Is(err, errNoCredentials) {
+		return errNoLogin
+	}
+	return errUnavailable
+}
+
+// clip shortens a name that a stranger chose; Postgres cuts at 63 bytes.
+func clip(s string) string {
+	if len(s) > maxName {
+		return s[:maxName]
+	}
+	return s
+}
+
+func clipText(s string) string { return s[:min(len(s), 1000)] }

@@ -1,0 +1,386 @@
+// A tenant at run time: its clients, its pools and its counters, on one loop.
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
+)
+
+const (
+	// janitorPeriod is how often a tenant with clients or servers is looked after.
+	janitorPeriod = 500 * time.Millisecond
+	// noticeAfter is when a waiting client is told that it waits.
+	noticeAfter = 5 * time.Second
+	// forgetAfter is how long an unused tenant keeps its counters.
+	forgetAfter = 15 * time.Minute
+	backoffMin  = 100 * time.Millisecond
+	backoffMax  = 15 * time.Second
+)
+
+// tenant is what the gate knows of a tenant while it is in use.
+type tenant struct {
+	// Static.
+	id   string
+	gate *Gate
+	loop *loop.Loop
+	log  *slog.Logger
+
+	// Shared.
+	counters counters
+	admitted atomic.Int64 // clients admitted and not yet gone
+	lastUse  atomic.Int64 // unix seconds
+	derive   chan struct{}
+	mu       sync.Mutex
+	logins   map[string]*login // by user: what is known for logging in to the server
+
+	// Owned by the loop's thread.
+	conf     *tenants.Tenant // nil once the tenant was removed
+	books    *pool.Tenant
+	pools    map[poolKey]*serverPool
+	clients  []*client
+	stmts    link.Statements
+	insert   []byte // scratch for messages that are put in
+	janitor  *loop.Timer
+	redial   *loop.Timer
+	draining bool
+}
+
+// login is what a client's proof left behind for logins to the server.
+type login struct {
+	verifier scram.Verifier
+	key      *scram.ClientKey
+}
+
+type poolKey struct{ user, database string }
+
+// serverPool is one pool and what its servers have in common.
+type serverPool struct {
+	books  *pool.Pool
+	tenant *tenant
+	key    poolKey
+	sets   paramSets
+	fresh  *params // a new session's: nothing set
+}
+
+func newTenant(g *Gate, conf *tenants.Tenant) *tenant {
+	t := &tenant{id: conf.ID, gate: g, loop: g.loopFor(conf.ID), log: g.log.With("tenant", conf.ID), conf: conf,
+		derive: make(chan struct{}, 1), logins: make(map[string]*login), pools: make(map[poolKey]*serverPool)}
+	t.books = pool.NewTenant(t.settings())
+	t.touch()
+	return t
+}
+
+func (t *tenant) settings() pool.Settings {
+	o := &t.gate.opts.Timeouts
+	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime,
+		BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
+}
+
+func (t *tenant) touch() { t.lastUse.Store(time.Now().Unix()) }
+
+// pool returns the pool of a user and database, making it on first use.
+func (t *tenant) pool(key poolKey) *serverPool {
+	if p, ok := t.pools[key]; ok {
+		return p
+	}
+	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user))}
+	p.books.Owner = p
+	p.fresh = p.sets.shared(nil)
+	t.pools[key] = p
+	return p
+}
+
+func (t *tenant) poolSize(user string) int {
+	if u, ok := t.conf.User(user); ok && u.PoolSize > 0 {
+		return u.PoolSize
+	}
+	return t.conf.Pool.Size
+}
+
+// publish makes the loop's counts readable.
+func (t *tenant) publish() {
+	n := t.books.Counts()
+	c := &t.counters
+	c.dialing.Store(int64(n.Dialing))
+	c.idle.Store(int64(n.Idle))
+	c.active.Store(int64(n.Active))
+	c.cleaning.Store(int64(n.Cleaning))
+	c.clientsWaiting.Store(int64(n.Waiting))
+	c.clientsActive.Store(int64(n.Active))
+	c.clientsIdle.Store(int64(max(0, len(t.clients)-n.Active-n.Waiting)))
+}
+
+// look keeps the janitor coming while there is something to look after.
+func (t *tenant) look() {
+	if t.janitor == nil {
+		t.janitor = t.loop.AfterFunc(janitorPeriod, t.sweep)
+	} else if !t.janitor.Armed() {
+		t.janitor.Reset(janitorPeriod)
+	}
+}
+
+// sweep is the only periodic work: old servers, clients that waited too long,
+// empty pools, published counts.
+func (t *tenant) sweep() {
+	now := t.loop.Now()
+	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
+	for p := range t.books.Pools() {
+		t.sweepWaiters(p, now)
+		if p.Empty() && p.DialAfter().Before(now) && !t.poolInUse(p.Owner.(*serverPool)) {
+			delete(t.pools, p.Owner.(*serverPool).key)
+			p.Remove()
+		}
+	}
+	t.dialMore()
+	t.publish()
+	if len(t.clients) > 0 || t.books.Servers() > 0 {
+		t.look()
+	}
+}
+
+// poolInUse reports whether a client may still ask the pool for a server.
+func (t *tenant) poolInUse(p *serverPool) bool {
+	for _, c := range t.clients {
+		if c.pool == p {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
+	limit := t.gate.opts.Timeouts.QueryWait
+	for w := p.FirstWaiter(); w != nil; {
+		next := p.NextWaiter(w)
+		waited := now.Sub(w.WaitedSince())
+		if waited < min(limit, noticeAfter) {
+			return
+		}
+		c := w.Owner.(*client)
+		switch {
+		case waited >= limit:
+			c.fail(errWait, "query_wait")
+		case waited >= noticeAfter && !w.Noticed && !c.greeting:
+			w.Noticed = true
+			c.conn.Write(noticeWaiting.Append(nil))
+		}
+		w = next
+	}
+}
+
+// dialMore starts what dials the pools want, and tells those who wait in vain.
+func (t *tenant) dialMore() {
+	if t.conf == nil {
+		return
+	}
+	now := t.loop.Now()
+	for {
+		p, victim := t.books.NextDial(now)
+		if victim != nil {
+			victim.Owner.(*server).shut(pool.Evicted.String())
+		}
+		if p == nil {
+			break
+		}
+		t.dial(p.Owner.(*serverPool))
+	}
+	var again time.Time
+	for p := range t.books.Pools() {
+		if p.FirstWaiter() == nil {
+			continue
+		}
+		if err := p.Failing(now); err != nil {
+			t.failWaiters(p, err)
+		} else if at := p.DialAfter(); at.After(now) && (again.IsZero() || at.Before(again)) {
+			again = at
+		}
+	}
+	if !again.IsZero() {
+		d := again.Sub(now)
+		if t.redial == nil {
+			t.redial = t.loop.AfterFunc(d, t.dialMore)
+		} else {
+			t.redial.Reset(d)
+		}
+	}
+}
+
+func (t *tenant) failWaiters(p *pool.Pool, cause error) {
+	e := errDial(cause)
+	for w := p.FirstWaiter(); w != nil; w = p.FirstWaiter() {
+		w.Owner.(*client).fail(e, "no_server")
+	}
+}
+
+var errNoCredentials = errors.New("no client of this user has proved a password yet, so there is nothing to log in with")
+
+// target says where and as whom to log in. Safe for concurrent use.
+func (t *tenant) target(conf *tenants.Tenant, user, database string) (backend.Target, error) {
+	u, ok := conf.User(user)
+	if !ok {
+		return backend.Target{}, errNoCredentials
+	}
+	up := conf.Upstream
+	target := backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
+		User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
+	switch {
+	case u.ServerPassword.Reveal() != "":
+		target.Credentials.Password = u.ServerPassword.Reveal()
+	case u.Password.Reveal() != "":
+		target.Credentials.Password = u.Password.Reveal()
+	default:
+		t.mu.Lock()
+		l := t.logins[user]
+		t.mu.Unlock()
+		if l == nil || l.key == nil || l.verifier.Encode() != u.Verifier.Reveal() {
+			return backend.Target{}, errNoCredentials
+		}
+		target.Credentials.Key, target.Credentials.Verifier = l.key, l.verifier
+	}
+	return target, nil
+}
+
+// bounded runs a server's PBKDF2: one at a time per tenant, and no more than
+// the process can spare, because the server chooses how long it takes.
+func (t *tenant) bounded(ctx context.Context, f func()) error {
+	for _, slot := range []chan struct{}{t.derive, t.gate.derive} {
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	f()
+	return nil
+}
+
+// dial logs in to a server in a goroutine and gives it to the loop.
+func (t *tenant) dial(p *serverPool) {
+	s := &server{tenant: t, pool: p, loop: t.loop}
+	s.books.Owner = s
+	p.books.StartDial(&s.books, t.loop.Now())
+	target, err := t.target(t.conf, p.key.user, p.key.database)
+	if err != nil {
+		t.dialed(s, nil, -1, err)
+		return
+	}
+	s.target = target
+	s.target.Credentials = scram.Credentials{}
+	t.look()
+	g := t.gate
+	g.work.Add(1)
+	go func() {
+		defer g.work.Done()
+		ctx, cancel := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
+		defer cancel()
+		start := time.Now()
+		conn, err := backend.Dial(ctx, target)
+		fd := -1
+		if err == nil {
+			g.metrics.serverPhase.Observe(time.Since(start).Seconds())
+			fd, err = loop.Detach(conn.Net.Conn.(*net.TCPConn))
+		}
+		if !t.loop.Post(func() { t.dialed(s, conn, fd, err) }) && fd >= 0 {
+			loop.CloseFD(fd)
+		}
+	}()
+}
+
+// dialed is the end of a dial, on the loop.
+func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
+	now := t.loop.Now()
+	if err == nil {
+		err = s.attach(conn, fd)
+	}
+	if err != nil {
+		t.counters.serverLoginsFailed.Add(1)
+		permanent := !backend.Retryable(err)
+		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", s.pool.key.user, "database", s.pool.key.database,
+			"retry", !permanent, "error", err)
+		s.pool.books.DialFailed(&s.books, err, permanent, now)
+		t.dialMore()
+		return
+	}
+	t.counters.serverLoginsOK.Add(1)
+	s.settle(s.pool.books.DialDone(&s.books, now))
+}
+
+// apply takes over a new configuration; nil means that the tenant is gone.
+func (t *tenant) apply(conf *tenants.Tenant) {
+	old := t.conf
+	t.conf = conf
+	if conf == nil {
+		for _, c := range append([]*client(nil), t.clients...) {
+			c.revoke(errRevoked, "tenant_removed")
+		}
+		t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("tenant removed") })
+		return
+	}
+	t.books.SetSettings(t.settings())
+	for _, p := range t.pools {
+		p.books.SetSize(t.poolSize(p.key.user))
+		if old == nil || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
+			for _, set := range p.sets.byKey {
+				set.greeting = nil
+			}
+			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
+		}
+	}
+	for _, c := range append([]*client(nil), t.clients...) {
+		switch {
+		case !conf.Allow.Allows(c.peer.Client.Addr()):
+			c.revoke(errRevoked, "address_revoked")
+		case !conf.AllowsDatabase(c.database):
+			c.revoke(errRevoked, "database_revoked")
+		case conf.RequireTLS && !c.conn.TLS():
+			c.revoke(errRevoked, "tls_required")
+		default:
+			if _, ok := conf.User(c.pool.key.user); !ok {
+				c.revoke(errRevoked, "user_removed")
+			}
+		}
+	}
+	t.dialMore()
+}
+
+// sameLogin reports whether a user logs in to the server as before.
+func sameLogin(a, b *tenants.Tenant, user string) bool {
+	x, okx := a.User(user)
+	y, oky := b.User(user)
+	return okx == oky && (!okx || x.Verifier == y.Verifier && x.Password == y.Password && x.ServerUser == y.ServerUser &&
+		x.ServerPassword == y.ServerPassword && x.ServerAuth == y.ServerAuth)
+}
+
+// drain asks everybody to go as soon as nothing of theirs is running.
+func (t *tenant) drain() {
+	t.draining = true
+	for _, c := range append([]*client(nil), t.clients...) {
+		c.drain()
+	}
+}
+
+// closeAll ends every session and server now.
+func (t *tenant) closeAll(e *pgwire.Error, reason string) {
+	for _, c := range append([]*client(nil), t.clients...) {
+		c.fail(e, reason)
+	}
+	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut(reason) })
+	t.redial.Stop()
+	t.janitor.Stop()
+}

@@ -1,0 +1,368 @@
+// Tests of loading: what a good file means, and what each bad one is told.
+
+package tenants
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var verifierForm = regexp.MustCompile(`^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
+
+func checkVerifier(s string) error {
+	if s == "v" || verifierForm.MatchString(s) {
+		return nil
+	}
+	return errors.New("not of the form that Postgres stores")
+}
+
+func TestLoadEverything(t *testing.T) {
+	s, err := loadText(t, `
+tenants:
+  - id: acme
+    upstream: {host: db.acme.test, port: 5433, tls: verify-full, ca: ca.pem, server_name: acme}
+    database: app
+    databases: [app, reports]
+    users:
+      - {name: App, verifier: v, pool_size: 7}
+      - {name: web, password_file: web.pw, upstream: {user: web_rw, password_file: rw.pw, auth: md5}}
+      - {name: clear, password_file: web.pw, upstream: {auth: password}}
+    allow_list: [203.0.113.0/24, 198.51.100.7]
+    require_tls: true
+    pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session}
+    client_address: off
+    state: {}
+    server_reset_always: false
+    regions: {}
+  - id: globex-2_b
+    upstream: {host: "::1"}
+    allow_list: []
+  - {id: initech, upstream: {host: 10.0.0.1, tls: require}, users: []}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Len() != 3 || !s.LoadedAt.Equal(when) || !s.AnyAllowList() {
+		t.Errorf("Len %d, LoadedAt %v, AnyAllowList %v", s.Len(), s.LoadedAt, s.AnyAllowList())
+	}
+	var ids []string
+	for tenant := range s.All() {
+		ids = append(ids, tenant.ID)
+	}
+	if d := cmp.Diff([]string{"acme", "globex-2_b", "initech"}, ids); d != "" {
+		t.Error(d)
+	}
+
+	a, ok := s.Tenant("acme")
+	if !ok {
+		t.Fatal("acme is missing")
+	}
+	if a.Upstream.Host != "db.acme.test" || a.Upstream.Port != 5433 || a.Upstream.TLS != TLSVerifyFull ||
+		a.Upstream.ServerName != "acme" || a.Upstream.RootCAs == nil || filepath.Base(a.Upstream.CAFile) != "ca.pem" {
+		t.Errorf("upstream = %+v", a.Upstream)
+	}
+	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS {
+		t.Errorf("tenant = %+v", a)
+	}
+	if d := cmp.Diff(Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session"}, a.Pool); d != "" {
+		t.Error(d)
+	}
+	if !a.Allow.Allows(netip.MustParseAddr("198.51.100.7")) || a.Allow.Allows(netip.MustParseAddr("198.51.100.8")) {
+		t.Error("the allow list is wrong")
+	}
+	if _, ok := a.User("app"); ok {
+		t.Error("user names are not case-sensitive")
+	}
+	want := map[string]*User{
+		"App":   {Name: "App", Verifier: NewSecret("v"), PoolSize: 7, ServerUser: "App", ServerAuth: AuthSCRAM},
+		"web":   {Name: "web", Password: NewSecret("pw of web"), ServerUser: "web_rw", ServerPassword: NewSecret("pw of rw"), ServerAuth: AuthMD5},
+		"clear": {Name: "clear", Password: NewSecret("pw of web"), ServerUser: "clear", ServerAuth: AuthPassword},
+	}
+	if d := cmp.Diff(want, a.Users, cmp.Transformer("reveal", Secret.Reveal)); d != "" {
+		t.Error(d)
+	}
+
+	g, _ := s.Tenant("globex-2_b")
+	if g.Upstream.Port != 5432 || g.Upstream.TLS != TLSVerifyFull || g.Upstream.RootCAs != nil || g.Database != "postgres" || !g.AllowsDatabase("any") {
+		t.Errorf("defaults = %+v", g)
+	}
+	if d := cmp.Diff(Pool{Size: 20, MaxClients: 1000, MaxServers: 60}, g.Pool); d != "" {
+		t.Error(d)
+	}
+	if g.Allow == nil || g.Allow.Allows(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("an empty list allows somebody")
+	}
+	if i, _ := s.Tenant("initech"); i.Allow != nil {
+		t.Error("an absent list is there")
+	}
+	if _, ok := s.Tenant("ACME"); ok {
+		t.Error("ids are not case-sensitive")
+	}
+	var files []string
+	for _, f := range s.Files() {
+		files = append(files, filepath.Base(f))
+	}
+	if d := cmp.Diff([]string{"tenants.yaml", "ca.pem", "web.pw", "rw.pw"}, files); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestProblems has a tenant's keys, or a whole file, and all that must be said about it.
+func TestProblems(t *testing.T) {
+	const up = "upstream: {host: h, tls: disable}, "
+	for _, c := range []struct {
+		in   string // keys of one tenant with the id a; or, if it begins with =, the file
+		want []string
+	}{
+		{"=", []string{"the file is empty"}},
+		{"=# nothing", []string{"the file is empty"}},
+		{"=tenants:", []string{"tenants: must be a list, not null (line 1)"}},
+		{"={}", []string{"the key tenants is missing; write tenants: [] for none (line 1)"}},
+		{"=[]", []string{"must be a mapping of keys to values, not a list (line 1)"}},
+		{"=tenants: []\n---\ntenants: []", []string{"the file must hold one YAML document, and nothing after it (line 1)"}},
+		{"=tenants: []\ntenant: []", []string{"tenant: unknown key (line 2)"}},
+		{"=tenants: []\ntenants: []", []string{"tenants: the key is there twice (line 2)"}},
+		{"=tenants: [", []string{"yaml: line 1: did not find expected node content"}},
+		{"=tenants: [1, null]", []string{
+			"tenants[0]: must be a mapping of keys to values, not a number (put it in quotes if you mean its digits) (line 1)",
+			"tenants[1]: must be a mapping of keys to values, not null (line 1)",
+		}},
+		{"=tenants: [{}]", []string{"tenants[0]: id is missing (line 1)", "tenants[0]: upstream is missing (line 1)"}},
+		{"=tenants:\n- {id: a, upstream: {host: h}}\n- {id: b, upstream: {host: h}}\n- {id: a, upstream: {host: h}}",
+			[]string{`tenants[2]: tenant "a" is there already, in line 2 (line 4)`}},
+		{"=tenants:\n- &x {id: a, upstream: {host: h}}\n- *x", []string{
+			"tenants[1]: must be a mapping of keys to values, not an alias (those are not supported) (line 3)"}},
+		{"=tenants: [{id: Acme, upstream: {host: h}}]", []string{
+			`tenants[0].id: "Acme" is no tenant id: it must match ^[a-z0-9][a-z0-9_-]{0,62}$ (line 1)`}},
+		{"=tenants: [{id: 7, upstream: {host: h}}]", []string{"tenants[0].id: must be text, not a number (put it in quotes if you mean its digits) (line 1)"}},
+
+		{up + "allowlist: []", []string{"tenants[0].allowlist: unknown key"}},
+		{up + `"SCRAM-SHA-256$4096:secret":`, []string{"tenants[0]: has a key that is not a plain word"}},
+		{up + "<<: {require_tls: true}", []string{"tenants[0]: has a key that is not a plain word"}},
+		{up + "require_tls: yes", []string{"tenants[0].require_tls: must be true or false, not text"}},
+		{up + "database: 5", []string{"tenants[0].database: must be text, not a number (put it in quotes if you mean its digits)"}},
+		{up + "database: ''", []string{"tenants[0].database: must not be empty"}},
+		{up + `database: "a\0b"`, []string{"tenants[0].database: must not contain a NUL character"}},
+		{up + "databases: [app]", []string{`tenants[0]: the default database "postgres" is not among databases`}},
+		{up + "database: x, databases: [app]", []string{`tenants[0].database: the default database "x" is not among databases`}},
+		{up + "databases: [postgres, postgres, null]", []string{
+			`tenants[0].databases[1]: "postgres" is there already`, "tenants[0].databases[2]: must be text, not null"}},
+		{up + "databases: ", []string{"tenants[0].databases: must be a list, not null"}},
+
+		{"upstream: {}", []string{"tenants[0].upstream: host is missing"}},
+		{"upstream: {host: '10.0.0.1:5432'}", []string{"tenants[0].upstream.host: must be a host name or an IP address, without brackets and without a port"}},
+		{"upstream: {host: '[::1]'}", []string{"tenants[0].upstream.host: must be a host name or an IP address, without brackets and without a port"}},
+		{"upstream: {host: h, port: 0}", []string{"tenants[0].upstream.port: must be between 1 and 65535"}},
+		{"upstream: {host: h, port: 65536}", []string{"tenants[0].upstream.port: must be between 1 and 65535"}},
+		{"upstream: {host: h, port: '5432'}", []string{"tenants[0].upstream.port: must be a whole number, not text"}},
+		{"upstream: {host: h, port: 0x10}", []string{"tenants[0].upstream.port: must be a whole number in plain decimal digits"}},
+		{"upstream: {host: h, port: 99999999999999999999}", []string{"tenants[0].upstream.port: must be a whole number in plain decimal digits"}},
+		{"upstream: {host: h, tls: prefer}", []string{"tenants[0].upstream.tls: must be one of disable, require, verify-full"}},
+		{"upstream: {host: h, tls: require, ca: ca.pem}", []string{"tenants[0].upstream.ca: is obeyed with tls: verify-full only"}},
+		{"upstream: {host: h, tls: disable, server_name: x}", []string{"tenants[0].upstream.server_name: means nothing with tls: disable"}},
+		{"upstream: {host: h, ca: missing.pem}", []string{"tenants[0].upstream.ca: stat DIR/missing.pem: no such file or directory"}},
+		{"upstream: {host: h, ca: bad.pem}", []string{"tenants[0].upstream.ca: DIR/bad.pem: certificate 1: x509: malformed certificate"}},
+		{"upstream: {host: h, ca: key.pem}", []string{`tenants[0].upstream.ca: DIR/key.pem: holds a "PRIVATE KEY" besides certificates`}},
+		{"upstream: {host: h, ca: web.pw}", []string{"tenants[0].upstream.ca: DIR/web.pw: holds no PEM certificate"}},
+		{up + "machine: {provider: fly}", []string{"tenants[0].machine: a tenant has either an upstream or a machine, not both",
+			"tenants[0].machine: machine is documented but not built yet"}},
+		{"machine: {provider: fly}", []string{"tenants[0].machine: machine is documented but not built yet"}},
+
+		{up + "users: [{}]", []string{"tenants[0].users[0]: name is missing", "tenants[0].users[0]: needs exactly one of verifier and password_file"}},
+		{up + "users: [{name: u, verifier: v, password_file: web.pw}]", []string{"tenants[0].users[0]: needs exactly one of verifier and password_file"}},
+		{up + "users: [{name: u, verifier: v}, {name: U, verifier: v}, {name: u, verifier: v}]", []string{`tenants[0].users[2]: user "u" is there already, in line 2`}},
+		{up + "users: [{name: u, verifier: hunter2}]", []string{"tenants[0].users[0].verifier: is not a verifier: not of the form that Postgres stores"}},
+		{up + "users: [{name: u, verifier: ''}]", []string{"tenants[0].users[0].verifier: must not be empty"}},
+		{up + "users: [{name: u, verifier: }]", []string{"tenants[0].users[0].verifier: must be text, not null"}},
+		{up + "users: [{name: '', verifier: v}]", []string{"tenants[0].users[0].name: must not be empty"}},
+		{up + "users: [{name: u, password: secret}]", []string{"tenants[0].users[0].password: unknown key", "tenants[0].users[0]: needs exactly one of verifier and password_file"}},
+		{up + "users: [{name: u, password_file: missing}]", []string{"tenants[0].users[0].password_file: stat DIR/missing: no such file or directory"}},
+		{up + "users: [{name: u, password_file: .}]", []string{"tenants[0].users[0].password_file: DIR is not a regular file"}},
+		{up + "users: [{name: u, password_file: blank.pw}]", []string{"tenants[0].users[0].password_file: the password file is empty"}},
+		{up + "users: [{name: u, password_file: two-lines.pw}]", []string{"tenants[0].users[0].password_file: the password file must hold one line of text and nothing else"}},
+		{up + "users: [{name: u, verifier: v, pool_size: 0}]", []string{"tenants[0].users[0].pool_size: must be between 1 and 1000000"}},
+		{up + "users: [{name: u, verifier: v, upstream: {auth: trust}}]", []string{"tenants[0].users[0].upstream.auth: must be one of scram, md5, password"}},
+		{up + "users: [{name: u, verifier: v, upstream: {auth: md5}}]", []string{"tenants[0].users[0].upstream.auth: needs a password for the server, which a verifier is not: add upstream.password_file"}},
+		{up + "users: [{name: u, password_file: web.pw, upstream: {auth: password}}]", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs an upstream with tls: verify-full"}},
+		{"users: [{name: u, password_file: web.pw, upstream: {auth: password}}], upstream: {host: h, tls: require}", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs an upstream with tls: verify-full"}},
+		{up + "users: {}", []string{"tenants[0].users: must be a list, not a mapping"}},
+
+		{up + "allow_list: null", []string{"tenants[0].allow_list: must not be null: leave the key out to allow everyone, write [] to allow nobody"}},
+		{up + "allow_list: ", []string{"tenants[0].allow_list: must not be null: leave the key out to allow everyone, write [] to allow nobody"}},
+		{up + "allow_list: 10.0.0.0/8", []string{"tenants[0].allow_list: must be a list, not text"}},
+		{up + "allow_list: [10.0.0.0/8, 10.0.0.1/8, null, '::ffff:10.0.0.0/104', x]", []string{
+			`tenants[0].allow_list[1]: "10.0.0.1/8" has bits set behind its prefix length: write 10.0.0.0/8`,
+			"tenants[0].allow_list[2]: must be text, not null",
+			`tenants[0].allow_list[3]: "::ffff:10.0.0.0/104" is an IPv4 network written as IPv6: write 10.0.0.0/8`,
+			`tenants[0].allow_list[4]: "x" is neither an IP address nor a network such as 203.0.113.0/24 or 2001:db8::/32`,
+		}},
+
+		{up + "pool: {size: 0, max_clients: -1, max_servers: 1.5, mode: fast}", []string{
+			"tenants[0].pool.size: must be between 1 and 1000000",
+			"tenants[0].pool.max_clients: must be between 1 and 1000000",
+			"tenants[0].pool.max_servers: must be a whole number in plain decimal digits",
+			`tenants[0].pool.mode: must be one of "", session, transaction, statement`,
+		}},
+		{up + "pool: {min: 1}", []string{"tenants[0].pool.min: a min above 0 is documented but not built yet"}},
+		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: auth_query is documented but not built yet"}},
+		{up + "client_address: guc", []string{"tenants[0].client_address: client_address other than off is documented but not built yet"}},
+		{up + "client_address: false", []string{"tenants[0].client_address: must be text, not true or false (put it in quotes if you mean the word)"}},
+		{up + "client_address: on", []string{"tenants[0].client_address: must be one of off, application_name, guc"}},
+		{up + "state: {set: track, tmp: pin}", []string{"tenants[0].state.set: state.set is documented but not built yet", "tenants[0].state.tmp: unknown key"}},
+		{up + "server_reset_always: true", []string{"tenants[0].server_reset_always: server_reset_always: true is documented but not built yet"}},
+		{up + "regions: {ams: {}}", []string{"tenants[0].regions: regions is documented but not built yet"}},
+	} {
+		whole, isFile := strings.CutPrefix(c.in, "=")
+		if !isFile {
+			whole = "tenants:\n  - {id: a, " + c.in + "}\n"
+		}
+		s, err := loadText(t, whole)
+		if err == nil || s != nil {
+			t.Errorf("%s\nloads", whole)
+			continue
+		}
+		got := strings.Split(err.Error(), "\n")
+		for i := range got {
+			got[i] = regexp.MustCompile(`/\S*/[0-9]{3}`).ReplaceAllString(got[i], "DIR")
+			if !isFile {
+				got[i] = strings.TrimSuffix(got[i], " (line 2)")
+			}
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%s\n%s", whole, d)
+		}
+	}
+}
+
+func TestProblemsAreTyped(t *testing.T) {
+	_, err := loadText(t, "tenants:\n- id: a\n  upstream: {host: h}\n  pool:\n    size: no\n")
+	var p *Problem
+	if !errors.As(err, &p) || p.Path != "tenants[0].pool.size" || p.Line != 5 {
+		t.Errorf("error = %#v", p)
+	}
+	if _, err := LoadFile(FileOptions{Path: "missing/tenants.yaml"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func TestExampleLoads(t *testing.T) {
+	s, err := LoadFile(FileOptions{Path: "../configs/tenants.example.yaml", CheckVerifier: checkVerifier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Len() == 0 || time.Since(s.LoadedAt) > time.Minute {
+		t.Errorf("Len %d, LoadedAt %v", s.Len(), s.LoadedAt)
+	}
+}
+
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	s, err := loadText(t, `tenants: [{id: a, upstream: {host: h, tls: disable}, users: [
+		{name: u, verifier: v}, {name: web, password_file: web.pw, upstream: {password_file: rw.pw}}]}]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenant, _ := s.Tenant("a")
+	user, _ := tenant.User("web")
+	hidden := struct{ user User }{*user} // fmt asks no methods in here
+	var out strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		for _, it := range []any{s, *s, tenant, *tenant, user, *user, user.Password, []Secret{user.Password}, hidden} {
+			fmt.Fprintf(&out, verb+"\n", it)
+		}
+	}
+	for _, h := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
+		slog.New(h).Info("x", "snapshot", s, "tenant", tenant, "user", user, "value", *user, "secret", user.Password)
+	}
+	j, err := json.Marshal(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Write(j)
+	for _, secret := range []string{"pw of", fmt.Sprintf("%x", "pw of"), fmt.Sprintf("%X", "pw of")} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%q is printed:\n%s", secret, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), redacted) || user.Password.Reveal() != "pw of web" || user.ServerPassword.Reveal() != "pw of rw" {
+		t.Error("the secrets are not where this test looks")
+	}
+}
+
+func TestUpstreamSame(t *testing.T) {
+	dir := t.TempDir()
+	ca := newCA(t)
+	pool := func(name, content string) Upstream {
+		l := &loader{read: readSmallFile, dir: dir}
+		write(t, dir, name, content)
+		var problems []error
+		root, _ := parseYAML([]byte("host: h\nca: "+name), &problems)
+		u := l.upstream(root)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return u
+	}
+	a, b, c := pool("a.pem", ca), pool("b.pem", ca), pool("c.pem", newCA(t))
+	if !a.Same(b) {
+		t.Error("a renamed CA file is a change")
+	}
+	if a.Same(c) || a.Same(Upstream{Host: "h", Port: 5432, TLS: TLSVerifyFull}) {
+		t.Error("another CA is no change")
+	}
+	for _, change := range []func(*Upstream){
+		func(u *Upstream) { u.Host = "i" }, func(u *Upstream) { u.Port = 1 },
+		func(u *Upstream) { u.TLS = TLSRequire }, func(u *Upstream) { u.ServerName = "s" },
+	} {
+		changed := a
+		change(&changed)
+		if a.Same(changed) {
+			t.Errorf("%+v is the same", changed)
+		}
+	}
+}
+
+func TestNewSnapshotRefusesDuplicates(t *testing.T) {
+	if _, err := NewSnapshot(when, &Tenant{ID: "a"}, &Tenant{ID: "a"}); err == nil {
+		t.Error("two tenants with one id")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte("tenants: [{id: a, upstream: {host: h, tls: disable}, users: [{name: u, verifier: v}], allow_list: [10.0.0.0/8]}]"))
+	f.Add([]byte("tenants:\n- &x {id: a}\n- *x\n- <<: *x\n"))
+	f.Add([]byte("tenants: [{id: a, upstream: {host: h, ca: f}, users: [{name: u, password_file: f, upstream: {auth: password}}]}]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l := &loader{read: func(string, int) ([]byte, error) { return []byte("secret\n"), nil }}
+		s, err := l.load(data, when)
+		if err != nil {
+			if s != nil || err.Error() == "" {
+				t.Fatalf("snapshot %v with error %q", s, err)
+			}
+			return
+		}
+		for tenant := range s.All() {
+			got, ok := s.Tenant(tenant.ID)
+			if !ok || got != tenant || !ValidID(tenant.ID) || tenant.Upstream.Host == "" || tenant.Upstream.Port == 0 || tenant.Upstream.TLS == "" ||
+				tenant.Database == "" || !tenant.AllowsDatabase(tenant.Database) || tenant.Pool.Size < 1 || tenant.Pool.MaxClients < 1 || tenant.Pool.MaxServers < 1 {
+				t.Fatalf("accepted: %+v", tenant)
+			}
+			for name, u := range tenant.Users {
+				if name == "" || u.Name != name || u.ServerUser == "" || u.Verifier.IsZero() == u.Password.IsZero() || u.ServerAuth == "" ||
+					u.ServerAuth == AuthPassword && tenant.Upstream.TLS != TLSVerifyFull {
+					t.Fatalf("accepted: %+v", u)
+				}
+			}
+		}
+	})
+}

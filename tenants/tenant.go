@@ -1,0 +1,107 @@
+// What is known about one tenant.
+
+package tenants
+
+import (
+	"crypto/x509"
+	"regexp"
+	"slices"
+
+	"github.com/postern/postern/netrestrict"
+)
+
+// Defaults of the tenants file.
+const (
+	DefaultDatabase   = "postgres"
+	DefaultPort       = 5432
+	DefaultPoolSize   = 20
+	DefaultMaxClients = 1000
+	DefaultMaxServers = 60
+)
+
+// IDPattern is what a tenant's id looks like: fit for a DNS label, a file name and a metric label.
+const IDPattern = `^[a-z0-9][a-z0-9_-]{0,62}$`
+
+var idPattern = regexp.MustCompile(IDPattern) // immutable, safe for concurrent use
+
+// ValidID reports whether id has the form of a tenant's id.
+func ValidID(id string) bool { return idPattern.MatchString(id) }
+
+// Tenant is one tenant. Like everything it points to, it never changes once it is part of a Snapshot.
+type Tenant struct {
+	ID         string
+	Upstream   Upstream
+	Database   string                 // offered when the client names none
+	Databases  []string               // the only ones allowed; empty: any
+	Users      map[string]*User       // by the name that the client gives, case-sensitive
+	Allow      *netrestrict.AllowList // nil: everyone
+	RequireTLS bool                   // not judged for CancelRequests
+	Pool       Pool
+}
+
+// User returns the user that a client calls name. The name is compared byte by byte, as Postgres does.
+func (t *Tenant) User(name string) (*User, bool) {
+	u, ok := t.Users[name]
+	return u, ok
+}
+
+// AllowsDatabase reports whether clients of this tenant may use the database called name.
+func (t *Tenant) AllowsDatabase(name string) bool {
+	return len(t.Databases) == 0 || slices.Contains(t.Databases, name)
+}
+
+// TLSMode says how a server connection is protected.
+type TLSMode string
+
+// The TLS modes.
+const (
+	TLSDisable    TLSMode = "disable"     // plain text
+	TLSRequire    TLSMode = "require"     // encrypted; the certificate is not judged
+	TLSVerifyFull TLSMode = "verify-full" // encrypted; the certificate is trusted and names the host
+)
+
+// Upstream is where a tenant's Postgres listens.
+type Upstream struct {
+	Host       string // a name or an IP address
+	Port       uint16
+	TLS        TLSMode
+	RootCAs    *x509.CertPool // for verify-full; nil: the system's
+	CAFile     string         // where RootCAs came from, for messages
+	ServerName string         // sent as SNI and, with verify-full, looked for in the certificate; "": Host
+}
+
+// Same reports whether both lead to the same server in the same way, so that connections to one may serve for the other.
+// Trusted certificates are compared by content: a replaced CA file is a change, a renamed one is not.
+func (u Upstream) Same(o Upstream) bool {
+	return u.Host == o.Host && u.Port == o.Port && u.TLS == o.TLS && u.ServerName == o.ServerName && u.RootCAs.Equal(o.RootCAs)
+}
+
+// ServerAuth is the one way in which we prove a password to a server. A server that asks for another is refused.
+type ServerAuth string
+
+// The ways.
+const (
+	AuthSCRAM    ServerAuth = "scram"
+	AuthMD5      ServerAuth = "md5"
+	AuthPassword ServerAuth = "password" // in clear text, hence only with verify-full
+)
+
+// User is one login of a tenant. Exactly one of Verifier and Password is set.
+type User struct {
+	Name     string // as clients give it
+	Verifier Secret // in the text form of pg_authid.rolpassword
+	Password Secret
+	PoolSize int // 0: the tenant's
+
+	ServerUser     string // the role on the server; Name unless the file says otherwise
+	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away
+	ServerAuth     ServerAuth
+}
+
+// Pool holds a tenant's limits.
+type Pool struct {
+	Size       int    // server connections per (user, database); a user's PoolSize wins
+	MaxClients int    // per tenant
+	MaxServers int    // per tenant
+	Mode       string // "session", "transaction", "statement"; "": the listener's
+}
