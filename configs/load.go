@@ -109,37 +109,28 @@ func decode(keys map[string]any, c *Config) problems {
 		dc.WeaklyTypedInput = false
 		dc.DecodeHook = mapstructure.DecodeHookFuncType(readScalar)
 	})
-	ps.addDecodeErrors(err)
+	ps.addDecodeErrors(err, "")
 	return ps
 }
 
-// addDecodeErrors takes the tree of errors that mapstructure returns apart into its leaves, which name their paths.
-func (ps *problems) addDecodeErrors(err error) {
-	if err == nil {
-		return
-	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range many.Unwrap() {
-			ps.addDecodeErrors(e)
+// addDecodeErrors takes the tree of errors that mapstructure returns apart into its leaves. The innermost DecodeError around
+// a leaf names its path.
+func (ps *problems) addDecodeErrors(err error, path string) {
+	switch e := err.(type) {
+	case nil:
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			ps.addDecodeErrors(one, path)
 		}
-		return
-	}
-	var at *mapstructure.DecodeError
-	if !errors.As(err, &at) {
-		// The wrapper that Decode puts around a list, or something that names no path.
+	case *mapstructure.DecodeError:
+		ps.addDecodeErrors(e.Unwrap(), e.Name())
+	default:
 		if inner := errors.Unwrap(err); inner != nil {
-			ps.addDecodeErrors(inner)
+			ps.addDecodeErrors(inner, path)
 			return
 		}
-		ps.add("", "%v", err)
-		return
+		ps.add(path, "%v", err)
 	}
-	var deeper *mapstructure.DecodeError
-	if errors.As(at.Unwrap(), &deeper) {
-		ps.addDecodeErrors(at.Unwrap())
-		return
-	}
-	ps.add(at.Name(), "%v", at.Unwrap())
 }
 
 // envName returns the variable that overrides a scalar key: POSTERN_TIMEOUTS_LOGIN for timeouts.login.

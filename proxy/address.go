@@ -8,7 +8,7 @@ import (
 
 // addressShare is the part of all handshakes that one address may hold, so
 // that a single stranger cannot keep everybody else out.
-const addressShare = 4
+const addressShare = 2
 
 func (g *Gate) enterAddress(a netip.Addr) (ok bool) {
 	limit := max(1, g.opts.Limits.Handshakes/addressShare)

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -30,7 +31,7 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 	verifier, genuine := g.verifier(conf, h.route)
 	var t *tenant
 	if conf != nil {
-		t = g.tenant(conf)
+		t = g.tenant(conf.ID)
 	}
 	server, err := scram.NewServer(verifier, genuine, scram.EndpointBinding(h.cert))
 	if err != nil {
@@ -47,7 +48,10 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 		if t != nil {
 			t.counters.loginsFailed.Add(1)
 		}
-		g.throttle.with(func(th throttle) { th.Failed(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+		var e *pgwire.Error
+		if errors.As(err, &e) && e.Code == "28P01" {
+			g.throttle.with(func(th throttle) { th.Failed(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+		}
 		return err
 	}
 	g.throttle.with(func(th throttle) { th.Succeeded(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
@@ -86,6 +90,10 @@ func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final [
 		return key, nil, err
 	}
 	if body, err = h.saslMessage(); err != nil {
+		return key, nil, err
+	}
+	// Asked again, because parallel logins would have a guess each otherwise.
+	if err := h.throttled(); err != nil {
 		return key, nil, err
 	}
 	final, key, err = server.Final(body)

@@ -85,5 +85,5 @@ func (h *handshake) cancel(body []byte) {
 		g.metrics.refusals.WithLabelValues(refusedAddress).Inc()
 		return
 	}
-	c.tenant.loop.Post(func() { c.cancel(count) })
+	c.tenant.post(func() { c.cancel(count) })
 }

@@ -91,7 +91,10 @@ func (c *client) Ready(*loop.Conn) {
 }
 
 // Panicked implements loop.Handler.
-func (c *client) Panicked(*loop.Conn) { c.end("panic") }
+func (c *client) Panicked(*loop.Conn) {
+	c.end("panic")
+	c.tenant.verify()
+}
 
 // pump reads and deals with what is there.
 func (c *client) pump() {
@@ -241,6 +244,12 @@ func (c *client) write(b []byte) {
 	c.conn.Write(b)
 }
 
+// query counts a query or an execution.
+func (c *client) query() {
+	c.queries++
+	c.tenant.counters.queries.Add(1)
+}
+
 // revoke ends the session at the next boundary between messages to the client.
 func (c *client) revoke(e *pgwire.Error, reason string) {
 	if c.server == nil || !c.server.midFrame() {
@@ -289,7 +298,11 @@ func (c *client) end(reason string) {
 	t.stmts.Drop(c.sess.Unnamed)
 	c.sess.Unnamed = nil
 	c.hold(nil)
-	c.conn.Linger(lingerFor)
+	if reason == "terminated" && c.conn.Pending() == 0 {
+		c.conn.Close() // it has said that it reads no more
+	} else {
+		c.conn.Linger(lingerFor)
+	}
 
 	n := len(t.clients) - 1
 	t.clients[c.index] = t.clients[n]
@@ -297,7 +310,6 @@ func (c *client) end(reason string) {
 	t.clients[n] = nil
 	t.clients = t.clients[:n]
 	t.gate.forget(c)
-	t.counters.queries.Add(c.queries)
 	t.publish()
 	t.log.LogAttrs(t.gate.ctx, slog.LevelInfo, "session ended",
 		slog.String("client", c.peer.Client.String()), slog.String("user", clip(c.pool.key.user)), slog.String("database", clip(c.database)),

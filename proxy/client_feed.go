@@ -178,7 +178,7 @@ func (c *client) judge(message []byte, size int) action {
 				note = link.Scan(message[pgwire.HeaderSize:])
 			}
 		}
-		c.queries++
+		c.query()
 		l.Sent(link.Entry{Kind: link.Query, Note: note})
 	case pgwire.Parse:
 		if shared {
@@ -196,12 +196,12 @@ func (c *client) judge(message []byte, size int) action {
 		}
 		l.Sent(link.Entry{Kind: kindOf(message[0])})
 	case pgwire.Execute:
-		c.queries++
+		c.query()
 		l.Sent(link.Entry{Kind: link.Execute, Note: c.note})
 	case pgwire.Sync:
 		l.Sent(link.Entry{Kind: link.Sync})
 	case pgwire.FunctionCall:
-		c.queries++
+		c.query()
 		l.Sent(link.Entry{Kind: link.FunctionCall})
 	case pgwire.Flush:
 		l.SentFlush()

@@ -194,7 +194,7 @@ func (g *Gate) Drain(ctx context.Context) {
 		ln.Close()
 	}
 	for _, t := range g.runtimeTenants() {
-		t.loop.Post(t.drain)
+		t.post(t.drain)
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -253,13 +253,16 @@ func (g *Gate) loopFor(id string) *loop.Loop {
 func loopName(i int) string { return strconv.Itoa(i) }
 
 // tenant returns the run-time side of a registered tenant, making it on first use.
-func (g *Gate) tenant(conf *tenants.Tenant) *tenant {
+func (g *Gate) tenant(id string) *tenant {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t, ok := g.tenants[conf.ID]
+	t, ok := g.tenants[id]
 	if !ok {
-		t = newTenant(g, conf)
-		g.tenants[conf.ID] = t
+		// The directory is asked under the lock, so that a reload either finds the
+		// tenant here or has been seen by it.
+		conf, _ := g.opts.Directory.Current().Tenant(id)
+		t = newTenant(g, id, conf)
+		g.tenants[id] = t
 	}
 	t.touch()
 	return t
@@ -283,7 +286,7 @@ func (g *Gate) reloaded(_, now *tenants.Snapshot) {
 		if !ok {
 			conf = nil
 		}
-		t.loop.Post(func() { t.apply(conf) })
+		t.post(func() { t.apply(conf) })
 	}
 }
 

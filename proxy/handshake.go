@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -67,7 +68,9 @@ func (h *handshake) close() {
 func (h *handshake) run() {
 	g := h.gate
 	deadline := h.started.Add(g.opts.Timeouts.Login)
-	_ = h.tcp.SetDeadline(deadline)
+	tcp := h.tcp
+	_ = tcp.SetDeadline(deadline)
+	defer context.AfterFunc(g.ctx, func() { _ = tcp.SetDeadline(h.started) })() // the gate closes
 	g.tuneSocket(h.tcp)
 	h.br = bufio.NewReaderSize(h.tcp, readBuffer)
 
@@ -260,16 +263,22 @@ func (h *handshake) admit(conf *tenants.Tenant, known bool) error {
 			return refuse(refusedAddress, errAddress(addr, conf.ID))
 		case g.clients.Load() >= int64(g.opts.Limits.Clients):
 			return refuse(refusedLimit, errLimit)
-		case g.tenant(conf).admitted.Load() >= int64(conf.Pool.MaxClients):
+		case g.tenant(conf.ID).admitted.Load() >= int64(conf.Pool.MaxClients):
 			return refuse(refusedLimit, errTenantLimit)
 		}
 	}
+	return h.throttled()
+}
+
+// throttled refuses an address that has failed too often.
+func (h *handshake) throttled() error {
 	var wait time.Duration
-	g.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), h.route.Tenant, addr) })
-	if wait > 0 {
-		return refuse(refusedThrottle, errThrottled(wait))
+	h.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+	if wait == 0 {
+		return nil
 	}
-	return nil
+	h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
+	return errThrottled(wait)
 }
 
 // handOver gives the client to its tenant's loop, with everything it has sent
@@ -303,7 +312,7 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
 		return err
 	}
 	over := handover{tls: h.tls, swap: h.swap, early: h.early, key: poolKey{user, database}, params: h.startup.Params}
-	if !t.loop.Post(func() { t.admit(c, fd, over) }) {
+	if !t.post(func() { t.admit(c, fd, over) }) {
 		loop.CloseFD(fd)
 		g.keys.remove(c.key)
 		g.release(t)

@@ -106,7 +106,10 @@ func (s *server) Ready(*loop.Conn) {
 }
 
 // Panicked implements loop.Handler.
-func (s *server) Panicked(*loop.Conn) { s.lost("panic") }
+func (s *server) Panicked(*loop.Conn) {
+	s.lost("panic")
+	s.tenant.verify()
+}
 
 // resume reads again after the client's output has drained.
 func (s *server) resume() {
@@ -376,6 +379,7 @@ func (s *server) shut(why string) {
 		return
 	}
 	s.closing = true
+	delete(s.tenant.servers, s)
 	s.pool.books.RemoveServer(&s.books)
 	if s.timer != nil {
 		s.timer.Stop()

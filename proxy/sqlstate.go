@@ -33,7 +33,8 @@ var (
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
 	errUnencryptedGSS = fatal("08P01", "received unencrypted data after GSSAPI encryption request",
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
-	errNoLogin = fatal("08006", "the database refused the pooler's login",
+	errServerFull = fatal("53300", "the database has too many connections already", "Try again in a moment.")
+	errNoLogin    = fatal("08006", "the database refused the pooler's login",
 		"The password known to the pooler differs from the database's.")
 
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
@@ -104,8 +105,10 @@ func errDial(err error) *pgwire.Error {
 			return errUnavailable
 		case r.Code[:2] == "28":
 			return errNoLogin
-		case server.Proven || r.Code == "57P03" || r.Code == "53300":
+		case server.Proven:
 			return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
+		case r.Code == "53300":
+			return errServerFull // whose words these are was not proven, but the code says enough
 		}
 		return errUnavailable
 	}

@@ -53,6 +53,7 @@ type tenant struct {
 	books    *pool.Tenant
 	pools    map[poolKey]*serverPool
 	clients  []*client
+	servers  map[*server]struct{}
 	stmts    link.Statements
 	insert   []byte // scratch for messages that are put in
 	janitor  *loop.Timer
@@ -77,16 +78,66 @@ type serverPool struct {
 	fresh  *params // a new session's: nothing set
 }
 
-func newTenant(g *Gate, conf *tenants.Tenant) *tenant {
-	t := &tenant{id: conf.ID, gate: g, loop: g.loopFor(conf.ID), log: g.log.With("tenant", conf.ID), conf: conf,
-		derive: make(chan struct{}, 1), logins: make(map[string]*login), pools: make(map[poolKey]*serverPool)}
-	t.books = pool.NewTenant(t.settings())
+// newTenant makes the run-time side of a tenant; conf is nil if it was removed
+// from the directory meanwhile.
+func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
+	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
+		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
+	t.open()
 	t.touch()
 	return t
 }
 
+// open starts with empty books.
+func (t *tenant) open() {
+	t.books = pool.NewTenant(t.settings())
+	t.pools = make(map[poolKey]*serverPool)
+	t.servers = make(map[*server]struct{})
+}
+
+// verify checks the books after a panic. If they do not balance any more, the
+// tenant's connections are closed and it starts anew; nobody else notices.
+func (t *tenant) verify() {
+	err := t.books.Check()
+	if err == nil {
+		return
+	}
+	t.log.Error("books do not balance after a panic: all connections of the tenant are closed", "error", err)
+	clients, servers := t.clients, t.servers
+	t.clients = nil
+	t.open()
+	for _, c := range clients {
+		c.gone = true
+		c.conn.Close()
+		t.gate.forget(c)
+	}
+	for s := range servers {
+		s.closing = true
+		if s.conn != nil {
+			s.conn.Close()
+		}
+	}
+}
+
+// post runs a function of the tenant's on its loop.
+func (t *tenant) post(f func()) bool {
+	return t.loop.Post(func() {
+		sound := false
+		defer func() {
+			if !sound {
+				t.verify()
+			}
+		}()
+		f()
+		sound = true
+	})
+}
+
 func (t *tenant) settings() pool.Settings {
 	o := &t.gate.opts.Timeouts
+	if t.conf == nil {
+		return pool.Settings{}
+	}
 	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime,
 		BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
 }
@@ -274,6 +325,7 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 func (t *tenant) dial(p *serverPool) {
 	s := &server{tenant: t, pool: p, loop: t.loop}
 	s.books.Owner = s
+	t.servers[s] = struct{}{}
 	p.books.StartDial(&s.books, t.loop.Now())
 	target, err := t.target(t.conf, p.key.user, p.key.database)
 	if err != nil {
@@ -296,7 +348,7 @@ func (t *tenant) dial(p *serverPool) {
 			g.metrics.serverPhase.Observe(time.Since(start).Seconds())
 			fd, err = loop.Detach(conn.Net.Conn.(*net.TCPConn))
 		}
-		if !t.loop.Post(func() { t.dialed(s, conn, fd, err) }) && fd >= 0 {
+		if !t.post(func() { t.dialed(s, conn, fd, err) }) && fd >= 0 {
 			loop.CloseFD(fd)
 		}
 	}()
@@ -313,6 +365,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 		permanent := !backend.Retryable(err)
 		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", s.pool.key.user, "database", s.pool.key.database,
 			"retry", !permanent, "error", err)
+		delete(t.servers, s)
 		s.pool.books.DialFailed(&s.books, err, permanent, now)
 		t.dialMore()
 		return
@@ -377,6 +430,7 @@ func (t *tenant) drain() {
 
 // closeAll ends every session and server now.
 func (t *tenant) closeAll(e *pgwire.Error, reason string) {
+	t.draining = true
 	for _, c := range append([]*client(nil), t.clients...) {
 		c.fail(e, reason)
 	}

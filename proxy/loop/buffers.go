@@ -7,8 +7,8 @@ import "math/bits"
 const (
 	minBuffer  = 512
 	maxPooled  = ScratchSize
-	numClasses = 8 // 512 B .. 64 KiB
-	keepFree   = 64
+	numClasses = 10      // 512 B .. 256 KiB
+	keepBytes  = 1 << 20 // kept per class while nobody uses them
 )
 
 // buffers is a free list per power of two. Larger ones come from the heap and
@@ -45,7 +45,7 @@ func (b *buffers) put(buf []byte) {
 	if c < minBuffer || c > maxPooled || c&(c-1) != 0 {
 		return
 	}
-	if k := class(c); len(b.free[k]) < keepFree {
+	if k := class(c); len(b.free[k])*c < keepBytes {
 		b.free[k] = append(b.free[k], buf[:0])
 	}
 }

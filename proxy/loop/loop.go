@@ -17,8 +17,9 @@ import (
 var ErrStopped = errors.New("loop stopped")
 
 const (
-	// ScratchSize is how much one read takes at most.
-	ScratchSize = 64 << 10
+	// ScratchSize is how much one read takes at most. There is one scratch buffer
+	// per loop, and large results cost the less the larger it is.
+	ScratchSize = 256 << 10
 	// busyWait is the bound on a wait inside a raw system call.
 	busyWait = time.Millisecond
 	// busyTurns is how many empty waits make a loop idle.

@@ -1,0 +1,124 @@
+// The HTTP server: its bounds, its start and its end.
+
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxConns  = 256         // open connections; more are closed at once
+	maxHeader = 16 << 10    // bytes of a request's header, to which net/http adds 4 KiB of slack
+	maxBody   = 64 << 10    // bytes of a request's body
+	maxScrape = 8           // scrapes at the same time; they share one collection
+	refusals  = time.Minute // at most one log line of a kind in this time
+
+	headerTimeout = 5 * time.Second  // to read a request's header
+	readTimeout   = 10 * time.Second // to read a request
+	scrapeTimeout = 20 * time.Second // to collect and encode metrics
+	writeTimeout  = 30 * time.Second // from the end of the header to the end of the answer
+	idleTimeout   = time.Minute      // between two requests
+	stopTimeout   = 5 * time.Second  // for requests that run when the server is told to stop
+)
+
+// Options say what a Server shows, and to whom.
+type Options struct {
+	// TokenFile holds the bearer tokens, one per line; empty lines and lines that start with # do not count. Empty: there is no
+	// token, and what wants one answers 401.
+	TokenFile string
+	// MetricsPublic serves /metrics without a token.
+	MetricsPublic bool
+	// Gatherer collects what /metrics shows. Required.
+	Gatherer prometheus.Gatherer
+	// Ready returns why the process should get no new clients, or nil. Everybody can read its text at /readyz, so it names no
+	// tenant and no inner address. It must be quick and safe for concurrent use. nil: always ready.
+	Ready func() error
+	// Log is told of refusals (rarely) and faults. nil: nobody is.
+	Log *slog.Logger
+}
+
+// Server answers admin requests. It is safe for concurrent use.
+type Server struct {
+	opts    Options
+	handler http.Handler
+
+	// How often the log hears of a refusal and of a token file that cannot be read.
+	refused, unreadable rate.Sometimes
+}
+
+// New makes a Server. It fails without a Gatherer, and if there is a token file in which no token can be read: better at
+// start-up than with the first request. It starts nothing.
+func New(opts Options) (*Server, error) {
+	if opts.Gatherer == nil {
+		return nil, errors.New("admin: no Gatherer")
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Ready == nil {
+		opts.Ready = func() error { return nil }
+	}
+	if opts.TokenFile != "" {
+		if _, err := readTokens(opts.TokenFile); err != nil {
+			return nil, fmt.Errorf("admin: token file: %w", err)
+		}
+	}
+	s := &Server{opts: opts, refused: rate.Sometimes{Interval: refusals}, unreadable: rate.Sometimes{Interval: refusals}}
+	s.handler = s.mux()
+	return s, nil
+}
+
+// Handler returns what Serve serves, without the server's bounds on time and connections.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Serve answers requests on ln until ctx is done, then lets those that run finish for a few seconds, closes what is left and
+// returns nil. Before that it returns only if ln fails. It owns ln and closes it. No goroutine of it outlives it, except for a
+// collection of metrics that does not return.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	var conns atomic.Int64
+	srv := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug), // broken requests, which strangers can send at will
+		ConnState: func(c net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				if conns.Add(1) > maxConns {
+					_ = c.Close() // the server notices, and reports StateClosed
+				}
+			case http.StateClosed:
+				conns.Add(-1)
+			}
+		},
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+
+	select {
+	case err := <-served:
+		_ = srv.Close()
+		return fmt.Errorf("admin: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		_ = srv.Close()
+	}
+	<-served
+	return nil
+}
