@@ -350,9 +350,23 @@ func (g *Gate) forget(c *client) {
 	g.release(c.tenant)
 }
 
-// tuneSocket sets the TCP options that both sides share.
+// tuneSocket sets the TCP options that both sides share; a zero leaves the
+// system's own, which package net spells as a negative number.
 func (g *Gate) tuneSocket(c *net.TCPConn) {
+	o := &g.opts.TCP
+	keep := net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}
+	if o.KeepaliveIdle > 0 {
+		keep.Idle = o.KeepaliveIdle
+	}
+	if o.KeepaliveInterval > 0 {
+		keep.Interval = o.KeepaliveInterval
+	}
+	if o.KeepaliveCount > 0 {
+		keep.Count = o.KeepaliveCount
+	}
 	_ = c.SetNoDelay(true)
-	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: g.opts.TCP.KeepaliveIdle, Interval: g.opts.TCP.KeepaliveInterval, Count: g.opts.TCP.KeepaliveCount})
-	setUserTimeout(c, g.opts.TCP.UserTimeout)
+	_ = c.SetKeepAliveConfig(keep)
+	if o.UserTimeout > 0 {
+		setUserTimeout(c, o.UserTimeout)
+	}
 }

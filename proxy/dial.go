@@ -1,0 +1,157 @@
+// Logging in to servers: when, as whom, and what follows from a failure.
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
+)
+
+// dialMore starts what dials the pools want, and tells those who wait in vain.
+func (t *tenant) dialMore() {
+	if t.conf == nil {
+		return
+	}
+	now := t.loop.Now()
+	for {
+		p, victim := t.books.NextDial(now)
+		if victim != nil {
+			victim.Owner.(*server).shut(pool.Evicted.String())
+		}
+		if p == nil {
+			break
+		}
+		t.dial(p.Owner.(*serverPool))
+	}
+	var again time.Time
+	for p := range t.books.Pools() {
+		if p.FirstWaiter() == nil {
+			continue
+		}
+		if err := p.Failing(now); err != nil {
+			t.failWaiters(p, err)
+		} else if at := p.DialAfter(); at.After(now) && (again.IsZero() || at.Before(again)) {
+			again = at
+		}
+	}
+	if !again.IsZero() {
+		d := again.Sub(now)
+		if t.redial == nil {
+			t.redial = t.loop.AfterFunc(d, t.dialMore)
+		} else {
+			t.redial.Reset(d)
+		}
+	}
+}
+
+func (t *tenant) failWaiters(p *pool.Pool, cause error) {
+	e := errDial(cause)
+	for w := p.FirstWaiter(); w != nil; w = p.FirstWaiter() {
+		w.Owner.(*client).fail(e, "no_server")
+	}
+}
+
+var errNoCredentials = errors.New("no client of this user has proved a password yet, so there is nothing to log in with")
+
+// target says where and as whom to log in. Safe for concurrent use.
+func (t *tenant) target(conf *tenants.Tenant, user, database string) (backend.Target, error) {
+	u, ok := conf.User(user)
+	if !ok {
+		return backend.Target{}, errNoCredentials
+	}
+	up := conf.Upstream
+	target := backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
+		User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
+	switch {
+	case u.ServerPassword.Reveal() != "":
+		target.Credentials.Password = u.ServerPassword.Reveal()
+	case u.Password.Reveal() != "":
+		target.Credentials.Password = u.Password.Reveal()
+	default:
+		t.mu.Lock()
+		l := t.logins[user]
+		t.mu.Unlock()
+		if l == nil || l.key == nil || l.verifier.Encode() != u.Verifier.Reveal() {
+			return backend.Target{}, errNoCredentials
+		}
+		target.Credentials.Key, target.Credentials.Verifier = l.key, l.verifier
+	}
+	return target, nil
+}
+
+// bounded runs a server's PBKDF2: one at a time per tenant, and no more than
+// the process can spare, because the server chooses how long it takes.
+func (t *tenant) bounded(ctx context.Context, f func()) error {
+	for _, slot := range []chan struct{}{t.derive, t.gate.derive} {
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	f()
+	return nil
+}
+
+// dial logs in to a server in a goroutine and gives it to the loop.
+func (t *tenant) dial(p *serverPool) {
+	s := &server{tenant: t, pool: p, loop: t.loop}
+	s.books.Owner = s
+	t.servers[s] = struct{}{}
+	p.books.StartDial(&s.books, t.loop.Now())
+	target, err := t.target(t.conf, p.key.user, p.key.database)
+	if err != nil {
+		t.dialed(s, nil, -1, err)
+		return
+	}
+	s.target = target
+	s.target.Credentials = scram.Credentials{}
+	t.look()
+	g := t.gate
+	g.work.Add(1)
+	go func() {
+		defer g.work.Done()
+		ctx, cancel := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
+		defer cancel()
+		start := time.Now()
+		conn, err := backend.Dial(ctx, target)
+		fd := -1
+		if err == nil {
+			g.metrics.serverPhase.Observe(time.Since(start).Seconds())
+			fd, err = loop.Detach(conn.Net.Conn.(*net.TCPConn))
+		}
+		if !t.post(func() { t.dialed(s, conn, fd, err) }) && fd >= 0 {
+			loop.CloseFD(fd)
+		}
+	}()
+}
+
+// dialed is the end of a dial, on the loop.
+func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
+	now := t.loop.Now()
+	if err == nil {
+		err = s.attach(conn, fd)
+	}
+	if err != nil {
+		t.counters.serverLoginsFailed.Add(1)
+		permanent := !backend.Retryable(err)
+		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", s.pool.key.user, "database", s.pool.key.database,
+			"retry", !permanent, "error", err)
+		delete(t.servers, s)
+		s.pool.books.DialFailed(&s.books, err, permanent, now)
+		t.dialMore()
+		return
+	}
+	t.counters.serverLoginsOK.Add(1)
+	s.settle(s.pool.books.DialDone(&s.books, now))
+}
