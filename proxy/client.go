@@ -137,6 +137,9 @@ func (c *client) process(data []byte) {
 	}
 	rest := data[n:]
 	if len(c.in) > 0 { // data is c.in
+		if n == 0 {
+			return
+		}
 		c.in = c.in[:copy(c.in, rest)]
 		if len(c.in) == 0 {
 			c.hold(nil)

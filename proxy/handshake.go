@@ -149,6 +149,9 @@ func (h *handshake) negotiate() error {
 	for {
 		code, body, err := pgwire.ReadPacket(h.br)
 		if err != nil {
+			if err != io.EOF { // one that leaves between two packets did nothing wrong
+				h.gate.metrics.refusals.WithLabelValues(refusedStartup).Inc()
+			}
 			return errQuiet // as Postgres: no answer to what is not the protocol
 		}
 		switch code {
@@ -229,10 +232,12 @@ func (h *handshake) login() error {
 		return errRoute(err)
 	}
 	if route.User == "" {
+		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
 		return fatal("28000", "no PostgreSQL user name specified in startup packet", "")
 	}
 	h.route = route
 	if s.Replication != "" {
+		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
 		return errReplication
 	}
 	conf, known := g.opts.Directory.Current().Tenant(route.Tenant)

@@ -41,7 +41,7 @@ func (s *server) feed(data []byte) int {
 		if status == pgwire.FrameShort {
 			break
 		}
-		if status != pgwire.FrameOK {
+		if status != pgwire.FrameOK || data[i] == pgwire.ReadyForQuery && size != pgwire.HeaderSize+1 {
 			s.give(data[start:i])
 			s.lost("malformed message from the server")
 			return i
@@ -49,7 +49,7 @@ func (s *server) feed(data []byte) int {
 		typ := data[i]
 		message := data[i:min(i+size, len(data))]
 		if looked[typ] && len(message) < size {
-			if len(message) < whole || typ == pgwire.ReadyForQuery {
+			if len(message) < whole {
 				break // wait for all of it
 			}
 			if typ != pgwire.ErrorResponse && typ != pgwire.NoticeResponse && typ != pgwire.NotificationResponse {
@@ -130,9 +130,6 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 	}
 	status := byte(0)
 	if typ == pgwire.ReadyForQuery {
-		if len(body) != 1 {
-			return link.Broken
-		}
 		status = body[0]
 	}
 	owed := s.link.Outstanding() > 0

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/scram"
@@ -41,8 +43,8 @@ func newCheckConfig() *cobra.Command {
 			problems = append(problems, err)
 		}
 		if conf.Admin.TokenFile != "" {
-			if _, err := os.ReadFile(conf.Admin.TokenFile); err != nil {
-				problems = append(problems, fmt.Errorf("admin.token_file: %w", err))
+			if _, err := admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, Gatherer: prometheus.NewRegistry()}); err != nil {
+				problems = append(problems, err)
 			}
 		}
 		if err := errors.Join(problems...); err != nil {

@@ -12,27 +12,36 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Exit codes: 0 done, 1 failed, 2 wrong use.
+// The exit codes.
 const (
+	exitDone   = 0
 	exitFailed = 1
-	exitUsage  = 2
+	exitUsage  = 2 // wrong use of the command line
 )
 
 // usageError is a wrong use of the command line.
 type usageError struct{ error }
 
 func main() {
-	root := newRoot()
-	err := root.ExecuteContext(context.Background())
-	if err == nil {
-		return
+	err := newRoot().ExecuteContext(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "postern:", err)
 	}
-	fmt.Fprintln(os.Stderr, "postern:", err)
+	os.Exit(exitCode(err))
+}
+
+// exitCode is what the process ends with after err. Cobra has no type for some
+// wrong uses, only their text.
+func exitCode(err error) int {
 	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
-		os.Exit(exitUsage)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+		return exitUsage
+	default:
+		return exitFailed
 	}
-	os.Exit(exitFailed)
 }
 
 func newRoot() *cobra.Command {

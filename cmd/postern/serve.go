@@ -45,7 +45,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return p.run(log)
+		return p.run(cmd.Context(), log, func() {})
 	}
 	return cmd
 }
@@ -170,8 +170,9 @@ func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // run serves until a signal: SIGTERM or SIGINT drains, a second one ends at
-// once, SIGHUP reloads.
-func (p *process) run(log *slog.Logger) error {
+// once, SIGHUP reloads. The end of until drains, too. started is called once
+// every address answers; it must not wait for what run does next.
+func (p *process) run(until context.Context, log *slog.Logger, started func()) error {
 	// Event loops hold a thread while they are busy; everything else needs some too.
 	loops := p.conf.Loops
 	if loops == 0 {
@@ -210,14 +211,21 @@ func (p *process) run(log *slog.Logger) error {
 		log.Info("listening", "listener", p.conf.Listeners[i].Name, "address", a.String(), "pool_mode", p.conf.Listeners[i].PoolMode)
 	}
 
-	for s := range signals {
-		if s == syscall.SIGHUP {
-			p.reload(log)
-			continue
+	started()
+
+	for serving := true; serving; {
+		select {
+		case <-until.Done():
+			serving = false
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				p.reload(log)
+				continue
+			}
+			serving = false
 		}
-		log.Info("draining", "signal", s.String(), "for", p.conf.Timeouts.Drain.String())
-		break
 	}
+	log.Info("draining", "for", p.conf.Timeouts.Drain.String())
 	drainCtx, drained := context.WithTimeout(context.Background(), p.conf.Timeouts.Drain)
 	defer drained()
 	side.Go(func() {

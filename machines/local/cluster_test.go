@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 )
@@ -82,7 +81,6 @@ func TestClusterLivesOnOverStopsAndCrashes(t *testing.T) {
 	if err := c.Exec(t.Context(), "postgres", "create table public.kept (n int); insert into public.kept values (7)"); err != nil {
 		t.Fatal(err)
 	}
-	port := c.Port()
 	if err := c.Stop(t.Context(), Fast); err != nil {
 		t.Fatal(err)
 	}
@@ -100,9 +98,7 @@ func TestClusterLivesOnOverStopsAndCrashes(t *testing.T) {
 	if err := syscall.Kill(again.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for again.Running() {
-		time.Sleep(time.Millisecond)
-	}
+	<-again.proc.done
 	if again.PID() != 0 {
 		t.Error("a pid after the end")
 	}
@@ -119,7 +115,6 @@ func TestClusterLivesOnOverStopsAndCrashes(t *testing.T) {
 	if err := c.Stop(t.Context(), Fast); err != nil {
 		t.Error(err)
 	}
-	_ = port
 }
 
 func TestTheSuperuserAloneGetsInPastAnHBAThatRejects(t *testing.T) {
@@ -133,11 +128,10 @@ func TestTheSuperuserAloneGetsInPastAnHBAThatRejects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	cfg := conn.Config().Copy()
-	if cfg.User != "boss" {
-		t.Errorf("connected as %s", cfg.User)
+	if user := conn.Config().User; user != "boss" {
+		t.Errorf("connected as %s", user)
 	}
-	other := *c
+	other := &Cluster{opts: c.opts, port: c.Port()}
 	other.opts.Superuser, other.password = "other", "x"
 	if err := other.Exec(t.Context(), "postgres", "select 1"); err == nil || !strings.Contains(err.Error(), "pg_hba.conf rejects") {
 		t.Errorf("other: %v", err)

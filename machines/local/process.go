@@ -32,6 +32,7 @@ const (
 	fastLimit      = 30 * time.Second // then a fast stop becomes an immediate one
 	immediateLimit = 5 * time.Second  // then it is killed
 	portTries      = 5                // free ports that somebody else took before the server could
+	orphanPause    = 100 * time.Millisecond
 )
 
 // process is one run of the server. done is closed after it was reaped; err may be read then.
@@ -70,13 +71,32 @@ func (c *Cluster) Start(ctx context.Context) error {
 			c.opts.Log.Info("PostgreSQL started", "dir", c.opts.Dir, "port", c.Port(), "pid", c.PID(), "seconds", time.Since(began).Seconds())
 			return nil
 		}
-		if !errors.Is(err, errPortTaken) || c.opts.Port != 0 || try == portTries {
+		again := errors.Is(err, errPortTaken) && c.opts.Port == 0 && try < portTries
+		if errors.Is(err, errOldBackends) && pause(ctx, orphanPause) == nil {
+			again = true
+		}
+		if !again {
 			return fmt.Errorf("start of %v: %w", c, err)
 		}
 	}
 }
 
-var errPortTaken = errors.New("the port is in use")
+var (
+	errPortTaken   = errors.New("the port is in use")
+	errOldBackends = errors.New("processes of a server that was killed are still ending")
+)
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 func (c *Cluster) startOnce(ctx context.Context) error {
 	port, err := c.choosePort()
@@ -108,8 +128,11 @@ func (c *Cluster) startOnce(ctx context.Context) error {
 	}
 	c.end(ctx, proc, Immediate)
 	said, _ := io.ReadAll(io.NewSectionReader(log, from, 16<<10))
-	if bytes.Contains(said, []byte("Address already in use")) {
-		err = errors.Join(errPortTaken, err)
+	switch {
+	case bytes.Contains(said, []byte("Address already in use")):
+		err = fmt.Errorf("%w: %w", errPortTaken, err)
+	case bytes.Contains(said, []byte("pre-existing shared memory block")):
+		err = fmt.Errorf("%w: %w", errOldBackends, err)
 	}
 	return fmt.Errorf("%w; it said: %s", err, bytes.TrimSpace(said))
 }
@@ -166,16 +189,29 @@ func runLocked(ctx context.Context, cmd *exec.Cmd) error {
 	}
 }
 
-// waitReady polls with a real query until the server answers, has ended, or ctx has.
+// waitReady polls with a real query until the server answers, has ended, or ctx has. An answer from anybody else on the port is no
+// answer: only our server knows the password.
 func (c *Cluster) waitReady(ctx context.Context, proc *process) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 10*time.Millisecond, 200*time.Millisecond
+	// The end of the server ends a query, too: whoever else listens on the port may never answer.
+	query, cancel := context.WithCancel(ctx)
+	watch := make(chan struct{})
+	defer func() { cancel(); <-watch }()
+	go func() {
+		defer close(watch)
+		select {
+		case <-proc.done:
+			cancel()
+		case <-query.Done():
+		}
+	}()
+	delay := backoff.NewExponentialBackOff()
+	delay.InitialInterval, delay.MaxInterval = 10*time.Millisecond, 200*time.Millisecond
 	for {
-		err := c.Exec(ctx, "postgres", "select 1")
+		err := c.Exec(query, "postgres", "select 1")
 		if err == nil {
 			return nil
 		}
-		timer := time.NewTimer(pause.NextBackOff())
+		timer := time.NewTimer(delay.NextBackOff())
 		select {
 		case <-timer.C:
 		case <-proc.done:

@@ -134,7 +134,7 @@ func nextWord(b []byte) (word, rest []byte) {
 // TagLeaves judges a CommandComplete tag: whether its command left session
 // state, given what Scan said of the text.
 func TagLeaves(tag []byte, note Note) bool {
-	if len(tag) < 3 {
+	if len(tag) == 0 {
 		return false
 	}
 	switch tag[0] {
@@ -147,7 +147,7 @@ func TagLeaves(tag []byte, note Note) bool {
 	case 'P':
 		return string(tag) == "PREPARE"
 	case 'D':
-		return len(tag) > 4 && (string(tag[:4]) == "DISC" || string(tag[:4]) == "DEAL")
+		return string(tag) == "DO" || len(tag) > 4 && (string(tag[:4]) == "DISC" || string(tag[:4]) == "DEAL")
 	}
 	return false
 }

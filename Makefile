@@ -1,0 +1,57 @@
+# `make demo` and `make test` install what is missing (Go is assumed), build, and run.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The version is stamped here, so that Go's own stamp, which fails in another user's checkout, is not needed.
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+ARGS ?=
+FUZZTIME ?= 5s
+
+# A race between a test's goroutines shows with several threads, also on a small machine; packages side by side would
+# disturb each other's timing, and most of them start servers.
+TESTFLAGS ?= -race -p 2 -timeout 12m
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test test-all check vet fuzz bench lint clean
+
+build: ## bin/postern
+	$(BUILD) -o bin/postern ./cmd/postern
+
+demo: ## two tenants on two local PostgreSQL servers; ARGS=--once for the scripted visit
+	./scripts/install-deps.sh
+	$(MAKE) build
+	./bin/postern demo $(ARGS)
+
+test: ## everything that must pass before a change lands
+	./scripts/install-test-deps.sh
+	$(MAKE) check
+	go test $(TESTFLAGS) ./...
+	$(MAKE) fuzz
+
+test-all: ## longer: every test three times in random order, then a minute of fuzzing for each target
+	./scripts/install-test-deps.sh
+	$(MAKE) check
+	go test -race -p 2 -timeout 60m -count 3 -shuffle on ./...
+	$(MAKE) fuzz FUZZTIME=60s
+
+check: vet build ## all that needs no server
+	./scripts/check-binary.sh bin/postern
+	GOOS=darwin GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/postern
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet ./...
+
+vet:
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+
+fuzz:
+	./scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## against a direct connection and PgBouncer; ARGS as `go run ./test/bench -h` says
+	./scripts/install-bench-deps.sh
+	go run ./test/bench $(ARGS)
+
+lint: vet ## golangci-lint, if it is installed
+	golangci-lint run
+
+clean:
+	rm -rf bin .cache demo

@@ -1,0 +1,236 @@
+// What the demo stands on: a folder, two PostgreSQL servers, a certificate, and the same files that serve reads.
+
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern/postern/machines/local"
+	"github.com/postern/postern/proxy/scram"
+)
+
+// demoMarker is in a folder that the demo has made, so that it never writes into anybody else's.
+const demoMarker = ".postern-demo"
+
+// openDemoFolder returns the absolute folder to work in, and what to do with
+// it in the end. The account that runs PostgreSQL must be able to pass through
+// it; what is secret in it is readable for its owner alone.
+func openDemoFolder(dir string) (folder string, remove func(), err error) {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
+			return "", nil, err
+		}
+		remove = func() { _ = os.RemoveAll(dir) }
+		if err := os.Chmod(dir, 0o711); err != nil {
+			remove()
+			return "", nil, err
+		}
+		return dir, remove, nil
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", nil, err
+	}
+	marker := filepath.Join(dir, demoMarker)
+	content, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return "", nil, err
+		}
+	case err != nil:
+		return "", nil, err
+	case len(content) > 0:
+		if _, err := os.Stat(marker); err != nil {
+			return "", nil, fmt.Errorf("%s is neither empty nor a demo's folder: choose another one", dir)
+		}
+	}
+	return dir, func() {}, os.WriteFile(marker, []byte("Made by postern demo. The whole folder may be deleted while no demo runs.\n"), 0o644)
+}
+
+// demoTenant is a tenant and its server.
+type demoTenant struct {
+	id        string
+	allowList string // as in the tenants file
+	password  string // of its user app, new with every run
+	verifier  scram.Verifier
+	cluster   *local.Cluster // nil until it is made
+}
+
+// startDemoTenants starts both servers at the same time. It returns the tenants even with an error: they are to be stopped.
+func startDemoTenants(ctx context.Context, folder string, disposable bool, log *slog.Logger) ([]*demoTenant, error) {
+	tenants := []*demoTenant{
+		{id: "acme", allowList: "[127.0.0.0/8, 203.0.113.0/24]"},
+		{id: "globex", allowList: `[127.0.0.0/8, "2001:db8::/32"]`},
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range tenants {
+		g.Go(func() error {
+			return t.start(ctx, local.Options{Dir: filepath.Join(folder, t.id), Disposable: disposable, Log: log,
+				Settings: map[string]string{"cluster_name": t.id, "shared_buffers": "16MB"}})
+		})
+	}
+	return tenants, g.Wait()
+}
+
+// start makes the server with role and database app. The role's verifier is
+// made here and stored in PostgreSQL as it is: the gate can log in with the key
+// of a client's proof only where both hold the same one.
+func (t *demoTenant) start(ctx context.Context, o local.Options) (err error) {
+	t.password = rand.Text()
+	if t.verifier, err = scram.NewVerifier(t.password, scram.DefaultIterations, nil); err != nil {
+		return err
+	}
+	if t.cluster, err = local.Create(ctx, o); err != nil {
+		return err
+	}
+	if err := t.cluster.Start(ctx); err != nil {
+		return err
+	}
+	conn, err := t.cluster.Connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for _, object := range []struct{ exists, create string }{
+		{"select exists (select from pg_roles where rolname = 'app')", "create role app login"},
+		{"select exists (select from pg_database where datname = 'app')", "create database app owner app"},
+	} {
+		var exists bool
+		if err := conn.QueryRow(ctx, object.exists).Scan(&exists); err != nil {
+			return err
+		}
+		if exists {
+			continue
+		}
+		if _, err := conn.Exec(ctx, object.create); err != nil {
+			return err
+		}
+	}
+	_, err = conn.Exec(ctx, "alter role app password '"+t.verifier.Encode()+"'")
+	return err
+}
+
+// stop ends the server, if there is one. What goes wrong is in the log.
+func (t *demoTenant) stop(ctx context.Context) {
+	if t.cluster != nil {
+		_ = t.cluster.Stop(ctx, local.Fast)
+	}
+}
+
+// Names of the demo's listeners.
+const (
+	listenerTransaction = "transaction"
+	listenerSession     = "session"
+	listenerProxied     = "behind-proxy"
+)
+
+const demoConfig = `# Written by postern demo at every start.
+listeners:
+  - {name: ` + listenerTransaction + `, address: "%s", pool_mode: transaction, proxy_protocol: off}
+  - {name: ` + listenerSession + `, address: "%s", pool_mode: session, proxy_protocol: off}
+  - {name: ` + listenerProxied + `, address: "%s", pool_mode: transaction, proxy_protocol: require, trusted_proxies: [127.0.0.1/32]}
+tls:
+  certificates: [{cert: server.crt, key: server.key}]
+  tenant_domain: ` + demoDomain + `
+auth: {mock_secret_file: mock.key}
+admin: {address: "%s", token_file: admin.token}
+tenants: {file: tenants.yaml}
+timeouts: {drain: 2s}
+log: {level: warn, format: text}
+`
+
+const demoTenantEntry = `  - id: %s
+    upstream: {host: 127.0.0.1, port: %d, tls: disable}
+    database: app
+    users:
+      - {name: app, verifier: "%s"}
+    allow_list: %s
+    pool: {size: 10, max_servers: 20}
+`
+
+// writeDemoFiles writes what serve would read, and returns what is known of
+// the scene before anything listens. Everything secret is new with every run.
+func writeDemoFiles(folder string, tenants []*demoTenant) (*scene, error) {
+	sc := &scene{config: filepath.Join(folder, "postern.yaml"), ca: filepath.Join(folder, "ca.crt"), token: rand.Text(),
+		listeners: make(map[string]string), passwords: make(map[string]string)}
+	directory := "# Written by postern demo at every start; a change is noticed while it runs.\ntenants:\n"
+	for _, t := range tenants {
+		directory += fmt.Sprintf(demoTenantEntry, t.id, t.cluster.Port(), t.verifier.Encode(), t.allowList)
+		sc.passwords[t.id] = t.password
+	}
+	files := map[string][]byte{
+		"postern.yaml": fmt.Appendf(nil, demoConfig, loopback(portTransaction), loopback(portSession), loopback(portProxied), loopback(portAdmin)),
+		"tenants.yaml": []byte(directory),
+		"mock.key":     []byte(rand.Text() + rand.Text()),
+		"admin.token":  []byte(sc.token + "\n"),
+	}
+	if err := addDemoCertificates(files); err != nil {
+		return nil, err
+	}
+	for name, content := range files {
+		mode := fs.FileMode(0o600)
+		if name == "ca.crt" {
+			mode = 0o644 // for a psql of another account
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), content, mode); err != nil {
+			return nil, err
+		}
+	}
+	return sc, nil
+}
+
+// addDemoCertificates makes a CA, whose key is forgotten, and the server's certificate.
+func addDemoCertificates(files map[string][]byte) error {
+	now := time.Now()
+	template := func(serial int64, name string) *x509.Certificate {
+		return &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+			NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 1, 0)}
+	}
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	ca := template(1, "Postern demo CA "+now.UTC().Format(time.DateTime))
+	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	server := template(2, demoDomain)
+	server.DNSNames = []string{"localhost", demoDomain, "*." + demoDomain}
+	server.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	server.KeyUsage, server.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, &key.PublicKey, caKey)
+	if err != nil {
+		return err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	files["ca.crt"] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
+	files["server.crt"] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: serverDER})
+	files["server.key"] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	return nil
+}

@@ -1,0 +1,147 @@
+// Noticing files that change, and a log that never makes anybody wait.
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pulse ticks slower than watchFiles wants quiet, the first time at once, until stop is closed.
+func pulse(stop <-chan struct{}) <-chan struct{} {
+	ticks := make(chan struct{})
+	go func() {
+		defer close(ticks)
+		tick := time.NewTicker(2 * watchQuiet)
+		defer tick.Stop()
+		for {
+			select {
+			case ticks <- struct{}{}:
+			case <-stop:
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return ticks
+}
+
+func TestWatchFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "server.crt")
+	ctx, cancel := context.WithCancel(t.Context())
+	changed := make(chan struct{}, 100)
+	ended := make(chan error, 1)
+	go func() { ended <- watchFiles(ctx, []string{path}, func() { changed <- struct{}{} }) }()
+
+	replace := func() { // as a deployment does: the file is new, under the same name
+		if err := os.WriteFile(path+".new", []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := func() {
+		t.Helper()
+		stop := make(chan struct{})
+		defer close(stop)
+		again := pulse(stop)
+		late := time.After(20 * time.Second)
+		for {
+			select {
+			case <-again:
+				replace()
+			case <-changed:
+				return
+			case <-late:
+				t.Fatal("nothing was noticed")
+			}
+		}
+	}
+	wait()
+	wait() // not only the first time
+
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	// Many changes at a time are one: each pulse above made two events at least.
+	if n := len(changed); n > 1 {
+		t.Errorf("%d more calls than pulses", n)
+	}
+}
+
+func TestWatchFilesNeedsTheFolder(t *testing.T) {
+	err := watchFiles(t.Context(), []string{filepath.Join(t.TempDir(), "none", "server.crt")}, func() {})
+	if err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// stuckWriter writes only what it gets a pass for.
+type stuckWriter struct {
+	passes chan struct{}
+	buf    bytes.Buffer
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	<-w.passes
+	return w.buf.Write(p)
+}
+
+// In the bubble a Write that waits for the stuck reader is a deadlock, which fails the test.
+func TestAsyncWriterDropsAndNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lines = 3 * logQueue
+		out := &stuckWriter{passes: make(chan struct{})}
+		w := newAsyncWriter(out)
+		line := []byte("first line\n")
+		for i := range lines {
+			if n, err := w.Write(line); n != len(line) || err != nil {
+				t.Fatalf("Write: %d, %v", n, err)
+			}
+			copy(line, "later") // the writer keeps nothing of its caller's
+			if i == 0 {
+				synctest.Wait() // the first one has left the queue and is stuck
+			}
+		}
+		close(out.passes)
+		w.flush()
+		got := out.buf.String()
+		if !strings.HasPrefix(got, "first line\n") {
+			t.Errorf("begins with %q", got[:40])
+		}
+		if n := strings.Count(got, " line\n"); n != logQueue+1 {
+			t.Errorf("%d lines came out, want %d", n, logQueue+1)
+		}
+		if want := fmt.Sprintf(`"msg":"log lines dropped","count":%d`, lines-logQueue-1); strings.Count(got, want) != 1 {
+			t.Errorf("no %s", want)
+		}
+	})
+}
+
+func TestAsyncWriterFlushIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &stuckWriter{passes: make(chan struct{})}
+		w := newAsyncWriter(out)
+		_, _ = w.Write([]byte("line\n"))
+		began := time.Now()
+		w.flush()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("took %v, want 1s", took)
+		}
+		close(out.passes) // so that the goroutine ends
+	})
+}

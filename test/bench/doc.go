@@ -1,0 +1,21 @@
+// The job of this program and the rules its figures keep.
+
+// Command bench compares a direct connection, PgBouncer and Postern in front of one PostgreSQL on this computer.
+//
+// It builds Postern, starts one process per role on loopback, and runs the same cells (a row of the table for one
+// target) round by round with the order of the targets rotated, so that a slow minute of the computer hits all of them.
+//
+// Rules:
+//   - Only ratios within one run mean anything. A ratio is the median of the rounds' own ratios, because the two
+//     cells of a round ran next to each other.
+//   - CPU is the pooler's own user and system time, all its threads, from /proc, over what pgbench counted as
+//     processed. The log-ins of a cell's clients are in it, for every pooler alike.
+//   - A cell with a failed transaction, an aborted client or a pooler that died ends the run with an error: a pooler
+//     that drops work must not look fast.
+//   - Memory and goroutines are read from a process that was started for that cell alone, because what an earlier
+//     cell left in an allocator hides the next one's growth.
+//   - Every process of ours is started by the main goroutine, which is locked to its thread, so that Linux ends it with
+//     us whatever way we end; PostgreSQL's cluster sees to itself (machines/local).
+//
+// It needs Linux (/proc) and the PostgreSQL and PgBouncer programs of the distribution. README.md says how to read it.
+package main

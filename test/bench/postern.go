@@ -1,0 +1,70 @@
+// Postern as the benchmark runs it: one transaction-mode listener without PROXY headers, one tenant, defaults otherwise.
+
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"path/filepath"
+)
+
+// startPostern starts a fresh Postern.
+func (r *rig) startPostern() (*target, error) {
+	dir, err := r.instanceDir(postern)
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	adminPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.cert.write(dir, r.as); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "postern.yaml")
+	for path, content := range map[string]string{
+		config: fmt.Sprintf(`listeners:
+  - name: bench
+    address: %[1]s:%[2]d
+    pool_mode: transaction
+    proxy_protocol: "off"
+tls:
+  certificates: [{cert: %[3]s/server.crt, key: %[3]s/server.key}]
+auth:
+  mock_secret_file: %[3]s/mock.key
+admin:
+  address: %[1]s:%[4]d
+  token_file: %[3]s/admin.token
+  metrics_public: true
+tenants:
+  file: %[3]s/tenants.yaml
+timeouts: {drain: 1s}
+`, loopback, port, dir, adminPort),
+		filepath.Join(dir, "tenants.yaml"): fmt.Sprintf(`tenants:
+  - id: %[1]s
+    upstream: {host: %[2]s, port: %[3]d, tls: disable}
+    database: %[4]s
+    users:
+      - {name: %[5]s, verifier: %[6]q, pool_size: %[7]d}
+    pool: {size: %[7]d, max_clients: %[8]d, max_servers: %[7]d}
+`, benchTenant, loopback, r.pg.port, benchDatabase, benchRole, r.pg.verifier, poolSize, maxClients),
+		filepath.Join(dir, "admin.token"): rand.Text() + "\n",
+		filepath.Join(dir, "mock.key"):    rand.Text() + rand.Text() + "\n",
+	} {
+		if err := r.as.write(path, content); err != nil {
+			return nil, err
+		}
+	}
+	proc, err := start(postern, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, r.programs.postern, "serve", "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	return &target{
+		name: postern, host: loopback, port: port, user: benchRole + "." + benchTenant, proc: proc,
+		metrics: fmt.Sprintf("http://%s:%d/metrics", loopback, adminPort),
+	}, nil
+}

@@ -1,0 +1,146 @@
+// What a run found: every cell, and the summary that the tables are made of.
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+)
+
+// A figure is one kind of number that a cell yields. Its unit is in its name.
+type figure string
+
+const (
+	tps              figure = "tps"
+	latency          figure = "latency_ms"             // average per transaction
+	cpu              figure = "cpu_us_per_transaction" // the pooler's process
+	transactions     figure = "transactions"
+	memory           figure = "rss_kib_per_client"
+	goroutinesBefore figure = "goroutines_before" // before the idle clients came
+	goroutinesAfter  figure = "goroutines_after"  // while they are there
+)
+
+// figures are what one cell came to; what does not apply is not in it.
+type figures map[figure]float64
+
+// A cell is one row for one target in one round.
+type cell struct {
+	Round   int     `json:"round"`
+	Row     string  `json:"row"`
+	Target  string  `json:"target"`
+	Figures figures `json:"figures"`
+}
+
+// String is the progress line of a cell.
+func (c cell) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "round %d %-10s %-10s", c.Round, c.Row, c.Target)
+	for _, f := range sortedKeys(c.Figures) {
+		fmt.Fprintf(&b, " %s=%.4g", f, c.Figures[f])
+	}
+	return b.String()
+}
+
+// A rowSummary is a row over all rounds.
+type rowSummary struct {
+	Row     string                        `json:"row"`
+	Targets map[string]map[figure]*spread `json:"targets"`
+	// Ratios are Postern's figure divided by PgBouncer's, round by round.
+	Ratios map[figure]*spread `json:"postern_to_pgbouncer"`
+
+	row row
+}
+
+// runOptions are the options as the report shows them.
+type runOptions struct {
+	Rounds      int `json:"rounds"`
+	Seconds     int `json:"seconds_per_cell"`
+	Scale       int `json:"scale"`
+	IdleClients int `json:"idle_clients"`
+}
+
+func publicOptions(o options) runOptions {
+	return runOptions{Rounds: o.rounds, Seconds: o.seconds, Scale: o.scale, IdleClients: o.idleClients}
+}
+
+// A report is everything that a run found.
+type report struct {
+	Environment environment  `json:"environment"`
+	Options     runOptions   `json:"options"`
+	Summary     []rowSummary `json:"summary"`
+	Cells       []cell       `json:"cells"`
+}
+
+// summarize fills in the summary from the cells, in the order of the rows.
+func (r *report) summarize(opts options) {
+	for _, w := range opts.rows {
+		s := rowSummary{Row: w.name, row: w, Targets: map[string]map[figure]*spread{}, Ratios: map[figure]*spread{}}
+		series := map[string]map[figure]map[int]float64{} // target, figure, round
+		for _, c := range r.Cells {
+			if c.Row != w.name {
+				continue
+			}
+			if series[c.Target] == nil {
+				series[c.Target] = map[figure]map[int]float64{}
+			}
+			for f, v := range c.Figures {
+				if series[c.Target][f] == nil {
+					series[c.Target][f] = map[int]float64{}
+				}
+				series[c.Target][f][c.Round] = v
+			}
+		}
+		for t, byFigure := range series {
+			s.Targets[t] = map[figure]*spread{}
+			for f, byRound := range byFigure {
+				var values []float64
+				for v := range maps.Values(byRound) {
+					values = append(values, v)
+				}
+				s.Targets[t][f] = spreadOf(values)
+			}
+		}
+		for _, f := range []figure{tps, latency, cpu, memory} {
+			if q := spreadOf(ratios(series[postern][f], series[pgbouncer][f])); q != nil {
+				s.Ratios[f] = q
+			}
+		}
+		r.Summary = append(r.Summary, s)
+	}
+}
+
+// print writes the report in one of the formats of options.output.
+func (r *report) print(w io.Writer, format string) error {
+	if format == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	var b strings.Builder
+	for _, t := range r.tables() {
+		if format == "markdown" {
+			t.markdown(&b)
+		} else {
+			t.text(&b)
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(r.footnote())
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// footnote says what the figures were measured on.
+func (r *report) footnote() string {
+	e, o := r.Environment, r.Options
+	var versions []string
+	for _, name := range sortedKeys(e.Versions) {
+		versions = append(versions, e.Versions[name])
+	}
+	return fmt.Sprintf("%s, %d cores (%s), load %s before and %s after.\n%s.\n%d rounds of %d s per cell, interleaved; scale %d; %s idle clients. "+
+		"Medians; a ratio is the median of the rounds' own ratios. Absolute figures drift with the computer: compare the ratios.\n",
+		e.Uname, e.Cores, e.CPU, e.LoadBefore, e.LoadAfter, strings.Join(versions, "; "), o.Rounds, o.Seconds, o.Scale, number(float64(o.IdleClients), 0))
+}

@@ -1,0 +1,279 @@
+// The rig: one PostgreSQL and one process per pooler, set up once, asked for one cell at a time.
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	benchDatabase = "bench"
+	benchRole     = "app"
+	benchTenant   = "acme"
+	poolSize      = 16   // server connections of each pooler
+	maxClients    = 5000 // that each pooler is told to take
+	serverSlots   = 200  // PostgreSQL's max_connections
+	loopback      = "127.0.0.1"
+	readyWithin   = 30 * time.Second
+	warmUpSeconds = 1
+)
+
+// A target is where a cell's clients go. Its process is nil for a direct connection.
+type target struct {
+	name    string
+	host    string
+	port    int
+	user    string // as the clients spell it: Postern's carries the tenant
+	proc    *process
+	metrics string // URL of its Prometheus metrics; "" if it has none
+}
+
+// A rig owns every process, file and directory of a run. Its methods are for the main goroutine.
+type rig struct {
+	opts       options
+	progress   io.Writer
+	as         account
+	dir        string // for everything; removed at the end
+	loadBefore string // the load before we made any
+	nextDir    int
+	programs   programs
+	scripts    map[string]string // paths by name
+	password   string
+	cert       keyPair
+	pg         *postgres
+	targets    map[string]*target // those that live as long as the run
+}
+
+// setUp starts what opts need. The rig is never nil and must be torn down, also after an error.
+func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) {
+	r := &rig{opts: opts, progress: progress, loadBefore: loadAverage(), password: rand.Text(), scripts: map[string]string{}, targets: map[string]*target{}}
+	var err error
+	if r.as, err = unprivileged(); err != nil {
+		return r, err
+	}
+	if r.dir, err = os.MkdirTemp("", "postern-bench-"); err != nil {
+		return r, err
+	}
+	if err := os.Chmod(r.dir, 0o755); err != nil { // the account must get through to its own folders
+		return r, err
+	}
+	if err := r.findPrograms(ctx); err != nil {
+		return r, err
+	}
+	for name, text := range scripts {
+		r.scripts[name] = filepath.Join(r.dir, name+".sql")
+		if err := os.WriteFile(r.scripts[name], []byte(text), 0o644); err != nil {
+			return r, err
+		}
+	}
+	if r.cert, err = newKeyPair(); err != nil {
+		return r, err
+	}
+	if err := r.startPostgres(ctx); err != nil {
+		return r, err
+	}
+	for _, name := range opts.targets {
+		// The idle rows start poolers of their own; without other rows there is nothing for these to do.
+		if name != direct && !slices.ContainsFunc(opts.rows, func(w row) bool { return !w.idle }) {
+			continue
+		}
+		if r.targets[name], err = r.startTarget(ctx, name); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// tearDown ends every process and removes every file.
+func (r *rig) tearDown() {
+	for _, t := range r.targets {
+		t.stop()
+	}
+	r.stopPostgres()
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir)
+	}
+}
+
+// startTarget starts a fresh process for the named target and waits until it serves a query.
+func (r *rig) startTarget(ctx context.Context, name string) (t *target, err error) {
+	switch name {
+	case direct:
+		t = &target{name: direct, host: loopback, port: r.pg.port, user: benchRole}
+	case pgbouncer:
+		t, err = r.startPgBouncer()
+	case postern:
+		t, err = r.startPostern()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.waitReady(ctx, t); err != nil {
+		t.stop()
+		return nil, err
+	}
+	return t, nil
+}
+
+// stop ends the target's own process; a pooler has no clients by then, so it does not wait for any. May be called on nil.
+func (t *target) stop() {
+	if t != nil {
+		t.proc.stop(syscall.SIGTERM)
+	}
+}
+
+// alive returns an error if the target's process has ended.
+func (t *target) alive() error {
+	if t.proc == nil {
+		return nil
+	}
+	return t.proc.alive()
+}
+
+// waitReady logs in and asks for something until that works, the process ends, or readyWithin is over.
+func (r *rig) waitReady(ctx context.Context, t *target) error {
+	deadline := time.Now().Add(readyWithin)
+	for {
+		conn, err := r.connect(ctx, t, false)
+		if err == nil {
+			conn.Close(ctx)
+			return nil
+		}
+		if err := t.alive(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s does not serve: %w%s", t.name, err, t.logTail())
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// logTail returns the end of the target's log for an error message.
+func (t *target) logTail() string {
+	if t.proc == nil {
+		return ""
+	}
+	return "\nthe end of its log:\n" + tail(t.proc.log, 20)
+}
+
+// connect logs in to t as an ordinary client and runs one query.
+func (r *rig) connect(ctx context.Context, t *target, tls bool) (*pgconn.PgConn, error) {
+	cfg, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s password=%s sslmode=%s connect_timeout=20",
+		t.host, t.port, t.user, benchDatabase, r.password, sslMode(tls)))
+	if err != nil {
+		return nil, errors.New("connection string") // the cause may quote the password
+	}
+	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := ask(ctx, conn); err != nil {
+		conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// ask runs a query that any healthy connection answers.
+func ask(ctx context.Context, conn *pgconn.PgConn) error {
+	_, err := conn.Exec(ctx, "select 1").ReadAll()
+	return err
+}
+
+func sslMode(tls bool) string {
+	if tls {
+		return "require"
+	}
+	return "disable"
+}
+
+// clientEnv is the environment of a pgbench that speaks TLS or does not.
+func (r *rig) clientEnv(tls bool) []string {
+	return append(os.Environ(), "PGPASSWORD="+r.password, "PGSSLMODE="+sslMode(tls), "PGGSSENCMODE=disable")
+}
+
+// warmUp runs every cell of the throughput rows shortly and unmeasured: pools fill, caches warm, mistakes show early.
+func (r *rig) warmUp(ctx context.Context) error {
+	saved := r.opts.seconds
+	defer func() { r.opts.seconds = saved }()
+	r.opts.seconds = warmUpSeconds
+	for _, w := range r.opts.rows {
+		for _, name := range r.opts.targets {
+			if w.idle {
+				continue
+			}
+			if _, err := r.cell(ctx, w, name); err != nil {
+				return fmt.Errorf("warm-up, row %s, target %s: %w", w.name, name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// cell runs one cell and returns its figures.
+func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
+	if w.idle {
+		return r.idleCell(ctx, w, name)
+	}
+	return r.loadCell(ctx, w, r.targets[name])
+}
+
+// loadCell runs pgbench and sets its transactions against the CPU time that the target's process used meanwhile.
+func (r *rig) loadCell(ctx context.Context, w row, t *target) (figures, error) {
+	var before, after time.Duration
+	var err error
+	if t.proc != nil {
+		if before, err = cpuOf(t.proc.pid()); err != nil {
+			return nil, errors.Join(err, t.alive())
+		}
+	}
+	bench, err := r.pgbench(ctx, t, w)
+	if err != nil {
+		if died := t.alive(); died != nil {
+			return nil, errors.Join(err, died)
+		}
+		return nil, fmt.Errorf("%w%s", err, t.logTail())
+	}
+	f := figures{tps: bench.TPS, latency: bench.LatencyMS, transactions: float64(bench.Transactions)}
+	if t.proc != nil {
+		if after, err = cpuOf(t.proc.pid()); err != nil {
+			return nil, errors.Join(err, t.alive())
+		}
+		f[cpu] = float64((after - before).Microseconds()) / float64(bench.Transactions)
+	}
+	return f, t.alive()
+}
+
+// instanceDir makes a fresh directory for one process of the account.
+func (r *rig) instanceDir(name string) (string, error) {
+	r.nextDir++
+	dir := filepath.Join(r.dir, name+"-"+strconv.Itoa(r.nextDir))
+	return dir, r.as.mkdir(dir)
+}
+
+// freePort asks the kernel for a port that nobody listens on. Somebody else could take it before we do; then the
+// process that wanted it ends, and the run says so.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp4", loopback+":0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

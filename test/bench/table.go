@@ -1,0 +1,114 @@
+// The tables of a report, as aligned text and as Markdown.
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A table is a header and rows of as many fields. The first column is text, the others are numbers.
+type table struct {
+	header []string
+	rows   [][]string
+}
+
+// tables makes the table of the throughput rows and that of the idle rows; one without rows is left out.
+func (r *report) tables() []table {
+	load := table{header: []string{"", "direct tps", "ms", "PgBouncer tps", "ms", "µs CPU", "Postern tps", "ms", "µs CPU", "CPU ratio", "tps ratio"}}
+	idle := table{header: []string{"", "PgBouncer KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
+	for _, s := range r.Summary {
+		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
+		if s.row.idle {
+			idle.rows = append(idle.rows, []string{s.row.title, show(b[memory]), show(p[memory]), showRatio(s.Ratios[memory]),
+				showCount(p[goroutinesBefore]), showCount(p[goroutinesAfter])})
+			continue
+		}
+		load.rows = append(load.rows, []string{s.row.title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
+			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
+	}
+	return slices.DeleteFunc([]table{load, idle}, func(t table) bool { return len(t.rows) == 0 })
+}
+
+// text writes the table in aligned columns.
+func (t table) text(w io.Writer) {
+	lines := slices.Concat([][]string{t.header}, t.rows)
+	widths := make([]int, len(t.header))
+	for _, line := range lines {
+		for i, field := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(field))
+		}
+	}
+	for _, line := range lines {
+		for i, field := range line {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(field))
+			if i == 0 {
+				fmt.Fprint(w, field, pad)
+			} else {
+				fmt.Fprint(w, "  ", pad, field)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// markdown writes the table for a README.
+func (t table) markdown(w io.Writer) {
+	fmt.Fprintln(w, "| "+strings.Join(t.header, " | ")+" |")
+	fmt.Fprintln(w, "| --- |"+strings.Repeat(" ---: |", len(t.header)-1))
+	for _, row := range t.rows {
+		fmt.Fprintln(w, "| "+strings.Join(row, " | ")+" |")
+	}
+}
+
+// show prints a measured median with three significant digits or more, "-" for what was not measured.
+func show(s *spread) string {
+	if s == nil {
+		return "-"
+	}
+	switch m := max(s.Median, -s.Median); {
+	case m >= 100:
+		return number(s.Median, 0)
+	case m >= 10:
+		return number(s.Median, 1)
+	default:
+		return number(s.Median, 2)
+	}
+}
+
+// showCount prints the median of a number of things.
+func showCount(s *spread) string {
+	if s == nil {
+		return "-"
+	}
+	return number(s.Median, 0)
+}
+
+// showRatio prints a ratio with the range of the rounds, which says how far to trust it.
+func showRatio(s *spread) string {
+	if s == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.Median, s.Min, s.Max)
+}
+
+// number prints x with decimals and a comma every three digits.
+func number(x float64, decimals int) string {
+	s := strconv.FormatFloat(x, 'f', decimals, 64)
+	sign := ""
+	if digits, negative := strings.CutPrefix(s, "-"); negative {
+		sign, s = "-", digits
+	}
+	whole, fraction, _ := strings.Cut(s, ".")
+	for i := len(whole) - 3; i > 0; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	if fraction != "" {
+		fraction = "." + fraction
+	}
+	return sign + whole + fraction
+}
