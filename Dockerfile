@@ -8,10 +8,11 @@ COPY . .
 ARG VERSION=unknown
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /postern ./cmd/postern
 
-# Certificate roots for verify-full and an account without rights; no shell.
-FROM gcr.io/distroless/static-debian12:nonroot
+# Nothing but the binary and the certificate roots for verify-full: no shell, and an account without rights.
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /postern /postern
-USER nonroot:nonroot
+USER 65532:65532
 # SIGTERM drains: give it the configuration's timeouts.drain (docker stop --time, kill_timeout on Fly).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/postern"]

@@ -47,6 +47,8 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 	case err != nil:
 		if t != nil {
 			t.counters.loginsFailed.Add(1)
+		} else { // a stranger's tenant gets no series of its own
+			g.metrics.refusals.WithLabelValues(refusedTenant).Inc()
 		}
 		var e *pgwire.Error
 		if errors.As(err, &e) && e.Code == "28P01" {
@@ -181,33 +183,47 @@ func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifi
 }
 
 // derivedVerifiers remembers the verifiers made of password files, because
-// making one takes a while.
+// making one takes a while. Safe for concurrent use.
 type derivedVerifiers struct {
 	mu     sync.Mutex
-	byUser map[*tenants.User]scram.Verifier
+	byUser map[*tenants.User]func() (scram.Verifier, error)
 }
 
+// get returns the user's verifier; derive runs at most once per user.
 func (d *derivedVerifiers) get(u *tenants.User, derive func() (scram.Verifier, error)) (scram.Verifier, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if v, ok := d.byUser[u]; ok {
-		return v, nil
-	}
-	v, err := derive()
-	if err != nil {
-		return v, err
-	}
 	if d.byUser == nil {
-		d.byUser = make(map[*tenants.User]scram.Verifier)
+		d.byUser = make(map[*tenants.User]func() (scram.Verifier, error))
 	}
-	d.byUser[u] = v
-	return v, nil
+	once, ok := d.byUser[u]
+	if !ok {
+		once = sync.OnceValues(derive)
+		d.byUser[u] = once
+	}
+	d.mu.Unlock()
+	return once()
 }
 
+// clear forgets the users of an old snapshot.
 func (d *derivedVerifiers) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.byUser = nil
+}
+
+// deriveAll makes the verifiers before anybody asks, so that the first login
+// of a user with a password file takes no longer than any other.
+func (g *Gate) deriveAll(s *tenants.Snapshot) {
+	for t := range s.All() {
+		for _, u := range t.Users {
+			if g.ctx.Err() != nil || g.opts.Directory.Current() != s {
+				return
+			}
+			if u.Verifier.IsZero() {
+				_, _ = g.userVerifier(t, u)
+			}
+		}
+	}
 }
 
 // learn keeps the key that a proof gave away, for logins to the server, for as

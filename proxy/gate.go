@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -142,6 +143,7 @@ func New(o Options) (*Gate, error) {
 		return nil, err
 	}
 	o.Directory.Subscribe(g.reloaded)
+	g.work.Go(func() { g.deriveAll(o.Directory.Current()) })
 	return g, nil
 }
 
@@ -149,7 +151,7 @@ func New(o Options) (*Gate, error) {
 // listened on, nothing is started.
 func (g *Gate) Start() error {
 	for _, l := range g.opts.Listeners {
-		ln, err := net.Listen(l.Network, l.Address)
+		ln, err := g.listen(l.Network, l.Address)
 		if err != nil {
 			for _, other := range g.listeners {
 				other.Close()
@@ -281,6 +283,7 @@ func (g *Gate) runtimeTenants() []*tenant {
 // reloaded is called by the directory with every new snapshot.
 func (g *Gate) reloaded(_, now *tenants.Snapshot) {
 	g.derived.clear()
+	g.work.Go(func() { g.deriveAll(now) })
 	for _, t := range g.runtimeTenants() {
 		conf, ok := now.Tenant(t.id)
 		if !ok {
@@ -350,9 +353,9 @@ func (g *Gate) forget(c *client) {
 	g.release(c.tenant)
 }
 
-// tuneSocket sets the TCP options that both sides share; a zero leaves the
-// system's own, which package net spells as a negative number.
-func (g *Gate) tuneSocket(c *net.TCPConn) {
+// keepAlive is the configured one; a zero leaves the system's own setting,
+// which package net spells as a negative number.
+func (g *Gate) keepAlive() net.KeepAliveConfig {
 	o := &g.opts.TCP
 	keep := net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}
 	if o.KeepaliveIdle > 0 {
@@ -364,9 +367,17 @@ func (g *Gate) tuneSocket(c *net.TCPConn) {
 	if o.KeepaliveCount > 0 {
 		keep.Count = o.KeepaliveCount
 	}
-	_ = c.SetNoDelay(true)
-	_ = c.SetKeepAliveConfig(keep)
-	if o.UserTimeout > 0 {
-		setUserTimeout(c, o.UserTimeout)
+	return keep
+}
+
+// tuneSocket sets the TCP options of a server connection.
+func (g *Gate) tuneSocket(c *net.TCPConn) {
+	_ = c.SetKeepAliveConfig(g.keepAlive())
+	g.setUserTimeout(c)
+}
+
+func (g *Gate) setUserTimeout(c syscall.Conn) {
+	if raw, err := c.SyscallConn(); err == nil && g.opts.TCP.UserTimeout > 0 {
+		_ = raw.Control(func(fd uintptr) { setUserTimeout(int(fd), g.opts.TCP.UserTimeout) })
 	}
 }

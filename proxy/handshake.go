@@ -71,7 +71,6 @@ func (h *handshake) run() {
 	tcp := h.tcp
 	_ = tcp.SetDeadline(deadline)
 	defer context.AfterFunc(g.ctx, func() { _ = tcp.SetDeadline(h.started) })() // the gate closes
-	g.tuneSocket(h.tcp)
 	h.br = bufio.NewReaderSize(h.tcp, readBuffer)
 
 	if !h.identify() {

@@ -67,7 +67,7 @@ func (s *server) feed(data []byte) int {
 			start = i + len(message)
 			s.toward = false
 			if verdict == link.Replace && s.client != nil {
-				s.client.conn.Queue(refusals[s.link.Last().Note].Append(nil))
+				s.client.write(refusals[s.link.Last().Note].Append(nil))
 			}
 		case link.Broken:
 			s.give(data[start:i])

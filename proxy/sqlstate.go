@@ -36,6 +36,7 @@ var (
 	errServerFull = fatal("53300", "the database has too many connections already", "Try again in a moment.")
 	errNoLogin    = fatal("08006", "the database refused the pooler's login",
 		"The password known to the pooler differs from the database's.")
+	errStaleLogin = fatal("08006", "the password of this user has changed since the session began", "Connect again.")
 
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
 	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
@@ -112,8 +113,11 @@ func errDial(err error) *pgwire.Error {
 		}
 		return errUnavailable
 	}
-	if errors.Is(err, backend.ErrVerifierMismatch) || errors.Is(err, errNoCredentials) {
+	switch {
+	case errors.Is(err, backend.ErrVerifierMismatch):
 		return errNoLogin
+	case errors.Is(err, errNoCredentials):
+		return errStaleLogin
 	}
 	return errUnavailable
 }

@@ -100,6 +100,7 @@ var errALPN = errors.New("direct TLS connection without ALPN protocol negotiatio
 func (h *handshake) startTLS(direct bool) error {
 	certs := h.gate.opts.Certificates
 	if certs == nil {
+		h.gate.metrics.refusals.WithLabelValues(refusedStartup).Inc()
 		return errQuiet
 	}
 	start := time.Now()

@@ -20,6 +20,7 @@ import (
 const (
 	watchQuiet   = 250 * time.Millisecond // reload after this long without an event: writers write in pieces
 	watchLongest = 2 * time.Second        // but no later than this after the first, however busy the folder
+	watchRetry   = 2 * time.Second        // after a failure, no sooner than this for the sake of another file
 	watchRescan  = 30 * time.Second       // look without an event: folders get replaced, network file systems tell nothing
 )
 
@@ -67,8 +68,11 @@ func (d *Directory) watch(ctx context.Context, rescan time.Duration, paths []str
 		case <-quiet:
 			quiet = nil
 			// After a failure anything may be the cure, such as a password file that is new and that no Snapshot names.
-			if w.changed() || !d.Stats().LastOK {
+			// But not everything: a log that grows in the same folder must not make us try, and log, all the time.
+			if wait := watchRetry - time.Since(w.tried); w.changed() || !d.Stats().LastOK && wait <= 0 {
 				w.reload()
+			} else if !d.Stats().LastOK {
+				quiet = time.After(wait)
 			}
 		case <-tick.C:
 			if quiet == nil && w.changed() {
@@ -84,6 +88,7 @@ type fileWatch struct {
 	notify    *fsnotify.Watcher
 	paths     []string
 	last      map[string]fingerprint // of the files as of the last reload
+	tried     time.Time              // when the last reload began
 	warned    bool                   // that a folder cannot be watched
 }
 
@@ -122,6 +127,7 @@ func (w *fileWatch) changed() bool {
 }
 
 func (w *fileWatch) reload() {
+	w.tried = time.Now()
 	before := w.look()
 	w.follow(before)
 	_ = w.directory.Reload() // it logs and counts its failures itself

@@ -41,7 +41,7 @@ func (w *asyncWriter) run() {
 	for line := range w.lines {
 		_, _ = w.out.Write(line)
 		if n := w.dropped.Swap(0); n > 0 {
-			fmt.Fprintf(w.out, "{\"level\":\"WARN\",\"msg\":\"log lines dropped\",\"count\":%d}\n", n)
+			fmt.Fprintf(w.out, "{\"level\":\"WARN\",\"msg\":\"log lines dropped\",\"count\":%d}\n", n) // JSON, whatever the format: it is for machines
 		}
 	}
 }

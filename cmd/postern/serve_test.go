@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -57,25 +58,21 @@ func TestServeNoticesFiles(t *testing.T) {
 	b := startCommand(ctx, "serve", "--config", filepath.Join(dir, "postern.yaml"))
 	b.stderr.wait(t, `"msg":"listening"`, 2)
 
-	touched := make(chan struct{})
-	touch := func(name string) {
-		// The watches may not be there yet, so it is done again until it was noticed.
-		again := pulse(touched)
-		for range again {
-			content, err := os.ReadFile(filepath.Join(dir, name))
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
-			}
-			if err != nil {
+	// The watches may not be there yet, so it is done again until it was noticed.
+	path, stop := filepath.Join(dir, "server.crt"), make(chan struct{})
+	content := read(t, path)
+	var toucher sync.WaitGroup
+	toucher.Go(func() {
+		for range pulse(stop) {
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				t.Error(err)
-				return
 			}
 		}
-	}
-	go touch("server.crt")
+	})
+	defer toucher.Wait()
+	defer close(stop)
 	b.stderr.wait(t, `"msg":"certificates reloaded"`, 1)
 	b.stderr.wait(t, `"msg":"tenants loaded"`, 2) // in the same folder, and therefore read again, too
-	close(touched)
 
 	cancel()
 	if code := b.end(t); code != exitDone {

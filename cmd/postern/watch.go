@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -15,8 +17,8 @@ import (
 // writers write in pieces, and a certificate and its key change one after the other.
 const watchQuiet = 500 * time.Millisecond
 
-// watchFiles calls changed some time after something happened in the folders
-// of the files, which is where editors and deployments put new ones. It returns
+// watchFiles calls changed some time after one of the files did. It watches
+// their folders, which is where editors and deployments put new ones. It returns
 // when ctx ends, or at once if the system cannot watch.
 func watchFiles(ctx context.Context, files []string, changed func()) error {
 	w, err := fsnotify.NewWatcher()
@@ -33,6 +35,7 @@ func watchFiles(ctx context.Context, files []string, changed func()) error {
 			return fmt.Errorf("watch %s: %w", folder, err)
 		}
 	}
+	last := fingerprints(files)
 	var quiet <-chan time.Time
 	for {
 		select {
@@ -46,7 +49,21 @@ func watchFiles(ctx context.Context, files []string, changed func()) error {
 			quiet = time.After(watchQuiet) // something may have been missed
 		case <-quiet:
 			quiet = nil
-			changed()
+			if now := fingerprints(files); now != last { // other files of the folder change too
+				last = now
+				changed()
+			}
 		}
 	}
+}
+
+// fingerprints tells one state of the files from another.
+func fingerprints(files []string) string {
+	var b strings.Builder
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			fmt.Fprintln(&b, f, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return b.String()
 }

@@ -1,0 +1,202 @@
+// A TCP relay that can break what passes through it.
+
+package harness
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+)
+
+// Faults say what happens to one direction of each new connection, by the number of bytes passed so far. The zero value is
+// a relay that only relays.
+type Faults struct {
+	// First is sent to the target before anything else; nil: nothing.
+	First func(client netip.AddrPort) []byte
+	// ToTarget and ToClient are the two directions.
+	ToTarget, ToClient Fault
+}
+
+// A Fault is what happens in one direction. Offsets count from the connection's first byte; 0 turns a fault off.
+type Fault struct {
+	CutAfter   int64 // then both sides are closed in order (FIN)
+	ResetAfter int64 // then both sides are reset (RST)
+	StallAfter int64 // then nothing passes any more, until Resume or the end of the test
+	SliceUntil int64 // up to here each byte travels in a write of its own
+}
+
+// A Relay stands in front of a target. Its methods may be called from any goroutine.
+type Relay struct {
+	listener net.Listener
+	target   string
+	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	faults Faults
+	pairs  map[*pair]struct{}
+	resume chan struct{} // closed by Resume, then replaced
+	closed chan struct{}
+}
+
+type pair struct{ client, target *net.TCPConn }
+
+// NewRelay starts a relay that ends with the test.
+func NewRelay(t testing.TB, target string, f Faults) *Relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Relay{listener: l, target: target, faults: f, pairs: make(map[*pair]struct{}), resume: make(chan struct{}), closed: make(chan struct{})}
+	r.work.Go(r.accept)
+	t.Cleanup(func() {
+		close(r.closed)
+		l.Close()
+		r.Cut()
+		r.work.Wait()
+	})
+	return r
+}
+
+// Addr is where clients connect.
+func (r *Relay) Addr() string { return r.listener.Addr().String() }
+
+// SetFaults changes what happens to connections that come later.
+func (r *Relay) SetFaults(f Faults) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = f
+}
+
+// Cut closes all connections (FIN).
+func (r *Relay) Cut() { r.each((*pair).close) }
+
+// Reset resets all connections (RST).
+func (r *Relay) Reset() { r.each((*pair).reset) }
+
+// Resume lets the stalled directions go on, without a further stall.
+func (r *Relay) Resume() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.resume)
+	r.resume = make(chan struct{})
+}
+
+func (r *Relay) each(do func(*pair)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.pairs {
+		do(p)
+	}
+}
+
+func (p *pair) close() {
+	p.client.Close()
+	p.target.Close()
+}
+
+func (p *pair) reset() {
+	_ = p.client.SetLinger(0)
+	_ = p.target.SetLinger(0)
+	p.close()
+}
+
+func (r *Relay) accept() {
+	for {
+		client, err := r.listener.Accept()
+		if err != nil {
+			return
+		}
+		r.work.Go(func() { r.serve(client.(*net.TCPConn)) })
+	}
+}
+
+func (r *Relay) serve(client *net.TCPConn) {
+	defer client.Close()
+	conn, err := net.Dial("tcp", r.target)
+	if err != nil {
+		return
+	}
+	p := &pair{client, conn.(*net.TCPConn)}
+	defer p.close()
+	r.mu.Lock()
+	select {
+	case <-r.closed:
+		r.mu.Unlock()
+		return
+	default:
+	}
+	f := r.faults
+	r.pairs[p] = struct{}{}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.pairs, p)
+		r.mu.Unlock()
+	}()
+	if f.First != nil {
+		if _, err := p.target.Write(f.First(client.RemoteAddr().(*net.TCPAddr).AddrPort())); err != nil {
+			return
+		}
+	}
+	var directions sync.WaitGroup
+	directions.Go(func() { r.pump(p, p.target, p.client, f.ToTarget) })
+	directions.Go(func() { r.pump(p, p.client, p.target, f.ToClient) })
+	directions.Wait()
+}
+
+// pump copies one direction. The end of one direction is passed on as such, since COPY and drains use half-closed
+// connections; an error ends both.
+func (r *Relay) pump(p *pair, to, from *net.TCPConn, f Fault) {
+	buf := make([]byte, 32<<10)
+	for passed := int64(0); ; {
+		room := int64(len(buf))
+		for _, at := range []int64{f.CutAfter, f.ResetAfter, f.StallAfter} {
+			if at > passed {
+				room = min(room, at-passed)
+			}
+		}
+		if passed < f.SliceUntil {
+			room = 1
+		}
+		n, err := from.Read(buf[:room])
+		if _, err := to.Write(buf[:n]); err != nil {
+			p.close()
+			return
+		}
+		passed += int64(n)
+		switch {
+		case n == 0:
+		case passed == f.CutAfter:
+			p.close()
+			return
+		case passed == f.ResetAfter:
+			p.reset()
+			return
+		case passed == f.StallAfter && !r.stall():
+			return
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) || to.CloseWrite() != nil {
+				p.close()
+			}
+			return
+		}
+	}
+}
+
+// stall waits for Resume and says whether to go on.
+func (r *Relay) stall() bool {
+	r.mu.Lock()
+	resume := r.resume
+	r.mu.Unlock()
+	select {
+	case <-resume:
+		return true
+	case <-r.closed:
+		return false
+	}
+}
