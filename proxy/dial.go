@@ -145,7 +145,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 	if err != nil {
 		t.counters.serverLoginsFailed.Add(1)
 		permanent := !backend.Retryable(err)
-		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", s.pool.key.user, "database", s.pool.key.database,
+		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
 			"retry", !permanent, "error", err)
 		delete(t.servers, s)
 		s.pool.books.DialFailed(&s.books, err, permanent, now)

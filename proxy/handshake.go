@@ -296,7 +296,7 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
 	user := h.route.User
 	if !conf.AllowsDatabase(database) {
 		g.release(t)
-		return fatal("3D000", fmt.Sprintf("database %q does not exist", clip(database)), "")
+		return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(database)), "")
 	}
 	mode := h.acceptor.mode
 	if conf.Pool.Mode != "" {

@@ -251,6 +251,9 @@ func (s *server) abandoned(c *client, boundary bool) {
 		s.conn.Queue(pgwire.AppendCopyFail(nil, "client left"))
 	}
 	if s.link.NeedsSync() {
+		// A Sync alone would commit what the client had not: an error comes first.
+		s.link.Sent(link.Entry{Kind: link.Describe, Mode: link.Internal})
+		s.conn.Queue(pgwire.AppendRefusal(nil))
 		s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
 		s.conn.Queue(pgwire.AppendSync(nil))
 	}

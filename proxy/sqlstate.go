@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/postern/postern/proxy/backend"
@@ -59,7 +60,7 @@ const (
 )
 
 func errPassword(user string) *pgwire.Error {
-	return fatal("28P01", fmt.Sprintf("password authentication failed for user %q", clip(user)), "")
+	return fatal("28P01", fmt.Sprintf(`password authentication failed for user "%s"`, clip(user)), "")
 }
 
 func errAddress(addr netip.Addr, tenant string) *pgwire.Error {
@@ -122,12 +123,13 @@ func errDial(err error) *pgwire.Error {
 	return errUnavailable
 }
 
-// clip shortens a name that a stranger chose; Postgres cuts at 63 bytes.
+// clip makes a name that a stranger chose fit to be shown: Postgres cuts at 63
+// bytes, and what is not printable, or would end a quotation, is escaped. A log
+// reader's terminal obeys more than JSON escapes, such as DEL, C1 and overrides
+// of the text's direction.
 func clip(s string) string {
-	if len(s) > maxName {
-		return s[:maxName]
-	}
-	return s
+	q := strconv.Quote(s[:min(len(s), maxName)])
+	return q[1 : len(q)-1]
 }
 
 func clipText(s string) string { return s[:min(len(s), 1000)] }

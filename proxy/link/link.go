@@ -73,7 +73,9 @@ type Link struct {
 	open     bool // extended messages were sent since the last Sync
 	skip     bool // the server ignores everything up to Sync
 	copyIn   bool // the server waits for COPY data
-	copySync bool // a Sync was sent during COPY IN: an error then leaves open how it is taken
+	ignored  int  // Syncs sent during the COPY IN at the head: ignored, unless it fails; see copy.go
+	slack    int  // how many of the Syncs at the head may never be answered
+	complete bool // a statement of the Query at the head is complete
 	doubt    bool // the count may be off: never lend this server to anybody else
 
 	last Entry // the entry that the latest message was for
@@ -126,11 +128,14 @@ func (l *Link) CopyIn() bool { return l.copyIn }
 // Skipping reports whether the server ignores everything up to Sync.
 func (l *Link) Skipping() bool { return l.skip }
 
-// AwaitsReady reports whether a ReadyForQuery is due.
+// AwaitsReady reports whether a ReadyForQuery is certainly due.
 func (l *Link) AwaitsReady() bool {
+	due := 0
 	for _, e := range l.queue[l.head:] {
 		if e.Kind == Query || e.Kind == FunctionCall || e.Kind == Sync {
-			return true
+			if due++; due > l.slack {
+				return true
+			}
 		}
 	}
 	return false
@@ -144,7 +149,7 @@ func (l *Link) Sent(e Entry) {
 	switch e.Kind {
 	case Sync:
 		if l.copyIn {
-			l.copySync = true
+			l.ignored++
 			return // ignored by the server
 		}
 		l.skip, l.open = false, false
@@ -160,13 +165,17 @@ func (l *Link) Sent(e Entry) {
 	default:
 		if l.skip {
 			l.stmts.Drop(e.Stmt)
+			if l.slack > 0 {
+				l.distrust() // one of those Syncs may have been answered before it
+			}
 			return // ignored by the server
 		}
 		if e.redefines() && e.Mode == Forward {
-			l.known, l.unsure = true, false
+			// A Query that cannot be read leaves the old one in place.
+			l.known, l.unsure = true, e.Kind == Query
 		}
 		if l.copyIn {
-			l.doubt = true // ends the COPY with an error, and most likely the session
+			l.distrust() // ends the COPY with an error, and most likely the session
 		}
 		l.open = e.Kind.extended()
 	}
@@ -181,7 +190,7 @@ func (l *Link) SentFlush() {
 }
 
 func (l *Link) push(e Entry) {
-	if l.head > 0 && len(l.queue) == cap(l.queue) {
+	if l.head > len(l.queue)/2 && len(l.queue) == cap(l.queue) {
 		n := copy(l.queue, l.queue[l.head:])
 		clear(l.queue[n:])
 		l.queue, l.head = l.queue[:n], 0
@@ -206,7 +215,7 @@ func (l *Link) pop() {
 func (l *Link) drop() {
 	if l.queue[l.head].redefines() {
 		if l.redefinitions--; l.redefinitions == 0 {
-			l.unsure = false
+			l.unsure, l.known = false, l.holds(l.client)
 		}
 	}
 	l.stmts.Drop(l.queue[l.head].Stmt)
@@ -223,12 +232,15 @@ func Asynchronous(typ byte) bool {
 // Received judges a backend message that is not Asynchronous. status is the
 // body of a ReadyForQuery and ignored otherwise.
 func (l *Link) Received(typ, status byte) Verdict {
+	if l.slack > 0 && typ != pgwire.ReadyForQuery {
+		l.dropSlack()
+	}
 	if l.head == len(l.queue) {
+		l.last = Entry{}
 		if typ == pgwire.ErrorResponse {
-			l.last = Entry{}
 			return ToClient // last words; the server closes next
 		}
-		return Broken
+		return l.unexplained()
 	}
 	h := l.queue[l.head]
 	l.last = h
@@ -258,15 +270,19 @@ func (l *Link) Received(typ, status byte) Verdict {
 	case pgwire.CloseComplete:
 		if ok = h.Kind == Close; ok {
 			if h.redefines() {
-				l.undefined(h)
+				l.undefined(h, true)
 			}
 			l.pop()
 		}
 	case pgwire.CommandComplete, pgwire.EmptyQueryResponse:
-		if ok = h.Kind == Query || h.Kind == Execute; h.Kind == Execute {
+		if ok = (h.Kind == Query || h.Kind == Execute) && !l.copyIn; !ok {
+			break
+		}
+		l.ignored = 0
+		l.complete = h.Kind == Query
+		if h.Kind == Execute {
 			l.pop()
 		}
-		l.copyIn, l.copySync = false, false
 	case pgwire.PortalSuspended:
 		if ok = h.Kind == Execute; ok {
 			l.pop()
@@ -281,21 +297,30 @@ func (l *Link) Received(typ, status byte) Verdict {
 		ok = true
 		l.failed(h)
 	case pgwire.ReadyForQuery:
-		ok = (h.Kind == Query || h.Kind == FunctionCall || h.Kind == Sync) &&
+		ok = (h.Kind == Query || h.Kind == FunctionCall || h.Kind == Sync) && !l.copyIn &&
 			(status == 'I' || status == 'T' || status == 'E')
 		if ok {
 			l.status = status
-			l.copyIn, l.copySync = false, false
 			if h.Kind == Query {
-				l.undefined(h) // a simple query drops the unnamed statement
+				l.undefined(h, l.complete) // a simple query drops the unnamed statement
+				l.complete = false
 			}
 			l.pop()
+			l.boundSlack(h)
 		}
 	}
 	if !ok {
-		return Broken
+		return l.unexplained()
 	}
 	return verdict(h, typ)
+}
+
+// unexplained is the verdict on a message that answers nothing that is known.
+func (l *Link) unexplained() Verdict {
+	if l.doubt {
+		return ToClient // the server may be right; nobody else gets it
+	}
+	return Broken
 }
 
 func verdict(h Entry, typ byte) Verdict {
@@ -315,68 +340,26 @@ func verdict(h Entry, typ byte) Verdict {
 	return ToClient
 }
 
-// enterCopyIn finds out how much of what was already sent belongs to the COPY:
-// the server ignores Sync until the CopyDone or CopyFail.
-func (l *Link) enterCopyIn() {
-	rest := l.queue[l.head+1:]
-	end := -1
-	for i, e := range rest {
-		if e.Kind == CopyEnd {
-			end = i
-			break
-		}
-	}
-	during, after := rest, rest[:0:0]
-	if end >= 0 {
-		during, after = rest[:end], rest[end+1:]
-	}
-	kept := rest[:0]
-	for _, e := range during {
-		if e.Kind != Sync {
-			kept = append(kept, e)
-			l.doubt = true // not legal during COPY: how the server takes it is its affair
-		} else {
-			l.copySync = true
-			l.open = true // that Sync did not close the exchange
-		}
-	}
-	kept = append(kept, after...)
-	clear(rest[len(kept):])
-	l.queue = l.queue[:l.head+1+len(kept)]
-	l.copyIn = end < 0
-	if !l.copyIn {
-		// Whether the exchange is open is decided by what follows the CopyDone.
-		l.copySync = false
-		for _, e := range after {
-			l.open = e.Kind.extended()
-		}
-	}
-	if l.queue[l.head].Kind == Query {
-		l.open = false
-	}
-}
-
 // failed handles an ErrorResponse for the entry h at the head.
 func (l *Link) failed(h Entry) {
-	if l.copyIn && l.copySync {
-		l.doubt = true
-	}
-	l.copyIn, l.copySync = false, false
+	l.copyIn = false
 	if !h.Kind.extended() {
-		return // ReadyForQuery follows
+		l.addSlack(l.head + 1) // ReadyForQuery follows
+		return
 	}
 	if h.Stmt != nil {
-		l.undefined(h) // a Parse that fails has dropped the old one already
+		l.undefined(h, false) // dropped already, unless the Parse could not be read
 	}
 	l.drop()
 	for l.head < len(l.queue) && l.queue[l.head].Kind != Sync {
+		if l.ignored > 0 && l.queue[l.head].Kind != CopyEnd {
+			l.distrust() // skipped, unless one of those Syncs is answered first
+		}
 		l.drop()
 	}
 	if l.head == len(l.queue) {
 		l.queue, l.head = l.queue[:0], 0
 		l.skip = true
 	}
-	if l.redefinitions == 0 { // what was skipped has changed nothing
-		l.known = l.client != nil && l.owner == l.client && l.unnamed == l.client.Unnamed
-	}
+	l.addSlack(l.head)
 }

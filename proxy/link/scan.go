@@ -68,7 +68,7 @@ func Scan(text []byte) Note {
 		begin = false
 		prev = word
 	}
-	if harmless && !harmful {
+	if harmless && !harmful && !hasComment(text) { // which may hide where a statement begins
 		note |= SetHarmless
 	}
 	return note
@@ -106,7 +106,10 @@ func hasComment(text []byte) bool {
 func harmlessSet(rest []byte) bool {
 	word, rest := nextWord(rest)
 	if equalFold(word, "session") {
-		word, _ = nextWord(rest)
+		word, rest = nextWord(rest)
+	}
+	if rest = skipSpace(rest); len(rest) > 0 && rest[0] == '.' {
+		return false // the first half of a name like local.tenant
 	}
 	for _, w := range [...]string{"local", "transaction", "constraints",
 		"application_name", "client_encoding", "names", "datestyle", "timezone", "time", "intervalstyle", "standard_conforming_strings"} {
@@ -120,15 +123,19 @@ func harmlessSet(rest []byte) bool {
 // nextWord returns the word at the start of b, after white space only: a
 // comment or a quote in between makes it empty.
 func nextWord(b []byte) (word, rest []byte) {
-	i := 0
-	for i < len(b) && (b[i] == ' ' || b[i] >= '\t' && b[i] <= '\r') {
-		i++
+	b = skipSpace(b)
+	n := 0
+	for n < len(b) && wordByte[b[n]] {
+		n++
 	}
-	j := i
-	for j < len(b) && wordByte[b[j]] {
-		j++
+	return b[:n], b[n:]
+}
+
+func skipSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] >= '\t' && b[0] <= '\r') {
+		b = b[1:]
 	}
-	return b[i:j], b[j:]
+	return b
 }
 
 // TagLeaves judges a CommandComplete tag: whether its command left session

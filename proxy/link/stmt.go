@@ -14,16 +14,28 @@ type Session struct {
 // Begin starts a lease for a client whose messages follow.
 func (l *Link) Begin(s *Session) {
 	l.client = s
-	l.known = l.owner == s && l.unnamed == s.Unnamed
+	l.known = l.holds(s)
+}
+
+// holds reports whether the server's unnamed statement is the client's.
+func (l *Link) holds(s *Session) bool {
+	return s != nil && l.owner == s && l.unnamed == s.Unnamed
 }
 
 // End ends the lease. What the client still had coming is nobody's.
 func (l *Link) End() {
 	l.client = nil
+	if l.redefinitions > 0 {
+		l.Forget() // how they end is not followed any more
+	}
+	l.redefinitions, l.unsure = 0, false
 	for i := l.head; i < len(l.queue); i++ {
-		l.stmts.Drop(l.queue[i].Stmt)
-		l.queue[i].Stmt = nil
-		l.queue[i].Mode = Internal
+		e := &l.queue[i]
+		l.stmts.Drop(e.Stmt)
+		e.Stmt, e.Mode = nil, Internal
+		if e.redefines() {
+			l.redefinitions++
+		}
 	}
 }
 
@@ -44,7 +56,8 @@ func (l *Link) Restore() (stmt *Stmt, needed bool) {
 
 // Unsure reports whether it is still open what the server's unnamed statement
 // will be: wait with a Bind or Describe of it until an answer has come.
-func (l *Link) Unsure() bool { return l.unsure }
+// While the server waits for COPY data nothing is worth waiting for.
+func (l *Link) Unsure() bool { return l.unsure && !l.copyIn }
 
 // redefines reports whether the message changes the server's unnamed statement.
 func (e Entry) redefines() bool {
@@ -54,7 +67,8 @@ func (e Entry) redefines() bool {
 // defined records a ParseComplete.
 func (l *Link) defined(h Entry) {
 	if h.Stmt == nil || h.Mode == Internal {
-		return // nobody's any more
+		l.owner, l.unnamed = nil, nil // nobody's, as far as is known
+		return
 	}
 	l.owner, l.unnamed = l.client, h.Stmt
 	if h.Mode == Forward && l.client != nil && l.client.Unnamed != h.Stmt {
@@ -63,9 +77,13 @@ func (l *Link) defined(h Entry) {
 	}
 }
 
-// undefined records that the server has dropped its unnamed statement.
-func (l *Link) undefined(h Entry) {
-	l.owner, l.unnamed = l.client, nil
+// undefined records that the server has dropped its unnamed statement, or may
+// have: a Parse or Query that it cannot even read fails without doing so, and
+// what it then still holds may be anybody's.
+func (l *Link) undefined(h Entry, certain bool) {
+	if l.owner, l.unnamed = nil, nil; certain {
+		l.owner = l.client
+	}
 	if h.Mode == Forward && l.client != nil {
 		l.stmts.Drop(l.client.Unnamed)
 		l.client.Unnamed = nil

@@ -92,7 +92,8 @@ func Postern(t testing.TB, conf GateConfig) *Gate {
 		close(g.ended)
 	}()
 	t.Cleanup(func() { g.finish(t) })
-	g.awaitReady(t)
+	listeners, _ := file["listeners"].([]Map)
+	g.awaitReady(t, len(listeners))
 	return g
 }
 
@@ -113,8 +114,8 @@ func defaultConfig() Map {
 	}
 }
 
-// awaitReady learns the addresses from the log and asks /readyz.
-func (g *Gate) awaitReady(t testing.TB) {
+// awaitReady learns the addresses of so many listeners from the log and asks /readyz.
+func (g *Gate) awaitReady(t testing.TB, listeners int) {
 	t.Helper()
 	var died bool
 	Eventually(t, gateStart, "the gate is ready", func() bool {
@@ -135,7 +136,7 @@ func (g *Gate) awaitReady(t testing.TB) {
 				g.admin = address
 			}
 		}
-		if g.admin == "" {
+		if g.admin == "" || len(g.listeners) < listeners {
 			return false
 		}
 		resp, err := http.Get(g.AdminURL() + "/readyz")
@@ -245,7 +246,7 @@ func (g *Gate) finish(t testing.TB) {
 			t.Errorf("the gate ended with status %d\n%s", code, g.log)
 		}
 	}
-	for _, bad := range []string{"WARNING: DATA RACE", "panic", "BUG"} {
+	for _, bad := range []string{"WARNING: DATA RACE", "panic", "BUG:"} {
 		if g.log.Contains(bad) {
 			t.Errorf("the gate's log has %q\n%s", bad, g.log)
 		}

@@ -86,7 +86,7 @@ func TestCertificatesAreTrustedForTheirNamesAlone(t *testing.T) {
 	}
 }
 
-// upper answers each connection with its input until the test ends, and sends all that it got to got at the end.
+// echo answers each connection with its own input until the test ends, and sends each one's whole input to got.
 func echo(t *testing.T) (address string, got <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,31 +116,47 @@ func TestRelayBreaksWhereItIsTold(t *testing.T) {
 	const said = "0123456789"
 	for name, tt := range map[string]struct {
 		faults Faults
-		hears  string
-		reset  bool
+		hears  string // at least so much, and no more unless the end is a reset
+		err    error
 	}{
-		"nothing":                {Faults{}, said, false},
-		"sliced":                 {Faults{ToTarget: Fault{SliceUntil: 5}, ToClient: Fault{SliceUntil: 99}}, said, false},
-		"cut towards the client": {Faults{ToClient: Fault{CutAfter: 4}}, said[:4], false},
-		"cut towards the target": {Faults{ToTarget: Fault{CutAfter: 10}, ToClient: Fault{StallAfter: 1}}, said[:1], false},
-		"reset":                  {Faults{ToTarget: Fault{ResetAfter: 4}}, "", true},
+		"nothing":                {Faults{}, said, nil},
+		"sliced":                 {Faults{ToTarget: Fault{SliceUntil: 5}, ToClient: Fault{SliceUntil: 99}}, said, nil},
+		"cut towards the client": {Faults{ToClient: Fault{CutAfter: 4}}, said[:4], nil},
+		"reset":                  {Faults{ToTarget: Fault{ResetAfter: 4}}, "", syscall.ECONNRESET},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target, _ := echo(t)
 			s := Dial(t, NewRelay(t, target, tt.faults).Addr())
 			s.Raw([]byte(said))
-			if !strings.HasPrefix(name, "cut") && !tt.reset {
+			if tt.err == nil {
 				_ = s.Conn().(*net.TCPConn).CloseWrite()
 			}
 			_ = s.Conn().SetReadDeadline(time.Now().Add(patience))
 			heard, err := io.ReadAll(s.Conn())
-			if errors.Is(err, syscall.ECONNRESET) != tt.reset || !tt.reset && name[:3] != "cut" && err != nil {
-				t.Errorf("error %v", err)
-			}
-			if !tt.reset && name != "cut towards the target" && string(heard) != tt.hears {
-				t.Errorf("heard %q", heard)
+			if !errors.Is(err, tt.err) || tt.err == nil && string(heard) != tt.hears {
+				t.Errorf("heard %q, %v", heard, err)
 			}
 		})
+	}
+}
+
+func TestSlicedBytesArriveOneByOne(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := Dial(t, NewRelay(t, l.Addr().String(), Faults{ToTarget: Fault{SliceUntil: 1, StallAfter: 1}}).Addr())
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s.Raw([]byte("abc"))
+	b := make([]byte, 3)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if n, err := c.Read(b); n != 1 || err != nil {
+		t.Errorf("read %q, %v", b[:n], err)
 	}
 }
 

@@ -1,0 +1,90 @@
+// COPY IN: which Syncs the server ignores, and what may be owed once it has failed.
+
+package link
+
+import "slices"
+
+// While the server reads COPY data it ignores Sync. A COPY that fails is over
+// at a point of the stream that only the server knows: the Syncs before it
+// were ignored, those behind it are answered. Until the server's next answers
+// tell, such a Sync stands in the queue and counts as slack: an answer to
+// something behind it proves that it was ignored. Meanwhile the server is not
+// free.
+
+// enterCopyIn finds out how much of what was already sent belongs to the COPY
+// of the head: everything up to the CopyDone or CopyFail.
+func (l *Link) enterCopyIn() {
+	rest := l.queue[l.head+1:]
+	end := slices.IndexFunc(rest, func(e Entry) bool { return e.Kind == CopyEnd })
+	l.copyIn = end < 0
+	more := false // whether anything but a stray CopyEnd was sent behind it
+	kept := rest[:0]
+	for i, e := range rest {
+		switch during := l.copyIn || i < end; {
+		case i == end:
+			continue
+		case during && e.Kind == Sync:
+			l.ignored++
+			continue
+		case during:
+			l.distrust() // not legal there: how the server takes it is its affair
+		default:
+			more = more || e.Kind != CopyEnd
+		}
+		kept = append(kept, e)
+	}
+	clear(rest[len(kept):])
+	l.queue = l.queue[:l.head+1+len(kept)]
+	if more {
+		return // what came last decides whether the exchange is open
+	}
+	if l.queue[l.head].Kind == Execute {
+		l.open = true // no Sync has closed it
+	} else if l.copyIn {
+		l.open = false // a Flush in between was ignored
+	}
+}
+
+// addSlack puts the Syncs that were sent during a COPY that failed back into
+// the queue, at index at.
+func (l *Link) addSlack(at int) {
+	for range l.ignored {
+		l.queue = slices.Insert(l.queue, at, Entry{Kind: Sync})
+	}
+	l.slack, l.ignored = l.slack+l.ignored, 0
+}
+
+// dropSlack is called for an answer that is not to a Sync: the Syncs at the
+// head that were not answered by now were ignored.
+func (l *Link) dropSlack() {
+	for ; l.slack > 0 && l.head < len(l.queue) && l.queue[l.head].Kind == Sync; l.slack-- {
+		l.pop()
+	}
+	l.slack = 0
+}
+
+// boundSlack is called after a ReadyForQuery for h. Only Syncs that stand at
+// the head can still turn out to be ignored.
+func (l *Link) boundSlack(h Entry) {
+	if l.slack == 0 {
+		return
+	}
+	if l.skip && h.Kind == Sync {
+		l.skip, l.open = false, false // it was one of them
+	}
+	run := 0
+	for _, e := range l.queue[l.head:] {
+		if e.Kind != Sync || run == l.slack {
+			break
+		}
+		run++
+	}
+	l.slack = run
+}
+
+// distrust gives up on knowing what the server owes. Its client may go on, and
+// nobody else gets it.
+func (l *Link) distrust() {
+	l.doubt = true
+	l.Forget()
+}

@@ -1,0 +1,286 @@
+// Cancel: only the issuer's own running query, and nothing else, whoever asks how often.
+
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern/postern/test/harness"
+)
+
+// sendCancel sends a CancelRequest and returns when the gate has closed the connection.
+func (g *gate) sendCancel(listener string, pid uint32, secret []byte) error {
+	conn, err := net.Dial("tcp4", g.Addr(g.t, listener))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(secret)))
+	b = binary.BigEndian.AppendUint32(b, 80877102)
+	b = append(binary.BigEndian.AppendUint32(b, pid), secret...)
+	if _, err := conn.Write(b); err != nil {
+		return err
+	}
+	if answer, err := io.ReadAll(conn); len(answer) != 0 {
+		return fmt.Errorf("answered %q, %v", answer, err)
+	}
+	return nil
+}
+
+// awaitRunning waits until a query with the text runs in the gate's database.
+func (g *gate) awaitRunning(t *testing.T, text string) {
+	t.Helper()
+	watch := g.direct(t)
+	quoted := strings.ReplaceAll(text, "'", "''")
+	harness.Eventually(t, 10*time.Second, "running: "+text, func() bool {
+		return value(t, watch, "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query = '"+quoted+"'") != "0"
+	})
+	closeConn(watch)
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{TLS: true})
+	for _, mode := range modes {
+		for i, options := range [][]string{nil, {"max_protocol_version=3.2"}, {"sslmode=require"}} {
+			s := g.script(t, mode, options...)
+			if want := map[bool]int{false: 4, true: 32}[i == 1]; len(s.secret) != want {
+				t.Errorf("%s %v: a secret of %d bytes, want %d", mode, options, len(s.secret), want)
+			}
+			if s.pid == 0 || s.pid>>31 != 0 {
+				t.Errorf("process id %d", s.pid)
+			}
+			text := fmt.Sprintf("select pg_sleep(60+%d)", i)
+			s.say(query(text))
+			g.awaitRunning(t, text)
+			wrong := append([]byte(nil), s.secret...)
+			wrong[0] ^= 1
+			for _, key := range [][]byte{wrong, s.secret[:3], append(append([]byte(nil), s.secret...), 0)} {
+				if err := g.sendCancel(mode, s.pid, key); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := g.sendCancel(modes[(i+1)%3], s.pid, s.secret); err != nil { // by any listener
+				t.Fatal(err)
+			}
+			if got := s.hear(1); got != "T E:57014 Z:I" {
+				t.Errorf("%s: %s", mode, got)
+			}
+			s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+			s.conn.Close()
+		}
+	}
+	// Counted when the request has arrived for certain, which the client does not wait for.
+	harness.Eventually(t, 5*time.Second, "nine cancels sent, none by a wrong key", func() bool {
+		return g.metric("postern_cancels_total", "result", "sent") == 9 && g.metric("postern_cancels_total", "result", "unknown") == 27
+	})
+}
+
+func TestCancelByPGX(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{TLS: true})
+	for _, options := range [][]string{{"sslmode=require"}, {"max_protocol_version=3.2", "min_protocol_version=3.2"}} {
+		conn := g.connect(t, "transaction", options...)
+		ended := make(chan error, 1)
+		text := "select pg_sleep(70)"
+		go func() {
+			_, err := conn.PgConn().Exec(context.Background(), text).ReadAll()
+			ended <- err
+		}()
+		g.awaitRunning(t, text)
+		if err := conn.PgConn().CancelRequest(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, <-ended, "57014")
+		if v := value(t, conn, "select 1"); v != "1" {
+			t.Error(v)
+		}
+	}
+}
+
+// TestCancelByPSQL interrupts psql, which then sends a cancel request by libpq, of both generations.
+func TestCancelByPSQL(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{TLS: true})
+	for name, env := range map[string][]string{"15": nil, "18": harness.LibpqEnv(t), "18 at 3.2": append(harness.LibpqEnv(t), "PGMAXPROTOCOLVERSION=3.2", "PGMINPROTOCOLVERSION=3.2")} {
+		for _, sslmode := range []string{"disable", "require"} {
+			cmd := exec.Command("psql", "-X", "-A", "-t", "-d", strings.Replace(g.dsn("transaction"), "sslmode=disable", "sslmode="+sslmode, 1))
+			cmd.Env = append(os.Environ(), env...)
+			cmd.Stdin = strings.NewReader("select pg_sleep(80);\n")
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			g.awaitRunning(t, "select pg_sleep(80);")
+			_ = cmd.Process.Signal(syscall.SIGINT)
+			err := cmd.Wait()
+			if !strings.Contains(out.String(), "canceling statement due to user request") {
+				t.Errorf("psql %s, %s: %v\n%s", name, sslmode, err, out.String())
+			}
+		}
+	}
+}
+
+// TestCancelStorm cancels from 100 sides at once on a pool of one. Every query that fails was aimed at; those of clients
+// who never ask are never hit.
+func TestCancelStorm(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	const issuers, bystanders = 20, 4
+	var storm, quiet errgroup.Group
+	var stop atomic.Bool
+	var hits atomic.Int64
+	for n := range bystanders {
+		s := g.script(t, "transaction")
+		quiet.Go(func() error {
+			for i := 0; !stop.Load(); i++ {
+				text := fmt.Sprintf("select 'bystander %d', pg_sleep(0.002)", i)
+				if got, err := s.try(1, query(text)); err != nil || got != fmt.Sprintf("T D:bystander %d, C:SELECT_1 Z:I", i) {
+					return fmt.Errorf("bystander %d: %s (%v)", n, got, err)
+				}
+			}
+			return nil
+		})
+	}
+	for n := range issuers {
+		s := g.script(t, "transaction")
+		random := rand.New(rand.NewPCG(7, uint64(n)))
+		storm.Go(func() error {
+			for range 5 { // each with one that is aimed at, and one that is not
+				s.Send(query("select pg_sleep(0.05)"))
+				if err := s.Flush(); err != nil {
+					return err
+				}
+				time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond) // any moment is a good one
+				if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
+					return err
+				}
+				got, err := s.tryHear(1)
+				switch {
+				case err == nil && (got == "T E:57014 Z:I" || got == "E:57014 Z:I"):
+					hits.Add(1)
+				case err == nil && got == "T D: C:SELECT_1 Z:I":
+				default:
+					return fmt.Errorf("issuer %d: %s (%v)", n, got, err)
+				}
+				// The cancel may have come too late; the request's connection was closed before this is sent, as libpq waits for it.
+				if got, err := s.try(1, query("select 'next'")); err != nil || got != "T D:next C:SELECT_1 Z:I" {
+					return fmt.Errorf("issuer %d, next: %s (%v)", n, got, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := storm.Wait(); err != nil {
+		t.Error(err)
+	}
+	stop.Store(true)
+	if err := quiet.Wait(); err != nil {
+		t.Error(err)
+	}
+	if hits.Load() == 0 {
+		t.Error("no cancel ever hit")
+	}
+}
+
+// TestCancelWithoutAQuery does nothing: the key of an idle session, and that of one that has ended.
+func TestCancelWithoutAQuery(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	idle, ended := g.script(t, "transaction"), g.script(t, "transaction")
+	ended.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	ended.conn.Close()
+	harness.Eventually(t, 5*time.Second, "the session has ended", func() bool { return g.logged("session ended") > 0 })
+	busy := g.script(t, "transaction")
+	busy.say(query("select pg_sleep(0.5)"))
+	g.awaitRunning(t, "select pg_sleep(0.5)")
+	for _, s := range []*script{idle, ended} {
+		if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := busy.hear(1); got != "T D: C:SELECT_1 Z:I" {
+		t.Error(got)
+	}
+	if idle, unknown := g.metric("postern_cancels_total", "result", "idle"), g.metric("postern_cancels_total", "result", "unknown"); idle != 1 || unknown != 1 {
+		t.Errorf("idle %v, unknown %v", idle, unknown)
+	}
+}
+
+// TestCancelWhileWaiting ends a query that has no server yet.
+func TestCancelWhileWaiting(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	holder, waiter, extended := g.script(t, "transaction"), g.script(t, "transaction"), g.script(t, "transaction")
+	holder.want("C:BEGIN Z:T", 1, query("begin"))
+	waiter.say(query("select 'never'"))
+	extended.say(parse("", "select 'never'"), bind(""), execute(), syncUp())
+	harness.Eventually(t, 5*time.Second, "both wait", func() bool { return g.metric("postern_waiting_clients", "tenant", "acme") == 2 })
+	for _, s := range []*script{waiter, extended} {
+		if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.hear(1); got != "E:57014 Z:I" {
+			t.Error(got)
+		}
+	}
+	holder.want("C:COMMIT Z:I", 1, query("commit"))
+	waiter.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	extended.want("E:26000 Z:I", 1, bind(""), execute(), syncUp()) // that Parse was never run
+}
+
+// TestCancelObeysTheAllowList, by the address that the PROXY header names.
+func TestCancelObeysTheAllowList(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{Tenant: func(m harness.Map) { m["allow_list"] = []string{"198.51.100.0/24"} }})
+	conn, err := g.from(t, "transaction", "198.51.100.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, secret := conn.PgConn().PID(), conn.PgConn().SecretKey()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := conn.PgConn().Exec(context.Background(), "select pg_sleep(90)").ReadAll()
+		ended <- err
+	}()
+	g.awaitRunning(t, "select pg_sleep(90)")
+	for _, client := range []string{"203.0.113.9", "198.51.100.8"} {
+		c, err := harness.ProxyDialer{Header: header(2, client)}.DialContext(t.Context(), "tcp4", g.Addr(t, "transaction"+proxied))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := binary.BigEndian.AppendUint32([]byte{0, 0, 0, byte(12 + len(secret)), 4, 210, 22, 46}, pid)
+		if _, err := c.Write(append(b, secret...)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(c)
+		c.Close()
+		if client == "203.0.113.9" {
+			select {
+			case err := <-ended:
+				t.Fatalf("cancelled by a stranger: %v", err)
+			default:
+			}
+			if n := g.metric("postern_cancels_total", "result", "refused"); n != 1 {
+				t.Errorf("%v refused", n)
+			}
+		}
+	}
+	wantState(t, <-ended, "57014")
+}

@@ -1,0 +1,233 @@
+// Session state: what clients have set is theirs, wherever they are served, and nobody else's.
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const settings = "select concat_ws('|', current_setting('application_name'), current_setting('search_path'), current_setting('statement_timeout')," +
+	" current_setting('TimeZone'), current_setting('DateStyle'), current_setting('extra_float_digits'))"
+
+// TestStartupParameters gives each client its own, on fewer servers than clients.
+func TestStartupParameters(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 3} {
+		g := startGate(t, gateConf{PoolSize: size})
+		type user struct {
+			s    *script
+			want string
+		}
+		users := []user{{g.script(t, "transaction"), value(t, g.connect(t, "transaction"), settings)}} // sets nothing
+		for i := range 6 {
+			zone := []string{"Asia/Tokyo", "Europe/Berlin", "UTC"}[i%3]
+			style := []string{"German", "SQL, DMY"}[i%2]
+			s := g.script(t, "transaction", fmt.Sprintf("application_name=app%d", i), fmt.Sprintf("timezone=%s", zone), fmt.Sprintf("datestyle='%s'", style),
+				fmt.Sprintf(`options='-c search_path=s%d,\\ public -c statement_timeout=%ds --extra_float_digits=%d'`, i, 10+i, i%3))
+			if style == "German" {
+				style = "German, DMY"
+			}
+			if s.params["TimeZone"] != zone || s.params["DateStyle"] != style || s.params["application_name"] != fmt.Sprintf("app%d", i) {
+				t.Errorf("client %d was greeted with %v", i, s.params)
+			}
+			users = append(users, user{s, fmt.Sprintf("app%d|s%d, public|%ds|%s|%s|%d", i, i, 10+i, zone, style, i%3)})
+		}
+		var all errgroup.Group
+		for i, u := range users {
+			all.Go(func() error {
+				for range 40 {
+					got, err := u.s.try(1, query("select md5(v) = md5('"+u.want+"'), v from ("+settings+" as v) x"))
+					if err != nil || got != "T D:t,"+clip(u.want)+" C:SELECT_1 Z:I" {
+						return fmt.Errorf("pool of %d, client %d: got %s (%v), want %s", size, i, got, err, u.want)
+					}
+				}
+				return nil
+			})
+		}
+		if err := all.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestBadStartupParameters fail the login, as they would with Postgres, and nobody else's.
+func TestBadStartupParameters(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	for _, mode := range []string{"session", "transaction"} {
+		for option, code := range map[string]string{
+			"timezone=Nowhere/Land": "22023", "options='-c nonsense.=1'": "42602", "options='-c unknown_setting=1'": "42704", "options='-c statement_timeout=soon'": "22023",
+		} {
+			conn, err := connectBriefly(g, mode, option)
+			if got := sqlstate(err); got != code {
+				t.Errorf("%s, %s: got %s, want %s", mode, option, got, code)
+			}
+			if conn != nil {
+				_ = conn.Close(t.Context())
+			}
+			s := g.script(t, mode)
+			s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+			s.conn.Close()
+		}
+	}
+}
+
+// TestSetFollows changes reported settings in a session whose server others use in between.
+func TestSetFollows(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2} {
+		g := startGate(t, gateConf{PoolSize: size})
+		a, b := g.script(t, "transaction"), g.script(t, "transaction")
+		own := b.params["TimeZone"]
+		a.want("C:SET S:TimeZone=Asia/Tokyo Z:I", 1, query("set timezone to 'Asia/Tokyo'"))
+		b.want("T D:"+own+" C:SHOW Z:I", 1, query("show timezone"))
+		b.want("C:SET S:TimeZone=Europe/Paris Z:I", 1, query("set timezone to 'Europe/Paris'"))
+		a.want("T D:Asia/Tokyo C:SHOW Z:I", 1, query("show timezone"))
+
+		// Both servers of a larger pool.
+		b.want("C:BEGIN Z:T", 1, query("begin"))
+		if size > 1 {
+			a.want("T D:Asia/Tokyo C:SHOW Z:I", 1, query("show timezone"))
+		}
+		b.want("T D:Europe/Paris C:SHOW Z:T C:ROLLBACK Z:I", 2, query("show timezone"), query("rollback"))
+
+		// A SET that is rolled back is taken back, and one for the transaction only ends with it.
+		a.want("C:BEGIN Z:T C:SET S:TimeZone=UTC Z:T C:ROLLBACK S:TimeZone=Asia/Tokyo Z:I", 3, query("begin"), query("set timezone to 'UTC'"), query("rollback"))
+		b.want("T D:Europe/Paris C:SHOW Z:I", 1, query("show timezone"))
+		a.want("T D:Asia/Tokyo C:SHOW Z:I", 1, query("show timezone"))
+		a.want("C:BEGIN Z:T C:SET S:TimeZone=UTC Z:T C:COMMIT S:TimeZone=Asia/Tokyo Z:I", 3, query("begin"), query("set local timezone to 'UTC'"), query("commit"))
+		a.want("T D:Asia/Tokyo C:SHOW Z:I", 1, query("show timezone"))
+
+		// The extended protocol, application_name, DateStyle and RESET.
+		a.want("1 2 C:SET S:application_name=renamed Z:I", 1, parse("", "set application_name to 'renamed'"), bind(""), execute(), syncUp())
+		a.want("C:SET S:DateStyle=German, DMY Z:I", 1, query("set datestyle to 'german'"))
+		b.want("T D:,ISO, MDY C:SELECT_1 Z:I", 1, query("select current_setting('application_name'), current_setting('datestyle')"))
+		a.want("T D:renamed,German, DMY C:SELECT_1 Z:I", 1, query("select current_setting('application_name'), current_setting('datestyle')"))
+		a.want("C:RESET S:TimeZone="+own+" Z:I", 1, query("reset timezone"))
+		b.want("T D:Europe/Paris C:SHOW Z:I", 1, query("show timezone"))
+		a.want("T D:"+own+" C:SHOW Z:I", 1, query("show timezone"))
+	}
+}
+
+// remains is state that outlives a transaction, and how another session on the same backend would see it.
+var remains = []struct{ name, leave, seen, clean string }{
+	{"set", "set work_mem to '1MB'", "show work_mem", "4MB"},
+	{"set twice over", "select 1; set statement_timeout to 12345", "show statement_timeout", "0"},
+	{"set role", "set role other", "select current_user", "app"},
+	{"set_config", "select set_config('work_mem', '2MB', false)", "show work_mem", "4MB"},
+	{"custom setting", "set my.own to 'secret'", "select coalesce(current_setting('my.own', true), '')", ""},
+	{"temporary table", "create temp table t_left(a int)", "select count(*) from pg_class where relname = 't_left'", "0"},
+	{"select into temp", "select 1 as a into temp t_into", "select count(*) from pg_class where relname = 't_into'", "0"},
+	{"listen", "listen loudly", "select count(*) from pg_listening_channels()", "0"},
+	{"advisory lock", "select pg_advisory_lock(4711)", "select count(*) from pg_locks where locktype = 'advisory'", "0"},
+	{"tried advisory lock", "select pg_try_advisory_lock_shared(4711)", "select count(*) from pg_locks where locktype = 'advisory'", "0"},
+	{"prepare", "prepare mine as select 1", "select count(*) from pg_prepared_statements", "0"},
+	{"cursor with hold", "begin; declare held cursor with hold for select 1; commit", "select count(*) from pg_cursors", "0"},
+	{"session characteristics", "set session characteristics as transaction read only", "show default_transaction_read_only", "off"},
+	{"session authorization", "set session authorization app", "select current_user", "app"},
+	{"seed", "select setseed(0.5)", "select count(*) from (select random() r) x where r between 0.9848 and 0.9849", "0"},
+}
+
+// TestRemains leaves state behind in every mode and protocol and looks with another client on the same backend.
+func TestRemains(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	do(t, g.direct(t), "grant other to app")
+	for _, mode := range []string{"transaction", "statement", "session"} {
+		for _, r := range remains {
+			if mode == "statement" && r.name == "cursor with hold" {
+				continue
+			}
+			for _, extended := range []bool{false, true} {
+				if extended && r.name == "cursor with hold" || extended && r.name == "set twice over" {
+					continue // several statements
+				}
+				a := g.script(t, mode)
+				a.say(query("select pg_backend_pid()"))
+				backend := a.hear(1)
+				if extended {
+					a.say(parse("", r.leave), bind(""), execute(), syncUp())
+				} else {
+					a.say(query(r.leave))
+				}
+				if got, err := a.tryHear(1); err != nil || !endsIdle(got) {
+					t.Fatalf("%s: %s (%v)", r.leave, got, err)
+				}
+				if mode == "session" {
+					a.conn.Close()
+				}
+				b := g.script(t, "transaction")
+				b.say(query(r.seen))
+				if got, want := b.hear(1), "T D:"+r.clean+" C:"; len(got) < len(want) || got[:len(want)] != want {
+					t.Errorf("%s mode, extended %t, %s: %s", mode, extended, r.name, got)
+				}
+				b.say(query("select pg_backend_pid()"))
+				if now := b.hear(1); now != backend {
+					t.Errorf("%s mode, extended %t, %s: the backend was not reset but replaced", mode, extended, r.name)
+				}
+				a.conn.Close()
+				b.conn.Close()
+			}
+		}
+	}
+}
+
+func endsIdle(heard string) bool { return len(heard) > 3 && heard[len(heard)-3:] == "Z:I" }
+
+// TestTrackedSurvivesReset keeps a client's settings though its server was reset.
+func TestTrackedSurvivesReset(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	a := g.script(t, "transaction", "application_name=keeper", "options='-c search_path=kept -c work_mem=3MB'")
+	a.want("C:SET S:TimeZone=Asia/Tokyo Z:I", 1, query("set timezone to 'Asia/Tokyo'"))
+	a.want("C:LISTEN Z:I", 1, query("listen somewhere"))
+	for range 3 {
+		a.want("T D:keeper,kept,3MB,Asia/Tokyo C:SELECT_1 Z:I", 1,
+			query("select current_setting('application_name'), current_setting('search_path'), current_setting('work_mem'), current_setting('timezone')"))
+	}
+}
+
+// TestSettingsUnderLoad has many clients change their settings at random, each knowing what it should see.
+func TestSettingsUnderLoad(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 3})
+	zones := []string{"UTC", "Asia/Tokyo", "Europe/Paris", "America/Lima"}
+	var all errgroup.Group
+	for n := range 12 {
+		s := g.script(t, "transaction", fmt.Sprintf("application_name=start%d", n))
+		random := rand.New(rand.NewPCG(1, uint64(n)))
+		zone, name := s.params["TimeZone"], s.params["application_name"]
+		all.Go(func() error {
+			for i := range 150 {
+				say, want := "", ""
+				switch random.IntN(6) {
+				case 0:
+					zone = zones[random.IntN(len(zones))]
+					say = "set timezone to '" + zone + "'"
+				case 1:
+					name = fmt.Sprintf("n%d-%d", n, i)
+					say = "set application_name to '" + name + "'"
+				case 2:
+					say = "begin; set timezone to 'Asia/Kolkata'; rollback"
+				case 3:
+					say = "set work_mem to '1MB'" // untracked
+				default:
+					say = "select current_setting('timezone'), current_setting('application_name'), pg_sleep(0.001)"
+					want = fmt.Sprintf("T D:%s,%s, C:SELECT_1 Z:I", zone, name)
+				}
+				got, err := s.try(1, query(say))
+				if err != nil || !endsIdle(got) || want != "" && got != want {
+					return fmt.Errorf("client %d, step %d, %s: got %s (%v), want %s", n, i, say, got, err, want)
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,18 @@
+// Package hostile throws every bad PROXY header, startup packet, TLS handshake and login of the catalogue at the real
+// binary, over real sockets, with a real PostgreSQL behind it. Each row goes by its catalogue id (P: PROXY header, S:
+// startup and TLS, A and B: authentication) and says what the gate must answer and which counter must move.
+//
+// Rows come in groups, and around each group the rules hold that no input may break:
+//
+//	R1  the process lives, and postern_panics_total stays 0
+//	R2  another tenant's session, which asks all the while, gets every answer, and in time
+//	R3  a good login works right after
+//	R4  server connections are back where they were
+//	R5  goroutines and descriptors are back where they were
+//	R6  exactly the counters move that the row names, by one
+//	R7  the log is JSON without control characters and without a secret
+//	R8  memory grows by a bounded amount
+//	R9  nothing was dialed: server logins stand still
+//
+// The tests are the package; there is nothing to import.
+package hostile

@@ -1,0 +1,175 @@
+// Many hostile sockets at once, in each phase of a login: P36, P37, P40, S02, S03, B14, A30.
+
+package hostile
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/postern/postern/test/harness"
+)
+
+const (
+	crowd                       = 300 // sockets at a time
+	headerTimeout, loginTimeout = time.Second, 3 * time.Second
+)
+
+// impatient makes both time-outs short enough to wait for.
+var impatient = harness.Map{"proxy_header": headerTimeout.String(), "login": loginTimeout.String(), "drain": "5s"}
+
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateOptions{timeouts: impatient})
+	trickle := func(b []byte) func(p *peer, stop <-chan struct{}) {
+		return func(p *peer, stop <-chan struct{}) {
+			tick := time.NewTicker(250 * time.Millisecond)
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+					p.send(b[i%len(b) : i%len(b)+1])
+				}
+			}
+		}
+	}
+	phases := []struct {
+		id, name string
+		begin    func(p *peer)                       // brings the socket into its phase
+		then     func(p *peer, stop <-chan struct{}) // what it goes on with; nil: nothing
+		headless bool                                // no header first
+		limit    time.Duration                       // by which it must be closed
+		counted  func(before, after map[string]float64) float64
+	}{
+		{"P37", "nothing at all", nil, nil, true, headerTimeout, moves(header("timeout"))},
+		{"P36", "a header that trickles", nil, trickle([]byte("PROXY UNKNOWN                                         ")), true, headerTimeout, moves(header("timeout"))},
+		{"P30", "a header whose body trickles", func(p *peer) { p.send(v2Claimed(v2Proxy, v2TCP4, 4096, nil)) }, trickle([]byte("x")), true, headerTimeout, moves(header("timeout"))},
+		{"S02", "nothing after the header", nil, nil, false, loginTimeout, nil},
+		{"S03", "one byte of a startup", func(p *peer) { p.send([]byte{0}) }, nil, false, loginTimeout, moves(refusal("startup"))},
+		{"S03", "a startup that trickles", func(p *peer) { p.send(be32(10_000)) }, trickle([]byte{0}), false, loginTimeout, moves(refusal("startup"))},
+		{"S02", "nothing after SSLRequest", func(p *peer) { p.send(sslRequest); p.byteAnswer('S') }, nil, false, loginTimeout, moves(refusal("startup"))},
+		{"S48", "a ClientHello that trickles", func(p *peer) { p.send([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")) }, trickle([]byte{0}), false, loginTimeout, moves(refusal("startup"))},
+		{"A30", "silence when asked for a password", func(p *peer) { p.send(appStartup()); p.auth(10) }, nil, false, loginTimeout, moves(login("acme", "aborted"))},
+		{"B14", "silence after the challenge", func(p *peer) { p.send(appStartup()); p.begin(&scramClient{}) }, nil, false, loginTimeout, moves(login("acme", "aborted"))},
+		{"B14", "a final message that trickles", func(p *peer) {
+			p.send(appStartup())
+			p.begin(&scramClient{})
+			p.send(claimed('p', 1000, nil))
+		}, trickle([]byte("x")), false, loginTimeout, moves(login("acme", "aborted"))},
+	}
+	each := crowd / len(phases)
+	g.guard(t, false, func() {
+		before := counters(g.Metrics(t))
+		stop := make(chan struct{})
+		var all []*peer
+		var ends []time.Time
+		for range each {
+			for _, ph := range phases {
+				p := g.dial(t, behindProxy)
+				ends = append(ends, time.Now().Add(ph.limit))
+				if !ph.headless {
+					p.send(v2From(g.freshClient()))
+				}
+				if ph.begin != nil {
+					ph.begin(p)
+				}
+				if ph.then != nil {
+					go ph.then(p, stop)
+				}
+				all = append(all, p)
+			}
+		}
+		g.goodLogin(t) // while they are all there
+		for i, p := range all {
+			p.silence()
+			if late := time.Since(ends[i]); late > 2*loginTimeout {
+				t.Errorf("%s %s: closed %v late", phases[i%len(phases)].id, phases[i%len(phases)].name, late)
+			}
+		}
+		close(stop)
+		now := counters(g.Metrics(t))
+		for _, ph := range phases {
+			if ph.counted != nil && ph.counted(before, now) < float64(each) {
+				t.Errorf("%s %s: counted %v of %d", ph.id, ph.name, ph.counted(before, now), each)
+			}
+		}
+	})
+}
+
+// moves is how far a counter moved.
+func moves(series string) func(before, after map[string]float64) float64 {
+	return func(before, after map[string]float64) float64 { return after[series] - before[series] }
+}
+
+// TestFloodOnePhase lets a whole crowd stand in one place, where the phases of [TestFlood] share it.
+func TestFloodOnePhase(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateOptions{timeouts: impatient})
+	for _, ph := range []struct {
+		name  string
+		begin func(p *peer)
+	}{
+		{"P37 no header", func(*peer) {}},
+		{"S02 no startup", func(p *peer) { p.send(v2From(g.freshClient())) }},
+		{"A30 no password", func(p *peer) { p.send(v2From(g.freshClient()), appStartup()); p.auth(10) }},
+	} {
+		t.Run(ph.name, func(t *testing.T) {
+			g.guard(t, false, func() {
+				var all []*peer
+				for range crowd {
+					p := g.dial(t, behindProxy)
+					ph.begin(p)
+					all = append(all, p)
+				}
+				g.goodLogin(t)
+				for _, p := range all {
+					p.silence()
+				}
+			})
+		})
+	}
+}
+
+// TestOneAddress is a crowd from one address: it may hold a part of the handshakes and no more, so that others get in.
+func TestOneAddress(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateOptions{limits: harness.Map{"handshakes": 80}, timeouts: impatient})
+	const most = 80 / 2 // at most half of all
+	g.guard(t, false, func() {
+		stranger := g.freshClient()
+		before := counters(g.Metrics(t))
+		var all []*peer
+		for range 79 {
+			p := g.connect(t, stranger)
+			p.send(be32(10_000)) // a startup that never comes
+			all = append(all, p)
+		}
+		g.goodLogin(t)
+		for _, p := range all {
+			p.silence()
+		}
+		if n := moves(refusal("limit"))(before, counters(g.Metrics(t))); n < 79-most {
+			t.Errorf("%v of 79 turned away, want %d at least", n, 79-most)
+		}
+	})
+}
+
+// TestAddressesThatRotate is P40: what is remembered of clients is bounded, however many addresses they have.
+func TestAddressesThatRotate(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateOptions{})
+	random := rand.New(rand.NewPCG(1, 2))
+	g.guard(t, false, func() {
+		for i := range 1500 {
+			p := g.dial(t, behindProxy)
+			from := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, random.Uint32()|1<<28)))
+			p.send(v2From(netip.AddrPortFrom(from, uint16(i))), startup(v30, "user", "app.walled"))
+			p.want("E")
+			p.Close()
+		}
+	})
+}
