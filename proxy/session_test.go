@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+// A server that speaks while nobody uses it is understood or closed.
+func TestIdleServerThatSpeaks(t *testing.T) {
+	notice := (&pgwire.Error{Severity: pgwire.Notice, Code: "00000", Message: "psst"}).Append(nil)
+	notification := append(pgwire.AppendHeader(nil, pgwire.NotificationResponse, 8), 0, 0, 0, 1, 'c', 0, 'p', 0)
+	for name, c := range map[string]struct {
+		says []byte
+		kept bool
+	}{
+		"notice":                  {notice, true},
+		"notification":            {notification, true},
+		"parameter status":        {pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Europe/Berlin"}), true},
+		"last words":              {(&pgwire.Error{Severity: pgwire.Fatal, Code: "57P01", Message: "bye"}).Append(nil), false},
+		"error":                   {(&pgwire.Error{Severity: pgwire.Err, Code: "XX000", Message: "?"}).Append(nil), false},
+		"half a notice":           {notice[:len(notice)-3], false},
+		"half a header":           {notice[:3], false},
+		"ready for query":         {pgwire.AppendReady(nil, 'I'), false},
+		"unknown message":         {[]byte{'~', 0, 0, 0, 4}, false},
+		"impossible length":       {[]byte{'N', 0, 0, 0, 3}, false},
+		"notice, then a data row": {append(append([]byte(nil), notice...), 'D', 0, 0, 0, 6, 0, 0), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			b.client(transactionMode)
+			if _, err := server.Write(c.says); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			if kept := b.counts().Idle == 1; kept != c.kept {
+				t.Fatalf("kept: %v, want %v", kept, c.kept)
+			}
+		})
+	}
+}
+
+// What a server reported while idle, and what a client has set, is made to
+// agree before the client's first message.
+func TestParametersFollowTheClient(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(transactionMode)
+	if _, err := server.Write(pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Europe/Berlin"})); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	query := pgwire.AppendQuery(nil, "select 7")
+	if _, err := client.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	want := appendChanges(nil, []change{{name: "timezone"}})
+	expect(t, server, want, "reset of what the client did not set")
+	answer := append(pgwire.AppendHeader(nil, pgwire.ParseComplete, 0), '2', 0, 0, 0, 4)
+	answer = append(answer, 'D', 0, 0, 0, 10, 0, 1, 0xff, 0xff, 0xff, 0xff, 'C', 0, 0, 0, 13)
+	answer = pgwire.AppendReady(append(answer, "SELECT 1\x00"...), 'I')
+	if _, err := server.Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, query, "the client's query, afterwards")
+}
+
+// A panic costs the session in which it happened.
+func TestPanicCostsOneSession(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	victim, other := b.client(transactionMode), b.client(transactionMode)
+	b.tenant.loop.Call(func() { b.tenant.clients[0].params = nil })
+	if _, err := victim.Write(pgwire.AppendQuery(nil, "select 1")); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(victim); err != nil || len(rest) != 0 {
+		t.Fatalf("the session with the panic read %q, %v; want its end", rest, err)
+	}
+	// The server was lent already. It is cleaned, and serves the other session.
+	go cleanly(server)
+	round := rounds()["simple"]
+	if _, err := other.Write(round[0]); err != nil {
+		t.Fatal(err)
+	}
+	typ, _ := readMessage(t, other)
+	if typ != pgwire.CommandComplete {
+		t.Fatalf("the other session got %q", typ)
+	}
+	b.tenant.loop.Call(func() {
+		if n := len(b.tenant.clients); n != 1 {
+			t.Errorf("%d sessions are left, want 1", n)
+		}
+		if err := b.tenant.books.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// cleanly answers every query with an empty success.
+func cleanly(server net.Conn) {
+	for {
+		var head [5]byte
+		if _, err := io.ReadFull(server, head[:]); err != nil {
+			return
+		}
+		n := int(head[3])<<8 | int(head[4]) - 4
+		if _, err := io.CopyN(io.Discard, server, int64(n)); err != nil {
+			return
+		}
+		out := append(pgwire.AppendHeader(nil, pgwire.CommandComplete, 3), "OK\x00"...)
+		if _, err := server.Write(pgwire.AppendReady(out, 'I')); err != nil {
+			return
+		}
+	}
+}
+
+// A client that leaves while its query runs: the server is drained, reset and
+// kept if that is quick, and closed if it is not.
+func TestServerOfAClientThatLeft(t *testing.T) {
+	for name, quick := range map[string]bool{"quick": true, "never ready": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			client := b.client(transactionMode)
+			query := pgwire.AppendQuery(nil, "update t set a = 1")
+			if _, err := client.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, query, "request")
+			client.Close()
+			if !quick {
+				start := time.Now()
+				if _, err := io.ReadAll(server); err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(start); d < abandonFor/2 {
+					t.Fatalf("closed after %v, want about %v", d, abandonFor)
+				}
+				return
+			}
+			b.settle()
+			out := append(pgwire.AppendHeader(nil, pgwire.CommandComplete, 9), "UPDATE 1\x00"...)
+			if _, err := server.Write(pgwire.AppendReady(out, 'T')); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, pgwire.AppendQuery(nil, "ROLLBACK"), "rollback")
+			out = append(pgwire.AppendHeader(nil, pgwire.CommandComplete, 9), "ROLLBACK\x00"...)
+			if _, err := server.Write(pgwire.AppendReady(out, 'I')); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, pgwire.AppendQuery(nil, "DISCARD ALL"), "reset, because it is not known what the rest of the query did")
+			out = append(pgwire.AppendHeader(nil, pgwire.CommandComplete, 12), "DISCARD ALL\x00"...)
+			if _, err := server.Write(pgwire.AppendReady(out, 'I')); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			if n := b.counts(); n.Idle != 1 {
+				t.Fatalf("the server was not kept: %+v", n)
+			}
+		})
+	}
+}

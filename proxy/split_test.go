@@ -1,0 +1,295 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/proxyproto"
+	"github.com/postern/postern/tenants"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bench is a gate without listeners, whose clients and servers are sockets
+// that the test holds the other ends of.
+type bench struct {
+	t      *testing.T
+	gate   *Gate
+	tenant *tenant
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	conf := &tenants.Tenant{ID: "acme", Database: "app", Users: map[string]*tenants.User{"app": {Name: "app", ServerUser: "app"}},
+		Pool: tenants.Pool{Size: 2, MaxClients: 100, MaxServers: 2}}
+	snapshot, err := tenants.NewSnapshot(time.Now(), conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	directory, err := tenants.NewDirectory(func() (*tenants.Snapshot, error) { return snapshot, nil }, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := New(Options{Directory: directory, Log: log, Registerer: prometheus.NewRegistry(), Loops: 1,
+		Timeouts: Timeouts{Login: time.Second, ServerConnect: time.Second, QueryWait: 10 * time.Second}, Limits: Limits{Clients: 1000, Handshakes: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return &bench{t, g, g.tenant("acme")}
+}
+
+// pair returns a non-blocking descriptor for a loop and the test's end of it.
+func (b *bench) pair() (fd int, conn net.Conn) {
+	b.t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fds[1]), "")
+	conn, err = net.FileConn(f)
+	f.Close()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return fds[0], conn
+}
+
+// server gives the pool of the only user a server.
+func (b *bench) server() net.Conn {
+	fd, conn := b.pair()
+	t := b.tenant
+	t.loop.Call(func() {
+		p := t.pool(poolKey{"app", "app"})
+		s := &server{tenant: t, pool: p, loop: t.loop}
+		s.books.Owner = s
+		t.servers[s] = struct{}{}
+		p.books.StartDial(&s.books, t.loop.Now())
+		t.dialed(s, &backend.Conn{PID: 1, Parameters: []pgwire.Param{{Name: "TimeZone", Value: "UTC"}}}, fd, nil)
+	})
+	return conn
+}
+
+// client returns a session that has been greeted.
+func (b *bench) client(mode poolMode) net.Conn {
+	b.t.Helper()
+	fd, conn := b.pair()
+	t := b.tenant
+	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	if err := b.gate.reserve(t, conf); err != nil {
+		b.t.Fatal(err)
+	}
+	c := &client{tenant: t, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now()}
+	b.gate.keys.add(c, false)
+	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
+	for {
+		typ, body := readMessage(b.t, conn)
+		if typ == pgwire.ErrorResponse {
+			b.t.Fatal(pgwire.ParseError(body))
+		}
+		if typ == pgwire.ReadyForQuery {
+			return conn
+		}
+	}
+}
+
+func readMessage(t *testing.T, r io.Reader) (typ byte, body []byte) {
+	t.Helper()
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		t.Fatal(err)
+	}
+	body = make([]byte, int(head[1])<<24|int(head[2])<<16|int(head[3])<<8|int(head[4])-4)
+	if _, err := io.ReadFull(r, body); err != nil {
+		t.Fatal(err)
+	}
+	return head[0], body
+}
+
+// split writes b in two pieces and has the loop deal with the first alone.
+func (b *bench) split(w io.Writer, data []byte, at int) {
+	b.t.Helper()
+	for _, piece := range [][]byte{data[:at], data[at:]} {
+		if _, err := w.Write(piece); err != nil {
+			b.t.Fatal(err)
+		}
+		b.settle()
+	}
+}
+
+// settle waits until the loop has taken its turn with whatever was there: a
+// posted function runs before a wait, its events after.
+func (b *bench) settle() {
+	for range 2 {
+		b.tenant.loop.Call(func() {})
+	}
+}
+
+func expect(t *testing.T, r io.Reader, want []byte, what string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(r, got); err != nil {
+		t.Fatalf("%s: %v after %q", what, err, got[:n])
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatalf("%s:\n got %q\nwant %q", what, got, want)
+	}
+}
+
+// rounds are requests and their answers as they must pass, byte for byte.
+func rounds() map[string][2][]byte {
+	complete := func(dst []byte, tag string) []byte {
+		return append(append(pgwire.AppendHeader(dst, pgwire.CommandComplete, len(tag)+1), tag...), 0)
+	}
+	row := func(dst []byte) []byte {
+		dst = append(pgwire.AppendHeader(dst, pgwire.RowDescription, 2), 0, 0)
+		return append(pgwire.AppendHeader(dst, pgwire.DataRow, 7), 0, 1, 0, 0, 0, 1, '7')
+	}
+	out := make(map[string][2][]byte)
+
+	simple := complete(row(nil), "SELECT 1")
+	simple = (&pgwire.Error{Severity: pgwire.Notice, Code: "00000", Message: "by the way"}).Append(simple)
+	simple = pgwire.AppendParameterStatus(simple, pgwire.Param{Name: "application_name", Value: ""})
+	out["simple"] = [2][]byte{pgwire.AppendQuery(nil, "select 7"), pgwire.AppendReady(simple, 'I')}
+
+	ask := pgwire.AppendParse(nil, "", "select $1::int")
+	ask = pgwire.AppendBind(ask, "", "", []byte("7"))
+	ask = append(pgwire.AppendHeader(ask, pgwire.Describe, 2), 'P', 0)
+	ask = pgwire.AppendSync(pgwire.AppendExecute(ask, ""))
+	answer := append(pgwire.AppendHeader(nil, pgwire.ParseComplete, 0), '2', 0, 0, 0, 4)
+	answer = complete(row(answer), "SELECT 1")
+	out["extended"] = [2][]byte{ask, pgwire.AppendReady(answer, 'I')}
+
+	failed := (&pgwire.Error{Severity: pgwire.Err, Code: "42601", Message: "syntax error"}).Append(nil)
+	out["failed"] = [2][]byte{ask, pgwire.AppendReady(failed, 'I')}
+
+	copyIn := pgwire.AppendQuery(nil, "copy t from stdin")
+	copyIn = append(pgwire.AppendHeader(copyIn, pgwire.CopyData, 3), "12\n"...)
+	copyIn = pgwire.AppendHeader(copyIn, pgwire.CopyDone, 0)
+	accepted := append(pgwire.AppendHeader(nil, pgwire.CopyInResponse, 3), 0, 0, 0)
+	out["copy in"] = [2][]byte{copyIn, pgwire.AppendReady(complete(accepted, "COPY 1"), 'I')}
+	return out
+}
+
+func TestMessagesSplitAtEveryByteInBothDirections(t *testing.T) {
+	for name, round := range rounds() {
+		for _, mode := range []poolMode{sessionMode, transactionMode, statementMode} {
+			t.Run(fmt.Sprint(name, " in mode ", mode), func(t *testing.T) {
+				b := newBench(t)
+				server := b.server()
+				client := b.client(mode)
+				ask, answer := round[0], round[1]
+				for at := range max(len(ask), len(answer)) {
+					b.split(client, ask, min(at, len(ask)))
+					expect(t, server, ask, fmt.Sprintf("request split at %d", at))
+					b.split(server, answer, min(at, len(answer)))
+					expect(t, client, answer, fmt.Sprintf("answer split at %d", at))
+				}
+				if n := b.counts(); n.Idle+n.Active != 1 || (mode != sessionMode && n.Idle != 1) {
+					t.Fatalf("the server was not kept: %+v", n)
+				}
+			})
+		}
+	}
+}
+
+func (b *bench) counts() (n struct{ Idle, Active int }) {
+	b.tenant.loop.Call(func() {
+		c := b.tenant.books.Counts()
+		n.Idle, n.Active = c.Idle, c.Active
+	})
+	return n
+}
+
+// A server that dies in the middle of a message: what the client was sent of it
+// must not be followed by an error that it would take for the rest.
+func TestServerThatDiesInsideAMessage(t *testing.T) {
+	round := rounds()["simple"]
+	for at := range len(round[1]) - 6 {
+		b := newBench(t)
+		server := b.server()
+		client := b.client(transactionMode)
+		if _, err := client.Write(round[0]); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, server, round[0], "request")
+		if _, err := server.Write(round[1][:at]); err != nil {
+			t.Fatal(err)
+		}
+		b.settle()
+		server.Close()
+		got, err := io.ReadAll(client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := got
+		for len(rest) > 0 {
+			size, status := pgwire.ServerFrame(rest)
+			if status != pgwire.FrameOK || size > len(rest) {
+				break
+			}
+			if rest[0] == pgwire.ErrorResponse {
+				if e := pgwire.ParseError(rest[5:size]); e.Code != "08006" {
+					t.Fatalf("died at %d: %v", at, e)
+				}
+			}
+			rest = rest[size:]
+		}
+		if len(rest) > 0 && !bytes.HasPrefix(round[1], got) {
+			t.Fatalf("died at %d: an error was put into a message: %q", at, got)
+		}
+		if len(rest) == 0 && !bytes.Contains(got, []byte("08006")) {
+			t.Fatalf("died at %d, between messages as far as the client knows, and it was not told: %q", at, got)
+		}
+	}
+}
+
+// Bytes behind the last answer must reach nobody else.
+func TestServerThatSaysTooMuchServesNobodyElse(t *testing.T) {
+	round := rounds()["simple"]
+	late := append(pgwire.AppendHeader(nil, pgwire.DataRow, 7), 0, 1, 0, 0, 0, 1, '8')
+	for name, together := range map[string]bool{"with the answer": true, "later": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			client := b.client(transactionMode)
+			if _, err := client.Write(round[0]); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, round[0], "request")
+			if together {
+				b.split(server, append(bytes.Clone(round[1]), late...), 0)
+			} else {
+				b.split(server, append(bytes.Clone(round[1]), late...), len(round[1]))
+			}
+			expect(t, client, round[1], "answer")
+			b.settle()
+			if n := b.counts(); n.Idle+n.Active != 0 {
+				t.Fatalf("the server was kept: %+v", n)
+			}
+			if _, err := client.Write(pgwire.AppendSync(nil)); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, client, pgwire.AppendReady(nil, 'I'), "the client's session")
+		})
+	}
+}
