@@ -124,11 +124,16 @@ func (l *Loop) Call(f func()) bool {
 func (l *Loop) Run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for l.runPosted() {
+	for {
 		l.now = time.Now()
 		l.runTimers()
 		l.runReady()
 		n := l.wait()
+		// What was posted first is done first: a client may send its next query
+		// because its cancel request was taken, and that must not hit the next one.
+		if !l.runPosted() {
+			break
+		}
 		if n > 0 {
 			l.now = time.Now()
 			l.idle = 0
