@@ -113,7 +113,7 @@ type Timeouts struct {
 	ProxyHeader     time.Duration `mapstructure:"proxy_header"`     // for a whole PROXY header
 	Login           time.Duration `mapstructure:"login"`            // from accept to AuthenticationOk
 	ServerConnect   time.Duration `mapstructure:"server_connect"`   // dial, TLS and login of a server connection
-	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine; without effect until machines are built
+	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine; another than the default is not built yet
 	QueryWait       time.Duration `mapstructure:"query_wait"`       // for a server connection
 	Query           time.Duration `mapstructure:"query"`            // 0: none; not built yet
 	Transaction     time.Duration `mapstructure:"transaction"`      // 0: none; not built yet

@@ -45,7 +45,7 @@ tls:
 auth: {mock_secret_file: mock.key}
 admin: {address: "0.0.0.0:9187", token_file: admin.token, console_users: [], metrics_public: true}
 tenants: {file: sub/tenants.yaml}
-timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 4s, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
+timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 1m, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
 limits: {clients: 10, handshakes: 2}
 loops: 3
 tcp: {keepalive_idle: 10s, keepalive_interval: 0s, keepalive_count: 7, user_timeout: 1500ms}
@@ -68,7 +68,7 @@ func TestLoadFull(t *testing.T) {
 		Auth:    Auth{MockSecretFile: "/etc/postern/mock.key"},
 		Admin:   Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true},
 		Tenants: Tenants{File: "/etc/postern/sub/tenants.yaml"},
-		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: 4 * time.Second,
+		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: time.Minute,
 			QueryWait: 5 * time.Second, ServerLifetime: 7 * time.Minute, Drain: 90 * time.Second},
 		Limits: Limits{Clients: 10, Handshakes: 2},
 		Loops:  3,
@@ -244,7 +244,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 		"log.level": "debug", "log.format": "text", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9",
 	}
-	unbuilt := map[string]bool{"timeouts.query": true, "timeouts.transaction": true, "timeouts.idle_transaction": true, "timeouts.client_idle": true,
+	unbuilt := map[string]bool{"timeouts.wake": true, "timeouts.query": true, "timeouts.transaction": true, "timeouts.idle_transaction": true, "timeouts.client_idle": true,
 		"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true, "machines.fly.api": true, "machines.fly.token_file": true, "machines.local.dir": true}
 	base := minimal + "tls: {certificates: [{cert: a, key: b}]}\nadmin: {address: '127.0.0.1:2'}\n"
 	before, err := loadBytes([]byte(base), "/d")

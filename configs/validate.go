@@ -211,6 +211,7 @@ func (c *Config) checkNotBuilt(ps *problems) {
 	notBuilt("tenants.postgres", c.Tenants.Postgres != (TenantsPostgres{}))
 	notBuilt("machines.fly", c.Machines.Fly != (FlyMachines{}))
 	notBuilt("machines.local", c.Machines.Local != (LocalMachines{}))
+	notBuilt("timeouts.wake", c.Timeouts.Wake > 0 && c.Timeouts.Wake != Default().Timeouts.Wake)
 	notBuilt("timeouts.query", c.Timeouts.Query > 0)
 	notBuilt("timeouts.transaction", c.Timeouts.Transaction > 0)
 	notBuilt("timeouts.idle_transaction", c.Timeouts.IdleTransaction > 0)

@@ -142,6 +142,7 @@ timeouts.query_wait: must be more than 0s: every wait has a bound
 timeouts.drain: must be more than 0s: every wait has a bound`},
 		{"negative timeouts", func(c *Config) { c.Timeouts.Login, c.Timeouts.Query, c.Timeouts.ServerIdle = -1, -1, -1 },
 			"timeouts.login: must not be negative\ntimeouts.query: must not be negative\ntimeouts.server_idle: must not be negative"},
+		{"wake to come", func(c *Config) { c.Timeouts.Wake = time.Second }, "timeouts.wake: timeouts.wake is documented but not built yet"},
 		{"timeouts to come", func(c *Config) {
 			c.Timeouts.Query, c.Timeouts.Transaction, c.Timeouts.IdleTransaction, c.Timeouts.ClientIdle = 1, 1, 1, 1
 		}, `timeouts.query: timeouts.query is documented but not built yet

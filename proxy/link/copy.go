@@ -74,6 +74,9 @@ func (l *Link) boundSlack(h Entry) {
 	}
 	run := 0
 	for _, e := range l.queue[l.head:] {
+		if e.Kind == CopyEnd {
+			continue // has no answer
+		}
 		if e.Kind != Sync || run == l.slack {
 			break
 		}
@@ -82,8 +85,8 @@ func (l *Link) boundSlack(h Entry) {
 	l.slack = run
 }
 
-// distrust gives up on knowing what the server owes. Its client may go on, and
-// nobody else gets it.
+// distrust gives up on knowing what the server owes. Its client may go on as
+// long as the answers can be explained, and nobody else gets it.
 func (l *Link) distrust() {
 	l.doubt = true
 	l.Forget()

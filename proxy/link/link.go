@@ -240,7 +240,7 @@ func (l *Link) Received(typ, status byte) Verdict {
 		if typ == pgwire.ErrorResponse {
 			return ToClient // last words; the server closes next
 		}
-		return l.unexplained()
+		return Broken
 	}
 	h := l.queue[l.head]
 	l.last = h
@@ -310,17 +310,9 @@ func (l *Link) Received(typ, status byte) Verdict {
 		}
 	}
 	if !ok {
-		return l.unexplained()
+		return Broken
 	}
 	return verdict(h, typ)
-}
-
-// unexplained is the verdict on a message that answers nothing that is known.
-func (l *Link) unexplained() Verdict {
-	if l.doubt {
-		return ToClient // the server may be right; nobody else gets it
-	}
-	return Broken
 }
 
 func verdict(h Entry, typ byte) Verdict {

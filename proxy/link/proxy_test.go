@@ -17,6 +17,11 @@ type rig struct {
 	// pinned keeps clients on their servers, so that Free can be compared while
 	// they go on.
 	pinned bool
+	// over is set when a link gave up on a server where it may, because nobody
+	// can know what is owed. A real proxy closes both.
+	over bool
+	// doubtful says where it may.
+	doubtful func() bool
 }
 
 // peer is a client.
@@ -31,8 +36,10 @@ type peer struct {
 // lease is a server and what the proxy knows of it.
 type lease struct {
 	*pgServer
-	link   *Link
-	client *peer
+	link     *Link
+	client   *peer
+	cleaning bool // its client has left
+	reset    bool // the last step of that has been sent
 }
 
 func newRig(clients, servers int) *rig {
@@ -91,7 +98,7 @@ func (r *rig) pump(c *peer) {
 
 func (r *rig) lend(c *peer) bool {
 	for _, s := range r.servers {
-		if s.client == nil && !s.dead {
+		if s.client == nil && !s.cleaning && !s.dead {
 			s.client, c.server = c, s
 			s.link.Begin(&c.Session)
 			return true
@@ -169,49 +176,127 @@ func (c *peer) judge(stmts *Statements, m sent) bool {
 	return true
 }
 
-// deliver hands one answer of a server to its client, and reports the verdict.
-func (r *rig) deliver(s *lease) (answer, Verdict) {
+// deliver hands one answer of a server to its client.
+func (r *rig) deliver(t rapid.TB, s *lease) {
+	t.Helper()
 	a := s.out[0]
 	s.out = s.out[1:]
-	return a, r.receive(s, a)
+	if r.receive(s, a) != Broken {
+		return
+	}
+	if r.over = s.link.doubt && r.doubtful(); !r.over {
+		t.Fatalf("%v is said to be broken: %+v", a, s.link)
+	}
 }
 
+// receive judges an answer.
 func (r *rig) receive(s *lease, a answer) Verdict {
 	var status byte
 	if a.typ == 'Z' {
 		status = a.detail[0]
 	}
 	v := s.link.Received(a.typ, status)
-	c := s.client
-	if c == nil || v == Broken {
+	if v == Broken {
 		return v
 	}
-	if v == ToClient {
-		c.got = append(c.got, a)
+	if c := s.client; c != nil {
+		if v == ToClient {
+			c.got = append(c.got, a)
+		}
+		r.release(c)
+	} else if s.cleaning {
+		s.clean()
 	}
-	r.release(c)
-	for _, c := range r.clients { // whoever waited
-		r.pump(c)
-	}
+	r.serve()
 	return v
 }
 
-// settle lets everything arrive that can. It fails on Broken.
+// serve lends servers to whoever waits.
+func (r *rig) serve() {
+	for _, c := range r.clients {
+		r.pump(c)
+	}
+}
+
+// leave has a client disappear, and another one come in its place.
+func (r *rig) leave(c *peer) {
+	if s := c.server; s != nil {
+		s.link.End()
+		s.client, s.cleaning, s.reset = nil, true, false
+		s.clean()
+	}
+	c.Session.drop(&r.stmts)
+	*c = peer{direct: newServer()}
+	c.direct.dropsUnread = true
+	r.serve()
+}
+
+// drop gives back what a client holds.
+func (s *Session) drop(stmts *Statements) { stmts.Drop(s.Unnamed) }
+
+func (s *lease) internal(k Kind, m sent) {
+	s.link.Sent(Entry{Kind: k, Mode: Internal})
+	s.in = append(s.in, m)
+}
+
+// clean goes on with the cleaning of a server whose client has left.
+func (s *lease) clean() {
+	switch {
+	case s.link.CopyIn():
+		s.internal(CopyEnd, sent{typ: 'f'})
+		if s.link.NeedsSync() {
+			s.internal(Sync, sent{typ: 'S'})
+		}
+	case s.link.NeedsSync() && !s.link.AwaitsReady():
+		s.internal(Sync, sent{typ: 'S'})
+	case !s.link.Quiet():
+	case s.reset:
+		s.cleaning = false
+	default: // ends a transaction, and resets
+		s.reset = true
+		s.link.Forget()
+		s.internal(Query, sent{typ: 'Q', text: "commit;cmd"})
+	}
+}
+
+// settle lets everything arrive that can. It fails if a server is said to be broken.
 func (r *rig) settle(t rapid.TB) {
 	t.Helper()
-	for again := true; again; {
+	for again := true; again && !r.over; {
 		again = false
 		for _, s := range r.servers {
 			for len(s.in) > 0 {
 				s.step()
 				again = true
 			}
-			for len(s.out) > 0 {
-				if a, v := r.deliver(s); v == Broken {
-					t.Fatalf("%v is said to be broken", a)
-				}
+			for len(s.out) > 0 && !r.over {
+				r.deliver(t, s)
 				again = true
 			}
 		}
 	}
+}
+
+// closeDoubtful closes the servers that nobody gets any more because of what
+// may be owed, and reports whether there were any. A real proxy does so some
+// time after the client has left.
+func (r *rig) closeDoubtful() (any bool) {
+	for _, s := range r.servers {
+		c := s.client
+		switch {
+		case r.pinned || len(s.in)+len(s.buffered)+len(s.out) > 0:
+		case s.cleaning, c != nil && s.link.doubt && len(c.pending) == 0:
+			if !s.link.doubt && s.link.slack == 0 {
+				panic(fmt.Sprintf("cannot be cleaned: %+v", s.link))
+			}
+			s.link.End()
+			if c != nil {
+				c.server = nil
+			}
+			*s = lease{pgServer: newServer(), link: New(&r.stmts)}
+			r.serve()
+			any = true
+		}
+	}
+	return any
 }

@@ -49,7 +49,8 @@ type pgServer struct {
 	// dropsUnread makes it drop the unnamed statement at a Parse or Query that
 	// cannot be read. Postgres does not; the proxy does, for safety.
 	dropsUnread bool
-	failedCopy  int // COPYs that failed
+	copies      int // COPYs IN that began
+	failedCopy  int // those that failed
 }
 
 // copying is a COPY IN that reads.
@@ -61,9 +62,9 @@ type copying struct {
 func newServer() *pgServer { return &pgServer{status: 'I'} }
 
 // idle reports whether the server waits for a new command, outside a
-// transaction, with nothing on its way to it or from it that matters.
+// transaction, with nothing on its way to it that has an answer, or from it.
 func (s *pgServer) idle() bool {
-	return !slices.ContainsFunc(s.in, func(m sent) bool { return !strings.ContainsRune("dcf", rune(m.typ)) }) &&
+	return !slices.ContainsFunc(s.in, func(m sent) bool { return !strings.ContainsRune("dcfH", rune(m.typ)) }) &&
 		len(s.buffered)+len(s.out) == 0 && !s.skip && !s.open && s.copying == nil && s.status == 'I' && !s.dead
 }
 
@@ -283,6 +284,7 @@ func (s *pgServer) execute() {
 func (s *pgServer) copyIn(text string, rest []string, extended bool) {
 	s.say('G', "")
 	s.flush()
+	s.copies++
 	if verb(text) == "in!" {
 		s.failedCopy++
 		s.fail("trigger", extended)

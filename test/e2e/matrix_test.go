@@ -169,7 +169,7 @@ func visitPSQL(t *testing.T, v visit, env []string) {
 			"begin;", "select 1/0;", "select 2;", "commit;")
 	}
 	script = append(script, "drop table "+table+";", `\echo :SERVER_VERSION_NUM`)
-	cmd := exec.CommandContext(t.Context(), "psql", "-X", "-q", "-A", "-t", "-d", v.dsn())
+	cmd := exec.CommandContext(t.Context(), harness.Program(t, "psql"), "-X", "-q", "-A", "-t", "-d", v.dsn())
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin = strings.NewReader(strings.Join(script, "\n") + "\n")
 	var stdout, stderr bytes.Buffer
@@ -196,7 +196,7 @@ func visitPSQL(t *testing.T, v visit, env []string) {
 	if out, err := os.ReadFile(file); err != nil || string(out) != "1\tone\n2\ttwo\n" {
 		t.Errorf("copied out %q, %v", out, err)
 	}
-	cmd = exec.CommandContext(t.Context(), "psql", "-X", "-q", "-A", "-t", "-d", v.dsn(), "-c", bigQuery)
+	cmd = exec.CommandContext(t.Context(), harness.Program(t, "psql"), "-X", "-q", "-A", "-t", "-d", v.dsn(), "-c", bigQuery)
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.Output()
 	if err != nil || len(out) != (bigRow+1)*bigRows {
@@ -374,34 +374,4 @@ func (loopback) DialTimeout(_, address string, limit time.Duration) (net.Conn, e
 		return nil, err
 	}
 	return net.DialTimeout("tcp4", net.JoinHostPort("127.0.0.1", port), limit)
-}
-
-// initPgbench fills pgbench's tables, past the gate.
-func initPgbench(t *testing.T, g *gate) {
-	t.Helper()
-	dsn := strings.Join([]string{"host=127.0.0.1", fmt.Sprint("port=", g.cluster.Port()), "user=app", "password=pw-app", "dbname=" + g.database}, " ")
-	if out, err := exec.CommandContext(t.Context(), "pgbench", "-i", "-q", "-s", "1", dsn).CombinedOutput(); err != nil {
-		t.Fatalf("pgbench -i: %v: %s", err, out)
-	}
-}
-
-// visitPgbench runs selects on more clients than the pool has servers.
-func visitPgbench(t *testing.T, v visit, protocol string) {
-	clients, each := 10, 20
-	if v.mode == "session" {
-		clients = 4 // each keeps its server
-	}
-	args := []string{"-n", "-S", "-M", protocol, "-c", fmt.Sprint(clients), "-j", "2", "-t", fmt.Sprint(each), v.dsn()}
-	out, err := exec.CommandContext(t.Context(), "pgbench", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("pgbench: %v\n%s", err, out)
-	}
-	text := string(out)
-	if !strings.Contains(text, "number of failed transactions: 0 (") {
-		t.Errorf("failures:\n%s", text)
-	}
-	want := fmt.Sprintf("number of transactions actually processed: %[1]d/%[1]d", clients*each)
-	if !strings.Contains(text, want) {
-		t.Errorf("want %q in:\n%s", want, text)
-	}
 }

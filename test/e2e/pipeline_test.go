@@ -152,6 +152,88 @@ func TestFlush(t *testing.T) {
 	other.want("T D:mine C:SELECT_1 Z:I", 1, query("select 'mine'"))
 }
 
+// A step says something and hears words up to that, of which only the last need be a ReadyForQuery.
+type step struct {
+	say  []pgproto3.FrontendMessage
+	hear string
+}
+
+// conversations are dialogues that depend on who speaks when.
+var conversations = []struct {
+	name  string
+	steps []step
+}{
+	{"sync and flush within COPY are ignored", []step{
+		{says(parse("", "copy scratch from stdin"), bind(""), execute(), flush()), "1 2 G"},
+		{says(syncUp(), flush(), copyData("1\n"), syncUp()), ""},
+		{says(copyDone(), syncUp()), "C:COPY_1 Z:I"},
+	}},
+	{"the same in the simple protocol", []step{
+		{says(query("copy scratch from stdin")), "G"},
+		{says(copyData("1\n"), syncUp(), flush(), copyData("2\n")), ""},
+		{says(copyDone()), "C:COPY_2 Z:I"},
+	}},
+	{"data that comes too late", []step{
+		{says(query("copy scratch from stdin")), "G"},
+		{says(copyData("x\n"), copyDone()), "E:22P02 Z:I"},
+		{says(copyData("3\n"), copyDone(), copyFail()), ""},
+		{says(query("select 4")), "T D:4 C:SELECT_1 Z:I"},
+	}},
+	{"an extended COPY that fails skips to sync", []step{
+		{says(parse("", "copy scratch from stdin"), bind(""), execute(), flush()), "1 2 G"},
+		{says(copyData("x\n"), copyDone(), flush()), "E:22P02"},
+		{says(copyData("4\n"), copyDone(), parse("", "select 1"), bind("")), ""},
+		{says(syncUp()), "Z:I"},
+		{says(parse("", "select 5"), bind(""), execute(), syncUp()), "1 2 D:5 C:SELECT_1 Z:I"},
+	}},
+	{"after an error all is skipped, whatever it is", []step{
+		{says(parse("", "selekt"), flush()), "E:42601"},
+		{says(parse("", "select 1"), bind(""), describe(), execute(), &pgproto3.Close{ObjectType: 'S'}), ""},
+		{says(query("select 'not run either'"), syncUp()), "Z:I"},
+		{says(query("select 6")), "T D:6 C:SELECT_1 Z:I"},
+	}},
+	{"COPY fails within a transaction", []step{
+		{says(query("begin")), "C:BEGIN Z:T"},
+		{says(query("copy scratch from stdin")), "G"},
+		{says(copyData("1\n"), copyFail()), "E:57014 Z:E"},
+		{says(query("commit")), "C:ROLLBACK Z:I"},
+	}},
+}
+
+// TestConversations waits for each answer before it goes on.
+func TestConversations(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	creator := g.script(t, "transaction")
+	creator.want("C:CREATE_TABLE Z:I", 1, query("create table scratch(a int)"))
+	for _, mode := range []string{"direct", "transaction", "session"} {
+		var s *script
+		if mode == "direct" {
+			s = g.scriptDirect(t)
+		} else {
+			s = g.script(t, mode)
+		}
+		for _, c := range conversations {
+			for i, step := range c.steps {
+				s.say(step.say...)
+				var heard []string
+				for range strings.Fields(step.hear) {
+					heard = append(heard, s.next())
+				}
+				if got := strings.Join(heard, " "); got != step.hear {
+					t.Fatalf("%s, %s, step %d: got %s, want %s", mode, c.name, i, got, step.hear)
+				}
+			}
+			if mode == "transaction" {
+				creator.want("T D:between C:SELECT_1 Z:I", 1, query("select 'between'"))
+			}
+		}
+	}
+	if n := g.logged("server connection lost"); n != 0 {
+		t.Errorf("%d server connections were given up", n)
+	}
+}
+
 // TestLongPipeline sends more rounds than the gate lets a server owe, and more bytes than all buffers hold, before it reads.
 func TestLongPipeline(t *testing.T) {
 	t.Parallel()
