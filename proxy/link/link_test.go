@@ -166,6 +166,7 @@ func TestScripts(t *testing.T) {
 			"Q | G | S S c | C ZI =free=", // and so is a Sync
 			"Q S | G =copy= | c | C ZI =free=",
 			"Q c P | G C ZI 1 =busy= =open= | S | ZI =free=",
+			"Q c H | G C ZI =busy= =open= | S | ZI =free=",
 			"Q c P c | G C ZI 1 =busy= =open= | S | ZI =free=", // a stray end closes nothing
 		},
 		"copy in, extended": {
@@ -194,6 +195,7 @@ func TestScripts(t *testing.T) {
 			"Q S S | G E ZI =busy= ZI =busy= ZI =free=",
 			"Q S | G | d c | E ZI =busy= =~ready= | Q | E =ready= ZI =free=",
 			"Q S | G | d c Q | E ZI T D C ZI =free=",
+			"Q S S | G | d | E | c S | ZI ZI =busy= | Q | T D C ZI =free=", // the end comes late
 			"Q S | G | d c Q | E ZI ZI T D C ZI =free=",
 			"Q | G | d S d c S | E ZI ZI =busy= | Q | I ZI =free=",
 			// What was pipelined behind it may have been skipped or not.

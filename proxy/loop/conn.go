@@ -40,6 +40,7 @@ type Conn struct {
 	budget     int
 	readable   bool // an edge said so and no short read has said otherwise
 	tlsPending bool // decrypted bytes may be left in the TLS session
+	finish     bool // FIN follows the output
 	halfClosed bool // the peer sent FIN
 	hungUp     bool // both directions are gone
 	queued     bool
@@ -214,6 +215,9 @@ func (c *Conn) flush() {
 		c.outFrom += n
 	}
 	c.dropOutput()
+	if c.finish && c.outErr == nil {
+		shutdownFD(c.fd)
+	}
 }
 
 func (c *Conn) dropOutput() {
@@ -236,9 +240,9 @@ func (c *Conn) CloseWrite() {
 	}
 	if c.tls != nil {
 		_ = c.tls.CloseWrite()
-		c.flush()
 	}
-	shutdownFD(c.fd)
+	c.finish = true
+	c.flush()
 }
 
 // Close closes the descriptor at once; output that the socket did not take is lost.

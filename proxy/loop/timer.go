@@ -25,9 +25,10 @@ func (l *Loop) AfterFunc(d time.Duration, f func()) *Timer {
 	return t
 }
 
-// Reset arms the timer anew, d from now. Loop thread only.
+// Reset arms the timer anew, d from now but not in this turn: a timer that
+// arms itself with 0 must not keep the loop. Loop thread only.
 func (t *Timer) Reset(d time.Duration) {
-	t.when = t.loop.now.Add(d)
+	t.when = t.loop.now.Add(max(d, 1))
 	if t.index >= 0 {
 		heap.Fix(&t.loop.timers, t.index)
 		return

@@ -1,0 +1,99 @@
+// What a message costs: nothing is allocated in the steady state.
+
+package link
+
+import "testing"
+
+var body = []byte("\x00select abalance from pgbench_accounts where aid = $1\x00\x00\x00")
+
+// round is what pgbench sends and gets in the extended protocol.
+func round(l *Link, stmts *Statements) {
+	l.Sent(Entry{Kind: Parse, Stmt: stmts.Intern(body)})
+	if _, needed := l.Restore(); needed {
+		panic("needed")
+	}
+	l.Sent(Entry{Kind: Bind})
+	l.Sent(Entry{Kind: Describe})
+	l.Sent(Entry{Kind: Execute})
+	l.Sent(Entry{Kind: Sync})
+	for _, c := range "12TDCZ" {
+		if l.Received(byte(c), 'I') != ToClient {
+			panic("not for the client")
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	var stmts Statements
+	l := New(&stmts)
+	s := []Session{{}, {}}
+	turn := 0
+	lease := func() { // two clients take turns
+		turn++
+		l.Begin(&s[turn%2])
+		round(l, &stmts)
+		if !l.Free() {
+			t.Fatal("not free")
+		}
+		l.End()
+	}
+	lease()
+	if n := testing.AllocsPerRun(1000, lease); n != 0 {
+		t.Errorf("%v allocations per round", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		l.Begin(&s[0])
+		l.Sent(Entry{Kind: Query, Note: Scan(body)})
+		for _, c := range "TDCZ" {
+			l.Received(byte(c), 'I')
+		}
+		l.End()
+	}); n != 0 {
+		t.Errorf("%v allocations per Query", n)
+	}
+}
+
+func BenchmarkExtendedRound(b *testing.B) {
+	var stmts Statements
+	l := New(&stmts)
+	l.Begin(&Session{})
+	b.ReportAllocs()
+	for b.Loop() {
+		round(l, &stmts)
+	}
+}
+
+func BenchmarkQuery(b *testing.B) {
+	l := New(&Statements{})
+	l.Begin(&Session{})
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Sent(Entry{Kind: Query})
+		for _, c := range [...]byte{'T', 'D', 'C', 'Z'} {
+			l.Received(c, 'I')
+		}
+	}
+}
+
+// A pipeline as deep as it may be.
+func BenchmarkDeepPipeline(b *testing.B) {
+	l := New(&Statements{})
+	for range MaxOutstanding - 1 {
+		l.Sent(Entry{Kind: Query})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Sent(Entry{Kind: Query})
+		l.Received('C', 0)
+		l.Received('Z', 'I')
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if Scan(body) != 0 {
+			b.Fatal("note")
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// Texts as applications write them: which may leave state in the session.
+
+package link
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestScan(t *testing.T) {
+	const none = Note(0)
+	for want, texts := range map[Note][]string{
+		none: {
+			"", ";", "select 1", "SELECT * FROM temperature", "select temp from sensors", "select tempo, temporary_id from t",
+			"insert into temp values (1)\x00"[:0],
+			"UPDATE accounts SET balance = balance - 1 WHERE id = $1",
+			`UPDATE "users" SET "name" = $1, "set" = 2`,
+			"update t set local = 1", "begin; update t set x=1; commit",
+			"INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = excluded.a RETURNING *",
+			"ALTER TABLE t ALTER COLUMN c SET DEFAULT 1", "ALTER ROLE app SET search_path = x",
+			"select pg_advisory_xact_lock(1)", "SELECT pg_try_advisory_xact_lock($1, $2)", "select pg_advisory_xact_lock_shared(1)",
+			"select pg_advisory_unlock(1)", "select pg_advisory_unlock_all()",
+			"BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "START TRANSACTION", "COMMIT", "ROLLBACK TO SAVEPOINT a",
+			"create table t (id int)", "CREATE UNLOGGED TABLE t ()", "create index concurrently on t (a)",
+			"DECLARE c CURSOR FOR SELECT 1", "create type mood as enum ('hot')", "select $1::text",
+			"show search_path", "SELECT current_setting('x.y')", "select 'it''s the set'",
+			"RESET ALL", "DISCARD ALL", "LISTEN ch", // their tags say so
+			"copy t from stdin", "select * from pg_temperature", "select household, threshold from t",
+		},
+		Leaves: {
+			"create temp table x (a int)", "CREATE TEMPORARY TABLE x AS SELECT 1", "Create Temp Table If Not Exists x()",
+			"create\n\ttemp\ntable x()", "CREATE LOCAL TEMP TABLE x()", "create global temporary table x()",
+			"create or replace temp view v as select 1", "CREATE TEMP SEQUENCE s", "create temporary sequence s",
+			"create/**/temp/**/table x()", "create -- a\n temp table x()", "create /* x */ temp table y()",
+			"select 1 into temp x", "SELECT * INTO TEMPORARY TABLE x FROM y", "with a as (select 1) select * into temp b from a",
+			"create table pg_temp.x()", `create table "pg_temp".x()`, "create function pg_temp.f() returns int language sql as 'select 1'",
+			"select set_config('search_path', $1, false)", `SELECT pg_catalog.set_config('search_path', '', false)`, "select SET_CONFIG('a.b','c',true)",
+			"select pg_advisory_lock(1)", "SELECT pg_try_advisory_lock($1,$2)", "select pg_advisory_lock_shared(1)", `select "pg_advisory_lock"(1)`,
+			"select pg_catalog.pg_advisory_lock(hashtext('x'))", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "declare c scroll cursor with hold for select 1",
+			"select setseed(0.5)", "begin; select 1; create temp table x(); commit",
+			"set local a.b = 'c'; create temp table x() -- not harmless with a comment",
+		},
+		SetHarmless: {
+			"SET LOCAL statement_timeout = '5s'", "set local search_path to x", "  SET LOCAL \"app.user\" = '1'",
+			"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION READ ONLY", "SET CONSTRAINTS ALL DEFERRED",
+			"SET application_name = 'x'", "SET SESSION application_name TO 'x'", "set client_encoding to 'UTF8'", "SET NAMES 'utf8'",
+			"SET client_encoding TO 'UTF8'; SET datestyle TO ISO", "set timezone='UTC'", "SET TIME ZONE 'Europe/Berlin'", "SET TimeZone TO DEFAULT",
+			"set intervalstyle = iso_8601", "SET standard_conforming_strings = on", "SET DateStyle TO 'ISO'",
+			"BEGIN; SET LOCAL x.y = 1; UPDATE t SET a = 1; COMMIT", ";;set local a.b=1",
+			"SET SESSION TIME ZONE 'UTC'", "SET\nLOCAL\nx.y = 1",
+		},
+		SetHarmless | Leaves: {
+			"set local a.b = 1; create temp table x()",
+		},
+	} {
+		for _, text := range texts {
+			if got := Scan([]byte(text)); got != want {
+				t.Errorf("%q: %d, want %d", text, got, want)
+			}
+			if got := Scan([]byte(strings.ToUpper(text))); got != want {
+				t.Errorf("%q in upper case: %d, want %d", text, got, want)
+			}
+		}
+	}
+}
+
+// SETs whose effect outlives the transaction and is not tracked: with their
+// tag, they leave state.
+func TestSetLeaves(t *testing.T) {
+	for _, text := range []string{
+		"SET search_path = evil", "set search_path to 'x', public", "SET SESSION search_path = x", "SET ROLE admin", "SET SESSION ROLE admin",
+		"SET SESSION AUTHORIZATION bob", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "set statement_timeout = 0",
+		"SET app.tenant = 'a'", "SET default_transaction_isolation = serializable", "SET transaction_isolation = serializable",
+		"SET LOCAL a.b = 1; SET search_path = x", "SET search_path = x; SET LOCAL a.b = 1", "SET client_encoding = UTF8; SET role = x",
+		"begin; set statement_timeout=1; commit", `SET "search_path" = x`, `SET "application_name" = x`,
+		// What looks harmless at first sight.
+		"SET local.tenant = 'a'", "set local . tenant = 'a'", "SET transaction.x = 1", "SET time.zone = 1", "SET names.x = 1",
+		"SET session.tenant = 'a'", "SET SESSION local.tenant = 'a'", "SET timezone.x = 1", "set application_name.x = 1",
+		"/* set local */ SET search_path = x", "-- set local x\nSET search_path = x", "/* set time zone */ set role admin",
+		"/* trace: 1 */ SET LOCAL a.b = 1", "SET /* LOCAL */ search_path = x", "SET --local\n search_path = x", "set/**/local x.y = 1",
+		"SETsearch_path", "",
+	} {
+		if note := Scan([]byte(text)); !TagLeaves([]byte("SET"), note) {
+			t.Errorf("%q: unnoticed (%d)", text, note)
+		}
+	}
+}
+
+func TestTagLeaves(t *testing.T) {
+	for tag, want := range map[string]bool{
+		"SET": true, "RESET": true, "LISTEN": true, "LOAD": true, "PREPARE": true,
+		"DISCARD ALL": true, "DISCARD TEMP": true, "DISCARD PLANS": true, "DISCARD SEQUENCES": true, "DEALLOCATE": true, "DEALLOCATE ALL": true,
+		"": false, "S": false, "SE": false, "SELECT 1": false, "INSERT 0 1": false, "UPDATE 3": false, "DELETE 0": false, "BEGIN": false,
+		"COMMIT": false, "ROLLBACK": false, "SAVEPOINT": false, "RELEASE": false, "START TRANSACTION": false, "SET CONSTRAINTS": false,
+		"PREPARE TRANSACTION": false, "LOCK TABLE": false, "UNLISTEN": false, "NOTIFY": false, "DECLARE CURSOR": false, "CLOSE CURSOR": false,
+		"CREATE TABLE": false, "DROP TABLE": false, "COPY 5": false, "REFRESH MATERIALIZED VIEW": false, "REVOKE": false, "REASSIGN OWNED": false,
+		"DO": true, "CALL": false, "SHOW": false, "EXPLAIN": false, "REINDEX": false, "DISC": false, "set": false, "SETT": false, "\x00\x00\x00": false,
+	} {
+		if got := TagLeaves([]byte(tag), 0); got != want {
+			t.Errorf("%q: %v", tag, got)
+		}
+	}
+	if TagLeaves([]byte("SET"), SetHarmless) || !TagLeaves([]byte("RESET"), SetHarmless) || !TagLeaves([]byte("SET"), Leaves) {
+		t.Error("only a harmless SET is harmless")
+	}
+}
+
+// A word is found wherever it stands, and whatever stands around it.
+func TestScanFindsWordsAnywhere(t *testing.T) {
+	for _, word := range []string{"set_config", "setseed", "hold", "pg_temp", "pg_advisory_lock", "create temp", "into temporary"} {
+		for _, around := range []string{"%", " %", "% ", "x;%;y", "(%)", "\t%\n", "'%'", "$$%$$", "a.%(b)", "\x00%\x00", "\"%\"", "--%", "é%é"[:0] + "%"} {
+			text := strings.ReplaceAll(around, "%", word)
+			if Scan([]byte(text))&Leaves == 0 {
+				t.Errorf("%q: unnoticed", text)
+			}
+		}
+		for _, glued := range []string{"x%", "%x", "_%", "%1", "é%"} {
+			if text := strings.ReplaceAll(glued, "%", strings.TrimPrefix(strings.TrimPrefix(word, "create "), "into ")); text != "pg_advisory_lockx" &&
+				text != "pg_advisory_lock1" && Scan([]byte(text))&Leaves != 0 {
+				t.Errorf("%q is another word", text)
+			}
+		}
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	for _, s := range []string{"", "set local x", "set local.x", "create temp", "/* set local */ set x", "\x00\xff", "SET", "set session"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		note := Scan(text)
+		if note&^(Leaves|SetHarmless) != 0 {
+			t.Fatalf("%q: %d", text, note)
+		}
+		if upper := []byte(strings.ToUpper(string(text))); len(upper) == len(text) && isASCII(text) && Scan(upper) != note {
+			t.Fatalf("%q: %d, in upper case %d", text, note, Scan(upper))
+		}
+		// More text behind it hides nothing.
+		if more := Scan(append(text[:len(text):len(text)], " ;select 1"...)); more&Leaves < note&Leaves {
+			t.Fatalf("%q: %d, with more behind it %d", text, note, more)
+		}
+		_ = TagLeaves(text, note)
+	})
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
