@@ -10,7 +10,7 @@ trap 'rm -f "$output"' EXIT
 # fuzz DIR TARGET [again]: at the end of its time the go command sometimes takes the end itself for a failure. It then
 # names no input, and gets a second chance. A failure with an input ends everything.
 fuzz() {
-	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$duration" "$1" >"$output" 2>&1; then
+	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$duration" -fuzzminimizetime 10x "$1" >"$output" 2>&1; then
 		tail -n 1 "$output"
 		return 0
 	fi

@@ -24,7 +24,7 @@ func (l *Link) enterCopyIn() {
 		case i == end:
 			continue
 		case during && e.Kind == Sync:
-			l.ignored++
+			l.ignore()
 			continue
 		case during:
 			l.distrust() // not legal there: how the server takes it is its affair
@@ -43,6 +43,19 @@ func (l *Link) enterCopyIn() {
 	} else if l.copyIn {
 		l.open = false // a Flush in between was ignored
 	}
+}
+
+// maxIgnored bounds the Syncs during one COPY that are remembered. Clients
+// send one; whoever sends more than this keeps the server for himself.
+const maxIgnored = 16
+
+// ignore records a Sync sent during COPY IN.
+func (l *Link) ignore() {
+	if l.ignored == maxIgnored {
+		l.distrust()
+		return
+	}
+	l.ignored++
 }
 
 // addSlack puts the Syncs that were sent during a COPY that failed back into

@@ -149,8 +149,8 @@ func (l *Link) Sent(e Entry) {
 	switch e.Kind {
 	case Sync:
 		if l.copyIn {
-			l.ignored++
-			return // ignored by the server
+			l.ignore()
+			return
 		}
 		l.skip, l.open = false, false
 		l.unsure = l.redefinitions > 0

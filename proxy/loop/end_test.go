@@ -66,6 +66,36 @@ func TestCloseWriteComesLast(t *testing.T) {
 	})
 }
 
+// Bytes and FIN that the loop learns of in one event are both seen.
+func TestLastBytesAndTheirEndInOneEvent(t *testing.T) {
+	l, _ := start(t)
+	for range 20 {
+		ours, theirs := connect(t)
+		e := newEcho()
+		c := attach(t, l, ours, nil, nil, e)
+		converse(t, theirs, []byte("hello"), false)
+		held, gate := make(chan struct{}), make(chan struct{})
+		l.Post(func() { close(held); <-gate })
+		<-held
+		if _, err := theirs.Write([]byte("bye")); err != nil {
+			t.Fatal(err)
+		}
+		_ = theirs.CloseWrite()
+		close(gate)
+		if got, err := io.ReadAll(theirs); err != nil || string(got) != "bye" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if err := <-e.closed; err != io.EOF {
+			t.Fatal(err)
+		}
+		l.Call(func() {
+			if !c.HalfClosed() {
+				t.Error("the end is not remembered")
+			}
+		})
+	}
+}
+
 // Over TLS, too, bytes and their end may arrive together.
 func TestLastRecordAndItsEnd(t *testing.T) {
 	l, _ := start(t)

@@ -59,14 +59,14 @@ func TestBudget(t *testing.T) {
 	attach(t, l, ours, nil, nil, h)
 	<-h.gone
 	l.Call(func() {})
-	l.Call(func() {
-		if h.bytes != 10_000 || h.after != 0 {
-			t.Errorf("%d bytes, %d calls after the close", h.bytes, h.after)
-		}
-		if slices.Max(h.reads) != readBudget || len(h.reads) < 10_000/100/readBudget-1 {
-			t.Errorf("reads per turn: %v", h.reads)
-		}
-	})
+	var got turns
+	l.Call(func() { got = *h })
+	if got.bytes != 10_000 || got.after != 0 {
+		t.Errorf("%d bytes, %d calls after the close", got.bytes, got.after)
+	}
+	if len(got.reads) < 10_000/100/readBudget-1 || slices.Max(got.reads) != readBudget {
+		t.Errorf("reads per turn: %v", got.reads)
+	}
 }
 
 // A loop that is asked all the time to call somebody again still hears the others.
