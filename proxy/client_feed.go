@@ -204,6 +204,12 @@ func (c *client) judge(message []byte, size int) action {
 		c.query()
 		l.Sent(link.Entry{Kind: link.FunctionCall})
 	case pgwire.Flush:
+		if size != pgwire.HeaderSize {
+			// A server would fail at it and skip to Sync, and no answer would say that
+			// it was this message.
+			c.fail(errViolation("invalid message format"), "protocol_violation")
+			return drop
+		}
 		l.SentFlush()
 	case pgwire.CopyDone, pgwire.CopyFail:
 		l.Sent(link.Entry{Kind: link.CopyEnd})

@@ -246,23 +246,26 @@ func (s *server) abandoned(c *client, boundary bool) {
 	s.preparing, s.punishing = false, false
 	s.pool.books.BeginCleaning(&s.books)
 	s.within(abandonFor)
+	if owned {
+		s.cancel(nil)
+	}
+	s.conn.Again() // it may have been stalled
+	s.clean()
+}
+
+// finish ends a COPY and an extended exchange that the client has left open.
+func (s *server) finish() {
 	if s.link.CopyIn() {
 		s.link.Sent(link.Entry{Kind: link.CopyEnd, Mode: link.Internal})
 		s.conn.Queue(pgwire.AppendCopyFail(nil, "client left"))
 	}
-	if s.link.NeedsSync() {
+	if s.link.NeedsSync() && !s.link.AwaitsReady() {
 		// A Sync alone would commit what the client had not: an error comes first.
 		s.link.Sent(link.Entry{Kind: link.Describe, Mode: link.Internal})
 		s.conn.Queue(pgwire.AppendRefusal(nil))
 		s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
 		s.conn.Queue(pgwire.AppendSync(nil))
 	}
-	s.conn.Flush()
-	if owned {
-		s.cancel(nil)
-	}
-	s.conn.Again() // it may have been stalled
-	s.clean()
 }
 
 // within bounds the cleaning.
@@ -276,8 +279,14 @@ func (s *server) within(d time.Duration) {
 
 // clean goes on with cleaning when the server owes nothing more.
 func (s *server) clean() {
+	if s.closing || s.books.State() != pool.Cleaning {
+		return
+	}
+	if s.finish(); s.conn.Pending() > 0 {
+		s.conn.Flush()
+	}
 	switch {
-	case s.closing || s.books.State() != pool.Cleaning || !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
+	case !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
 	case s.failed:
 		s.lost("reset failed")
 	case s.link.Status() != 'I':

@@ -59,8 +59,11 @@ func newBench(t *testing.T) *bench {
 // pair returns a non-blocking descriptor for a loop and the test's end of it.
 func (b *bench) pair() (fd int, conn net.Conn) {
 	b.t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
 		b.t.Fatal(err)
 	}
 	f := os.NewFile(uintptr(fds[1]), "")

@@ -112,7 +112,7 @@ func (d *driver) sends(r *rig, m sent) {
 	case 'H':
 		d.flushed = true
 	}
-	if d.direct.failedCopy > 0 && d.copySyncs > 0 {
+	if d.direct.failedCopy > 0 && d.copySyncs > 0 || d.copySyncs > maxIgnored {
 		d.doubtful = true
 	}
 	if !d.mustEnd() {
