@@ -3,13 +3,24 @@
 package proxy
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/binary"
 	"sync"
+	"time"
 
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
 )
+
+// guessLimit bounds how fast one client address may try cancel keys. A driver
+// that cancels too late uses an old key now and then; nobody has a hundred.
+func guessLimit() netrestrict.ThrottleConfig {
+	return netrestrict.ThrottleConfig{TenantFailures: 100, AddressFailures: 100, Window: 10 * time.Second, Block: 10 * time.Second}
+}
 
 // cancelKey is what a client proves its session with: a number that stands
 // for a process id, sign bit clear, and a secret of 4 bytes in protocol 3.0 and
@@ -69,21 +80,113 @@ func (k *cancelKeys) find(pid uint32, secret []byte) *client {
 func (h *handshake) cancel(body []byte) {
 	g := h.gate
 	count := func(result string) { g.metrics.cancels.WithLabelValues(result).Inc() }
-	pid, secret, ok := pgwire.CancelKey(body)
-	if !ok {
-		count("unknown")
+	addr := h.peer.Client.Addr()
+	var wait time.Duration
+	g.guesses.with(func(t throttle) { wait = t.Wait(time.Now(), "", addr) })
+	if wait > 0 {
+		count("limit")
 		return
 	}
-	c := g.keys.find(pid, secret)
+	pid, secret, ok := pgwire.CancelKey(body)
+	var c *client
+	if ok {
+		c = g.keys.find(pid, secret)
+	}
 	if c == nil {
 		count("unknown")
+		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", addr) })
 		return
 	}
 	conf, known := g.opts.Directory.Current().Tenant(c.tenant.id)
-	if !known || !conf.Allow.Allows(h.peer.Client.Addr()) {
+	if !known || !conf.Allow.Allows(addr) {
 		count("refused")
 		g.metrics.refusals.WithLabelValues(refusedAddress).Inc()
 		return
 	}
 	c.tenant.post(func() { c.cancel(count) })
+}
+
+// cancel is a CancelRequest with the client's key.
+func (c *client) cancel(count func(result string)) {
+	s := c.server
+	switch {
+	case c.gone:
+		count("idle")
+	case s != nil && s.link.Outstanding() > 0 && !s.preparing && !s.punishing:
+		s.cancel(count)
+	case c.books.Waiting() && !c.greeting:
+		count("waiting")
+		c.cancelWaiting()
+	default:
+		count("idle")
+	}
+}
+
+// cancelWaiting answers a request that waits for a server as Postgres answers
+// a running one. An extended request goes on being dropped up to its Sync.
+func (c *client) cancelWaiting() {
+	n, done := 0, false
+	for !done {
+		size, status := pgwire.ClientFrame(c.in[n:])
+		if status != pgwire.FrameOK || n+size > len(c.in) {
+			return // not all of it is here yet; let it run
+		}
+		done = c.in[n] == pgwire.Query || c.in[n] == pgwire.Sync || c.in[n] == pgwire.FunctionCall
+		n += size
+	}
+	c.pool.books.Leave(&c.books)
+	c.write(pgwire.AppendReady(errCancelled.Append(nil), 'I'))
+	c.in = c.in[:copy(c.in, c.in[n:])]
+	if len(c.in) == 0 {
+		c.hold(nil)
+	}
+	c.resume()
+}
+
+// cancel sends the server a cancel request, unless one is on its way already.
+// Until that has arrived for certain, the server serves nobody else.
+func (s *server) cancel(done func(result string)) {
+	if done == nil {
+		done = func(string) {}
+	}
+	g := s.tenant.gate
+	switch {
+	case s.cancels > 0:
+		done("repeated")
+		return
+	case len(s.secret) == 0:
+		done("failed")
+		return
+	}
+	select {
+	case g.cancelSlots <- struct{}{}:
+	default:
+		done("limit")
+		return
+	}
+	s.cancels++
+	g.work.Add(1)
+	go func() {
+		defer g.work.Done()
+		defer func() { <-g.cancelSlots }()
+		ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
+		defer stop()
+		err := backend.Cancel(ctx, s.target, s.pid, s.secret)
+		s.loop.Post(func() {
+			s.cancels--
+			if err != nil {
+				// Whether it will hit, and when, is unknown: nobody else gets this server.
+				s.failed = true
+				done("failed")
+				s.tenant.log.Warn("cancel request failed", "error", err)
+			} else {
+				done("sent")
+			}
+			if s.failed && s.client == nil && s.books.State() == pool.Cleaning {
+				s.lost("cancel request failed")
+				return
+			}
+			s.clean()
+		})
+	}()
 }

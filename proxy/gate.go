@@ -97,7 +97,8 @@ type Gate struct {
 	closeOnce sync.Once
 
 	throttle  guarded[*netrestrict.Throttle]
-	perClient guarded[map[netip.Addr]int] // handshakes by client address
+	guesses   guarded[*netrestrict.Throttle] // cancel keys that nobody has
+	perClient guarded[map[netip.Addr]int]    // handshakes by client address
 	keys      cancelKeys
 	derived   derivedVerifiers
 
@@ -130,6 +131,7 @@ func New(o Options) (*Gate, error) {
 		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
 		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), tenants: make(map[string]*tenant)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
+	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	for i := range o.Loops {

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"context"
 	"slices"
 	"strconv"
 	"time"
@@ -310,54 +309,6 @@ func (s *server) ask(text string) {
 	s.link.Forget()
 	s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
 	s.conn.Write(pgwire.AppendQuery(nil, text))
-}
-
-// cancel sends the server a cancel request, unless one is on its way already.
-// Until that has arrived for certain, the server serves nobody else.
-func (s *server) cancel(done func(result string)) {
-	if done == nil {
-		done = func(string) {}
-	}
-	g := s.tenant.gate
-	switch {
-	case s.cancels > 0:
-		done("repeated")
-		return
-	case len(s.secret) == 0:
-		done("failed")
-		return
-	}
-	select {
-	case g.cancelSlots <- struct{}{}:
-	default:
-		done("limit")
-		return
-	}
-	s.cancels++
-	g.work.Add(1)
-	go func() {
-		defer g.work.Done()
-		defer func() { <-g.cancelSlots }()
-		ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
-		defer stop()
-		err := backend.Cancel(ctx, s.target, s.pid, s.secret)
-		s.loop.Post(func() {
-			s.cancels--
-			if err != nil {
-				// Whether it will hit, and when, is unknown: nobody else gets this server.
-				s.failed = true
-				done("failed")
-				s.tenant.log.Warn("cancel request failed", "error", err)
-			} else {
-				done("sent")
-			}
-			if s.failed && s.client == nil && s.books.State() == pool.Cleaning {
-				s.lost("cancel request failed")
-				return
-			}
-			s.clean()
-		})
-	}()
 }
 
 // lost ends a server that is gone or not to be trusted, and its client.

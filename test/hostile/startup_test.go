@@ -263,3 +263,33 @@ func TestCancelByAddress(t *testing.T) {
 		p.quit()
 	})
 }
+
+// TestCancelKeysAreNotGuessed is the rest of S44: whoever tries many keys is not heard any more, and others are.
+func TestCancelKeysAreNotGuessed(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateOptions{})
+	guesser, other := netip.MustParseAddrPort("10.0.0.1:40000"), netip.MustParseAddrPort("10.0.0.2:40000")
+	p := g.connect(t, other)
+	p.send(startup(v32, "user", "app.walled"))
+	p.prove(&scramClient{password: canaryRight})
+	key := p.until('K')
+	p.until('Z')
+	wrong := slices.Clone(key)
+	wrong[len(wrong)-1] ^= 1
+	try := func(from netip.AddrPort, key []byte) {
+		k := g.connect(t, from)
+		k.send(packet(codeCancel, key))
+		k.silence()
+	}
+	for range 100 {
+		try(guesser, wrong)
+	}
+	before := counters(g.Metrics(t))
+	try(guesser, key)
+	g.moved(t, before, cancel("limit"), header("ok"))
+	before = counters(g.Metrics(t))
+	try(other, key)
+	g.moved(t, before, cancel("idle"), header("ok"))
+	p.selectOne()
+	p.quit()
+}
