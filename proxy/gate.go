@@ -57,7 +57,7 @@ type Listener struct {
 
 // Timeouts bound every wait.
 type Timeouts struct {
-	ProxyHeader, Login, ServerConnect, QueryWait, ServerIdle, ServerLifetime, Drain time.Duration
+	ProxyHeader, Login, ServerConnect, QueryWait, ServerIdle, ServerLifetime time.Duration
 }
 
 // Limits bound what strangers and clients may take.

@@ -114,7 +114,7 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 	t := conf.Timeouts
 	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
 		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, QueryWait: t.QueryWait,
-			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime, Drain: t.Drain},
+			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime},
 		Limits: proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
 		TCP:    proxy.TCP(conf.TCP),
 		Loops:  conf.Loops, Log: log, Registerer: reg}

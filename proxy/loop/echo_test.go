@@ -162,18 +162,7 @@ func TestEchoOverTLSThatBeganInAGoroutine(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			l, _ := start(t)
-			ours, theirs := connect(t)
-			swap := &Swap{Conn: ours}
-			session := tls.Server(swap, &tls.Config{Certificates: []tls.Certificate{certificate(t)}, MaxVersion: version})
-			peer := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true})
-			errs := make(chan error, 1)
-			go func() { errs <- session.Handshake() }()
-			if err := peer.Handshake(); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-errs; err != nil {
-				t.Fatal(err)
-			}
+			ours, session, swap, _, peer := secure(t, version)
 			// Sent before the loop has the connection: must not be lost.
 			if _, err := peer.Write([]byte("early")); err != nil {
 				t.Fatal(err)

@@ -15,11 +15,11 @@ import (
 )
 
 // secure returns a connection with its TLS session, and the peer's session.
-func secure(t *testing.T) (ours *net.TCPConn, session *tls.Conn, swap *Swap, theirs *net.TCPConn, peer *tls.Conn) {
+func secure(t *testing.T, version uint16) (ours *net.TCPConn, session *tls.Conn, swap *Swap, theirs *net.TCPConn, peer *tls.Conn) {
 	t.Helper()
 	ours, theirs = connect(t)
 	swap = &Swap{Conn: ours}
-	session = tls.Server(swap, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	session = tls.Server(swap, &tls.Config{Certificates: []tls.Certificate{certificate(t)}, MaxVersion: version})
 	peer = tls.Client(theirs, &tls.Config{InsecureSkipVerify: true})
 	errs := make(chan error, 1)
 	go func() { errs <- session.Handshake() }()
@@ -53,7 +53,7 @@ func TestCloseWriteComesLast(t *testing.T) {
 	})
 	t.Run("TLS", func(t *testing.T) {
 		l, _ := start(t)
-		ours, session, swap, _, peer := secure(t)
+		ours, session, swap, _, peer := secure(t, tls.VersionTLS13)
 		c := attach(t, l, ours, session, swap, newEcho())
 		l.Call(func() {
 			c.Write(words)
@@ -100,7 +100,7 @@ func TestLastBytesAndTheirEndInOneEvent(t *testing.T) {
 func TestLastRecordAndItsEnd(t *testing.T) {
 	l, _ := start(t)
 	for range 20 {
-		ours, session, swap, theirs, peer := secure(t)
+		ours, session, swap, theirs, peer := secure(t, tls.VersionTLS13)
 		if _, err := peer.Write([]byte("bye")); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func (s *slicer) Write(p []byte) (int, error) {
 // A record is small enough for libpq's asynchronous interface.
 func TestRecordsAreSmall(t *testing.T) {
 	l, _ := start(t)
-	ours, session, swap, theirs, _ := secure(t)
+	ours, session, swap, theirs, _ := secure(t, tls.VersionTLS13)
 	c := attach(t, l, ours, session, swap, newEcho())
 	l.Call(func() { c.Write(random(100_000)); c.CloseWrite() })
 	all, err := io.ReadAll(theirs) // as it is on the wire

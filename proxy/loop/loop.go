@@ -46,11 +46,9 @@ type Loop struct {
 	now      time.Time
 	idle     int // consecutive waits without an event
 	attached int
-	current  *Conn // whose handler is running
 
 	// Shared.
 	lag     atomic.Int64 // nanoseconds that the latest posted function waited
-	running sync.WaitGroup
 	mu      sync.Mutex
 	posted  []posting
 	stopped bool

@@ -21,7 +21,7 @@ import (
 
 // Protocol versions and request codes of the first packet (PostgreSQL documentation, "Message Formats").
 const (
-	Protocol30 uint32 = 3<<16 | 0
+	Protocol30 uint32 = 3 << 16
 	Protocol32 uint32 = 3<<16 | 2
 	sslRequest uint32 = 1234<<16 | 5679
 )

@@ -29,8 +29,7 @@ type scramClient struct {
 	nonce    string // "": random
 	cbind    string // c= of the final message as it goes over the wire; "": what is right
 
-	challenge string
-	bare      string
+	bare string
 }
 
 func (s *scramClient) header() string {
