@@ -91,21 +91,22 @@ type TenantsPostgres struct {
 	KeyFile string `mapstructure:"key_file"`
 }
 
-// Machines is what starts and stops the machines of tenants. Nothing of it is built yet.
+// Machines is what starts and stops the machines of tenants. A provider that is left out runs none.
 type Machines struct {
-	Fly   FlyMachines   `mapstructure:"fly"`
-	Local LocalMachines `mapstructure:"local"`
+	Fly       FlyMachines   `mapstructure:"fly"`
+	Local     LocalMachines `mapstructure:"local"`
+	StateFile string        `mapstructure:"state_file"` // see KnownFile
 }
 
 // FlyMachines reaches Fly's Machines API.
 type FlyMachines struct {
-	API       string `mapstructure:"api"`
-	TokenFile string `mapstructure:"token_file"`
+	API       string `mapstructure:"api"`        // http or https, with a host and perhaps a port
+	TokenFile string `mapstructure:"token_file"` // bearer token
 }
 
 // LocalMachines are PostgreSQL clusters on this computer.
 type LocalMachines struct {
-	Dir string `mapstructure:"dir"`
+	Dir string `mapstructure:"dir"` // holds a folder for each
 }
 
 // Timeouts bound every wait. Login covers accept to AuthenticationOk; ServerConnect and QueryWait apply after it.
@@ -113,7 +114,7 @@ type Timeouts struct {
 	ProxyHeader     time.Duration `mapstructure:"proxy_header"`     // for a whole PROXY header
 	Login           time.Duration `mapstructure:"login"`            // from accept to AuthenticationOk
 	ServerConnect   time.Duration `mapstructure:"server_connect"`   // dial, TLS and login of a server connection
-	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine; another than the default is not built yet
+	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine
 	QueryWait       time.Duration `mapstructure:"query_wait"`       // for a server connection
 	Query           time.Duration `mapstructure:"query"`            // 0: none; not built yet
 	Transaction     time.Duration `mapstructure:"transaction"`      // 0: none; not built yet

@@ -34,6 +34,16 @@ func DefaultListener() Listener {
 	return Listener{PoolMode: PoolSession, ProxyProtocol: ProxyOff}
 }
 
+// DefaultFlyAPI is the Machines API as seen from inside Fly's private network.
+const DefaultFlyAPI = "http://_api.internal:4280"
+
+// setDefaults fills in what the file left out, if it wants machines of Fly at all.
+func (f *FlyMachines) setDefaults() {
+	if f.TokenFile != "" && f.API == "" {
+		f.API = DefaultFlyAPI
+	}
+}
+
 // setDefaults fills in what the file left out of a listener.
 func (l *Listener) setDefaults() {
 	d := DefaultListener()

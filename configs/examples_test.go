@@ -22,6 +22,12 @@ func TestExampleLoads(t *testing.T) {
 	if err := c.CheckExposure(true); err != nil {
 		t.Errorf("not safe with an allow_list: %v", err)
 	}
+	if err := c.CheckProviders(map[string]string{"fly": "initech"}); err != nil {
+		t.Errorf("not enough for tenants.example.yaml: %v", err)
+	}
+	if c.Machines.Fly.API != DefaultFlyAPI {
+		t.Errorf("shows %s, the default is %s", c.Machines.Fly.API, DefaultFlyAPI)
+	}
 	// Its comments say that it shows the defaults.
 	d := Default()
 	if c.Timeouts != d.Timeouts || c.Limits != d.Limits || c.Loops != d.Loops || c.TCP != d.TCP || c.Log != d.Log {
@@ -37,13 +43,16 @@ func TestExampleCommentedPartsLoad(t *testing.T) {
 	}
 	on := strings.NewReplacer("# tls:", "tls:", "#   certificates:", "  certificates:", "#     - {cert", "    - {cert",
 		"#   tenant_domain:", "  tenant_domain:", "# auth:", "auth:", "#   mock_secret_file", "  mock_secret_file",
-		"  # token_file", "  token_file").Replace(string(text))
+		"  # token_file", "  token_file", "  # local:", "  local:", "  #   dir:", "    dir:", "  # state_file:", "  state_file:").Replace(string(text))
 	c, err := loadBytes([]byte(on), "/d")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(c.TLS.Certificates) != 1 || c.TLS.TenantDomain == "" || c.Auth.MockSecretFile == "" || c.Admin.TokenFile == "" {
 		t.Errorf("got %+v, %+v, %+v", c.TLS, c.Auth, c.Admin)
+	}
+	if c.Machines.Local.Dir == "" || c.Machines.KnownFile() != "/d/known.json" {
+		t.Errorf("got %+v", c.Machines)
 	}
 }
 
@@ -53,7 +62,7 @@ func TestExampleMentionsEveryBuiltKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unbuilt := []string{"console", "console_users", "postgres", "machines", "query", "transaction", "idle_transaction", "client_idle"}
+	unbuilt := []string{"console", "console_users", "postgres", "query", "transaction", "idle_transaction", "client_idle"}
 	var walk func(t reflect.Type) []string
 	walk = func(t reflect.Type) (keys []string) {
 		for key, field := range fieldsByKey(t) {

@@ -67,6 +67,7 @@ func loadBytes(data []byte, dir string) (*Config, error) {
 	for i := range c.Listeners {
 		c.Listeners[i].setDefaults()
 	}
+	c.Machines.Fly.setDefaults()
 	found.addNew(c.validate())
 	if len(found) > 0 {
 		for _, p := range found {
@@ -160,6 +161,7 @@ func (c *Config) resolvePaths() {
 	c.resolve(&c.Tenants.Postgres.KeyFile)
 	c.resolve(&c.Machines.Fly.TokenFile)
 	c.resolve(&c.Machines.Local.Dir)
+	c.resolve(&c.Machines.StateFile)
 }
 
 func (c *Config) resolve(path *string) {

@@ -45,7 +45,8 @@ tls:
 auth: {mock_secret_file: mock.key}
 admin: {address: "0.0.0.0:9187", token_file: admin.token, console_users: [], metrics_public: true}
 tenants: {file: sub/tenants.yaml}
-timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 1m, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
+machines: {fly: {api: "https://api.machines.dev", token_file: fly.token}, local: {dir: clusters}, state_file: sub/known.json}
+timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 4s, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
 limits: {clients: 10, handshakes: 2}
 loops: 3
 tcp: {keepalive_idle: 10s, keepalive_interval: 0s, keepalive_count: 7, user_timeout: 1500ms}
@@ -68,7 +69,9 @@ func TestLoadFull(t *testing.T) {
 		Auth:    Auth{MockSecretFile: "/etc/postern/mock.key"},
 		Admin:   Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true},
 		Tenants: Tenants{File: "/etc/postern/sub/tenants.yaml"},
-		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: time.Minute,
+		Machines: Machines{Fly: FlyMachines{API: "https://api.machines.dev", TokenFile: "/etc/postern/fly.token"},
+			Local: LocalMachines{Dir: "/etc/postern/clusters"}, StateFile: "/etc/postern/sub/known.json"},
+		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: 4 * time.Second,
 			QueryWait: 5 * time.Second, ServerLifetime: 7 * time.Minute, Drain: 90 * time.Second},
 		Limits: Limits{Clients: 10, Handshakes: 2},
 		Loops:  3,
@@ -148,6 +151,9 @@ func TestLoadProblems(t *testing.T) {
 		{"duplicate section", minimal + "tenants: {file: a}\n", []string{"tenants: duplicate key, first in line 5 (line 7)"}},
 		{"duplicate in a list", "listeners:\n  - {name: a, address: ':1', name: b}\ntenants: {file: f}", []string{"listeners[0].name: duplicate key, first in line 2 (line 2)"}},
 		{"null", minimal + "loops:\n", []string{"loops: has no value: leave the key out if you mean the default (line 7)"}},
+		{"empty text", minimal + "log: {level: ''}\ntls: {tenant_domain: \"\"}\n", []string{
+			"log.level: is empty: leave the key out if you mean the default (line 7)",
+			"tls.tenant_domain: is empty: leave the key out if you mean the default (line 8)"}},
 		{"null section", minimal + "log: ~\n", []string{"log: has no value: leave the key out if you mean the default (line 7)"}},
 		{"empty section", minimal + "log: {}\n", []string{"log: is empty: leave the key out if you mean the defaults (line 7)"}},
 		{"null in a list", "listeners:\n  - {name: a, address: ':1', proxy_protocol: require, trusted_proxies: [~]}\ntenants: {file: f}",
@@ -185,13 +191,22 @@ func TestLoadProblems(t *testing.T) {
 			"log.level: must be text: put it in quotes if you mean just that (line 9)",
 			"timeouts.drain: must not be negative (line 8)",
 			"log.format: must be one of json, text (line 9)"}},
-		{"not built", "listeners:\n  - {name: a, address: ':1', console: true}\ntenants: {postgres: {dsn_file: f}}\nmachines: {fly: {api: x}, local: {dir: y}}\n" +
+		{"not built", "listeners:\n  - {name: a, address: ':1', console: true}\ntenants: {postgres: {dsn_file: f}}\n" +
 			"admin: {address: '127.0.0.1:2', console_users: [{name: ops, verifier: s3cret}]}\n", []string{
 			"listeners[0].console: listeners[].console is documented but not built yet (line 2)",
-			"admin.console_users: admin.console_users is documented but not built yet (line 5)",
-			"tenants.postgres: tenants.postgres is documented but not built yet (line 3)",
-			"machines.fly: machines.fly is documented but not built yet (line 4)",
-			"machines.local: machines.local is documented but not built yet (line 4)"}},
+			"admin.console_users: admin.console_users is documented but not built yet (line 4)",
+			"tenants.postgres: tenants.postgres is documented but not built yet (line 3)"}},
+		{"machines without anything", minimal + "machines: {}\n", []string{"machines: is empty: leave the key out if you mean the defaults (line 7)"}},
+		{"providers without anything", minimal + "machines: {fly: {}, local: }\n", []string{
+			"machines.fly: is empty: leave the key out if you mean the defaults (line 7)",
+			"machines.local: has no value: leave the key out if you mean the default (line 7)"}},
+		{"Fly's API without a token", minimal + "machines: {fly: {api: 'http://_api.internal:4280'}}\n", []string{
+			"machines.fly.token_file: is missing: Fly's API answers nobody without a token"}},
+		{"empty token file", minimal + "machines: {fly: {api: 'http://_api.internal:4280', token_file: ''}}\n", []string{
+			"machines.fly.token_file: is empty: leave the key out if you mean the default (line 7)"}},
+		{"no folder of machines", minimal + "machines:\n  local: {dir: ''}\n", []string{
+			"machines.local.dir: is empty: leave the key out if you mean the default (line 8)"}},
+		{"wake without unit", minimal + "timeouts: {wake: 60}\n", []string{"timeouts.wake: needs a unit, such as 15s or 4m30s (line 7)"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := loadBytes([]byte(tc.yaml), "/d")
@@ -242,11 +257,11 @@ func TestLoadErrorHoldsProblems(t *testing.T) {
 func TestEnvironmentOverrides(t *testing.T) {
 	special := map[string]string{
 		"log.level": "debug", "log.format": "text", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
-		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9",
+		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
 	}
-	unbuilt := map[string]bool{"timeouts.wake": true, "timeouts.query": true, "timeouts.transaction": true, "timeouts.idle_transaction": true, "timeouts.client_idle": true,
-		"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true, "machines.fly.api": true, "machines.fly.token_file": true, "machines.local.dir": true}
-	base := minimal + "tls: {certificates: [{cert: a, key: b}]}\nadmin: {address: '127.0.0.1:2'}\n"
+	unbuilt := map[string]bool{"timeouts.query": true, "timeouts.transaction": true, "timeouts.idle_transaction": true, "timeouts.client_idle": true,
+		"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true}
+	base := minimal + "tls: {certificates: [{cert: a, key: b}]}\nadmin: {address: '127.0.0.1:2'}\nmachines: {fly: {token_file: t}}\n"
 	before, err := loadBytes([]byte(base), "/d")
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Problem is one thing wrong with a configuration. Errors of Load, Validate and CheckExposure are joined Problems.
+// Problem is one thing wrong with a configuration. Errors of Load, Validate, CheckExposure and
+// CheckProviders are joined Problems.
 type Problem struct {
 	Path    string // such as listeners[0].address; "" for the file as a whole
 	Line    int    // of the file, from 1; 0: not known, or not from the file

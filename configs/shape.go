@@ -79,7 +79,13 @@ func (s *shape) fits(node *yaml.Node, t reflect.Type, path string) bool {
 			}
 		}
 	default:
-		return s.isKind(node, yaml.ScalarNode, path)
+		if !s.isKind(node, yaml.ScalarNode, path) {
+			return false
+		}
+		if t.Kind() == reflect.String && node.Value == "" {
+			s.fail(node, path, "is empty: leave the key out if you mean the default")
+			return false
+		}
 	}
 	return true
 }

@@ -21,6 +21,7 @@ func (c *Config) validate() problems {
 	c.checkTLS(&ps)
 	c.checkAdmin(&ps)
 	c.checkTenants(&ps)
+	c.checkMachines(&ps)
 	c.checkTimeouts(&ps)
 	c.checkNumbers(&ps)
 	c.checkEnums(&ps)
@@ -209,9 +210,6 @@ func (c *Config) checkNotBuilt(ps *problems) {
 	}
 	notBuilt("admin.console_users", len(c.Admin.ConsoleUsers) > 0)
 	notBuilt("tenants.postgres", c.Tenants.Postgres != (TenantsPostgres{}))
-	notBuilt("machines.fly", c.Machines.Fly != (FlyMachines{}))
-	notBuilt("machines.local", c.Machines.Local != (LocalMachines{}))
-	notBuilt("timeouts.wake", c.Timeouts.Wake > 0 && c.Timeouts.Wake != Default().Timeouts.Wake)
 	notBuilt("timeouts.query", c.Timeouts.Query > 0)
 	notBuilt("timeouts.transaction", c.Timeouts.Transaction > 0)
 	notBuilt("timeouts.idle_transaction", c.Timeouts.IdleTransaction > 0)

@@ -132,8 +132,6 @@ func TestValidate(t *testing.T) {
 		{"no tenants", func(c *Config) { c.Tenants.File = "" }, "tenants: must say where tenants are read from: set tenants.file"},
 		{"tenants twice", func(c *Config) { c.Tenants.Postgres.KeyFile = "k" },
 			"tenants: must have exactly one of file and postgres\ntenants.postgres: tenants.postgres is documented but not built yet"},
-		{"machines", func(c *Config) { c.Machines.Fly.TokenFile = "t"; c.Machines.Local.Dir = "d" },
-			"machines.fly: machines.fly is documented but not built yet\nmachines.local: machines.local is documented but not built yet"},
 		{"zero timeouts", func(c *Config) { c.Timeouts = Timeouts{} }, `timeouts.proxy_header: must be more than 0s: every wait has a bound
 timeouts.login: must be more than 0s: every wait has a bound
 timeouts.server_connect: must be more than 0s: every wait has a bound
@@ -142,7 +140,8 @@ timeouts.query_wait: must be more than 0s: every wait has a bound
 timeouts.drain: must be more than 0s: every wait has a bound`},
 		{"negative timeouts", func(c *Config) { c.Timeouts.Login, c.Timeouts.Query, c.Timeouts.ServerIdle = -1, -1, -1 },
 			"timeouts.login: must not be negative\ntimeouts.query: must not be negative\ntimeouts.server_idle: must not be negative"},
-		{"wake to come", func(c *Config) { c.Timeouts.Wake = time.Second }, "timeouts.wake: timeouts.wake is documented but not built yet"},
+		{"a short and a long wake", func(c *Config) { c.Timeouts.Wake = 1; c.Timeouts.Login = time.Hour }, ""},
+		{"negative wake", func(c *Config) { c.Timeouts.Wake = -1 }, "timeouts.wake: must not be negative"},
 		{"timeouts to come", func(c *Config) {
 			c.Timeouts.Query, c.Timeouts.Transaction, c.Timeouts.IdleTransaction, c.Timeouts.ClientIdle = 1, 1, 1, 1
 		}, `timeouts.query: timeouts.query is documented but not built yet

@@ -26,7 +26,7 @@ func (l *loader) tenant(v value) *Tenant {
 	seen := v.keys(map[string]func(value){
 		"id":          func(v value) { t.ID = tenantID(v) },
 		"upstream":    func(v value) { t.Upstream = l.upstream(v) },
-		"machine":     func(v value) { machine = append(machine, v) },
+		"machine":     func(v value) { t.Machine, t.Upstream = l.machine(v); machine = append(machine, v) },
 		"database":    func(v value) { t.Database = v.name(); database = append(database, v) },
 		"databases":   func(v value) { t.Databases = names(v) },
 		"users":       func(v value) { cleartext = l.users(v, t.Users) },
@@ -50,10 +50,9 @@ func (l *loader) tenant(v value) *Tenant {
 		if seen["upstream"] {
 			m.fail("a tenant has either an upstream or a machine, not both")
 		}
-		m.notBuilt("machine")
 	}
 	if !seen["upstream"] && !seen["machine"] {
-		v.fail("upstream is missing")
+		v.fail("upstream or machine is missing")
 	}
 	if t.Database != "" && !t.AllowsDatabase(t.Database) {
 		if database == nil {
@@ -63,7 +62,7 @@ func (l *loader) tenant(v value) *Tenant {
 	}
 	for _, c := range cleartext {
 		if t.Upstream.TLS == TLSDisable || t.Upstream.TLS == TLSRequire {
-			c.fail("sends the password in clear text, which needs an upstream with tls: verify-full")
+			c.fail("sends the password in clear text, which needs a server with tls: verify-full")
 		}
 	}
 	return t
@@ -83,8 +82,7 @@ var hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})$`)
 
 func (l *loader) upstream(v value) Upstream {
 	u := Upstream{Port: DefaultPort, TLS: TLSVerifyFull}
-	var ca, serverName []value
-	seen := v.keys(map[string]func(value){
+	keys := map[string]func(value){
 		"host": func(v value) {
 			u.Host = v.name()
 			if _, err := netip.ParseAddr(u.Host); err != nil && u.Host != "" && !hostPattern.MatchString(u.Host) {
@@ -92,27 +90,37 @@ func (l *loader) upstream(v value) Upstream {
 			}
 		},
 		"port": func(v value) { u.Port = uint16(v.integer(1, math.MaxUint16)) },
-		"tls":  func(v value) { u.TLS = oneOf(v, TLSDisable, TLSRequire, TLSVerifyFull) },
-		"ca": func(v value) {
-			ca = append(ca, v)
-			u.CAFile, u.RootCAs = l.certificates(v)
-		},
-		"server_name": func(v value) { u.ServerName = v.name(); serverName = append(serverName, v) },
-	})
-	if seen != nil && !seen["host"] {
+	}
+	judgeTLS := l.security(&u, keys)
+	if seen := v.keys(keys); seen != nil && !seen["host"] {
 		v.fail("host is missing")
 	}
-	for _, v := range ca {
-		if u.TLS == TLSDisable || u.TLS == TLSRequire {
-			v.fail("is obeyed with tls: verify-full only")
-		}
-	}
-	for _, v := range serverName {
-		if u.TLS == TLSDisable {
-			v.fail("means nothing with tls: disable")
-		}
-	}
+	judgeTLS()
 	return u
+}
+
+// security adds the keys that say how server connections are protected, for an upstream or a machine. judge is for when
+// all keys were read and the default of u.TLS is there.
+func (l *loader) security(u *Upstream, keys map[string]func(value)) (judge func()) {
+	var ca, serverName []value
+	keys["tls"] = func(v value) { u.TLS = oneOf(v, TLSDisable, TLSRequire, TLSVerifyFull) }
+	keys["ca"] = func(v value) {
+		ca = append(ca, v)
+		u.CAFile, u.RootCAs = l.certificates(v)
+	}
+	keys["server_name"] = func(v value) { u.ServerName = v.name(); serverName = append(serverName, v) }
+	return func() {
+		for _, v := range ca {
+			if u.TLS == TLSDisable || u.TLS == TLSRequire {
+				v.fail("is obeyed with tls: verify-full only")
+			}
+		}
+		for _, v := range serverName {
+			if u.TLS == TLSDisable {
+				v.fail("means nothing with tls: disable")
+			}
+		}
+	}
 }
 
 // users reads the users into byName and returns those places that need an upstream with verify-full.

@@ -1,5 +1,5 @@
-// Package tenants knows who the tenants are: where each one's Postgres is, who its users are, and what its rules say. It
-// also finds out which tenant a client means.
+// Package tenants knows who the tenants are: where each one's Postgres is and whether that can sleep, who its users are,
+// and what its rules say. It also finds out which tenant a client means.
 //
 // # Jobs
 //

@@ -50,6 +50,7 @@ type loader struct {
 	problems []error
 	files    []string // read besides the tenants file, each once
 	cas      map[string]*x509.CertPool
+	machines map[string]int // the line of each machine, by its key
 }
 
 // load decodes a whole file.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -138,7 +139,7 @@ func TestProblems(t *testing.T) {
 			"tenants[0]: must be a mapping of keys to values, not a number (put it in quotes if you mean its digits) (line 1)",
 			"tenants[1]: must be a mapping of keys to values, not null (line 1)",
 		}},
-		{"=tenants: [{}]", []string{"tenants[0]: id is missing (line 1)", "tenants[0]: upstream is missing (line 1)"}},
+		{"=tenants: [{}]", []string{"tenants[0]: id is missing (line 1)", "tenants[0]: upstream or machine is missing (line 1)"}},
 		{"=tenants:\n- {id: a, upstream: {host: h}}\n- {id: b, upstream: {host: h}}\n- {id: a, upstream: {host: h}}",
 			[]string{`tenants[2]: tenant "a" is there already, in line 2 (line 4)`}},
 		{"=tenants:\n- &x {id: a, upstream: {host: h}}\n- *x", []string{
@@ -175,9 +176,6 @@ func TestProblems(t *testing.T) {
 		{"upstream: {host: h, ca: bad.pem}", []string{"tenants[0].upstream.ca: DIR/bad.pem: certificate 1: x509: malformed certificate"}},
 		{"upstream: {host: h, ca: key.pem}", []string{`tenants[0].upstream.ca: DIR/key.pem: holds a "PRIVATE KEY" besides certificates`}},
 		{"upstream: {host: h, ca: web.pw}", []string{"tenants[0].upstream.ca: DIR/web.pw: holds no PEM certificate"}},
-		{up + "machine: {provider: fly}", []string{"tenants[0].machine: a tenant has either an upstream or a machine, not both",
-			"tenants[0].machine: machine is documented but not built yet"}},
-		{"machine: {provider: fly}", []string{"tenants[0].machine: machine is documented but not built yet"}},
 
 		{up + "users: [{}]", []string{"tenants[0].users[0]: name is missing", "tenants[0].users[0]: needs exactly one of verifier and password_file"}},
 		{up + "users: [{name: u, verifier: v, password_file: web.pw}]", []string{"tenants[0].users[0]: needs exactly one of verifier and password_file"}},
@@ -194,8 +192,8 @@ func TestProblems(t *testing.T) {
 		{up + "users: [{name: u, verifier: v, pool_size: 0}]", []string{"tenants[0].users[0].pool_size: must be between 1 and 1000000"}},
 		{up + "users: [{name: u, verifier: v, upstream: {auth: trust}}]", []string{"tenants[0].users[0].upstream.auth: must be one of scram, md5, password"}},
 		{up + "users: [{name: u, verifier: v, upstream: {auth: md5}}]", []string{"tenants[0].users[0].upstream.auth: needs a password for the server, which a verifier is not: add upstream.password_file"}},
-		{up + "users: [{name: u, password_file: web.pw, upstream: {auth: password}}]", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs an upstream with tls: verify-full"}},
-		{"users: [{name: u, password_file: web.pw, upstream: {auth: password}}], upstream: {host: h, tls: require}", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs an upstream with tls: verify-full"}},
+		{up + "users: [{name: u, password_file: web.pw, upstream: {auth: password}}]", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full"}},
+		{"users: [{name: u, password_file: web.pw, upstream: {auth: password}}], upstream: {host: h, tls: require}", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full"}},
 		{up + "users: {}", []string{"tenants[0].users: must be a list, not a mapping"}},
 
 		{up + "allow_list: null", []string{"tenants[0].allow_list: must not be null: leave the key out to allow everyone, write [] to allow nobody"}},
@@ -223,25 +221,32 @@ func TestProblems(t *testing.T) {
 		{up + "server_reset_always: true", []string{"tenants[0].server_reset_always: server_reset_always: true is documented but not built yet"}},
 		{up + "regions: {ams: {}}", []string{"tenants[0].regions: regions is documented but not built yet"}},
 	} {
-		whole, isFile := strings.CutPrefix(c.in, "=")
+		checkProblems(t, c.in, c.want)
+	}
+}
+
+// checkProblems loads a whole file, if in begins with =, or else the keys of one tenant with the id a, in line 2, which the
+// wanted messages leave out.
+func checkProblems(t *testing.T, in string, want []string) {
+	t.Helper()
+	whole, isFile := strings.CutPrefix(in, "=")
+	if !isFile {
+		whole = "tenants:\n  - {id: a, " + in + "}\n"
+	}
+	s, err := loadText(t, whole)
+	if err == nil || s != nil {
+		t.Errorf("%s\nloads", whole)
+		return
+	}
+	got := strings.Split(err.Error(), "\n")
+	for i := range got {
+		got[i] = regexp.MustCompile(`/\S*/[0-9]{3}`).ReplaceAllString(got[i], "DIR")
 		if !isFile {
-			whole = "tenants:\n  - {id: a, " + c.in + "}\n"
+			got[i] = strings.TrimSuffix(got[i], " (line 2)")
 		}
-		s, err := loadText(t, whole)
-		if err == nil || s != nil {
-			t.Errorf("%s\nloads", whole)
-			continue
-		}
-		got := strings.Split(err.Error(), "\n")
-		for i := range got {
-			got[i] = regexp.MustCompile(`/\S*/[0-9]{3}`).ReplaceAllString(got[i], "DIR")
-			if !isFile {
-				got[i] = strings.TrimSuffix(got[i], " (line 2)")
-			}
-		}
-		if d := cmp.Diff(c.want, got); d != "" {
-			t.Errorf("%s\n%s", whole, d)
-		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("%s\n%s", whole, d)
 	}
 }
 
@@ -263,6 +268,29 @@ func TestExampleLoads(t *testing.T) {
 	}
 	if s.Len() == 0 || time.Since(s.LoadedAt) > time.Minute {
 		t.Errorf("Len %d, LoadedAt %v", s.Len(), s.LoadedAt)
+	}
+	// The example of the process configuration has what they need.
+	if d := cmp.Diff(map[string]string{"fly": "initech"}, s.Providers()); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestExampleCommentedMachineLoads takes the comment signs off the tenant that lives on this computer.
+func TestExampleCommentedMachineLoads(t *testing.T) {
+	text, err := os.ReadFile("../configs/tenants.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, entry, found := strings.Cut(string(text), "  # - id: hooli\n")
+	if !found {
+		t.Fatal("the example has no tenant hooli")
+	}
+	s, err := loadText(t, before+"  - id: hooli\n"+strings.ReplaceAll("\n"+entry, "\n  # ", "\n  "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, ok := s.Tenant("hooli"); !ok || h.Machine == nil || h.Machine.Key() != "local/hooli" || len(h.Users) != 1 {
+		t.Errorf("got %+v", h)
 	}
 }
 
@@ -342,6 +370,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("tenants: [{id: a, upstream: {host: h, tls: disable}, users: [{name: u, verifier: v}], allow_list: [10.0.0.0/8]}]"))
 	f.Add([]byte("tenants:\n- &x {id: a}\n- *x\n- <<: *x\n"))
 	f.Add([]byte("tenants: [{id: a, upstream: {host: h, ca: f}, users: [{name: u, password_file: f, upstream: {auth: password}}]}]"))
+	f.Add([]byte("tenants: [{id: a, machine: {provider: fly, app: b, id: c, server_name: d}}, {id: e, machine: {provider: local, name: f, suspend_after: 0s}}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l := &loader{read: func(string, int) ([]byte, error) { return []byte("secret\n"), nil }}
 		s, err := l.load(data, when)
@@ -351,9 +380,19 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
+		keys := map[string]bool{}
 		for tenant := range s.All() {
+			if m := tenant.Machine; m != nil {
+				checkAccepted(t, m, tenant.Upstream)
+				if keys[m.Key()] {
+					t.Fatalf("%s twice", m.Key())
+				}
+				keys[m.Key()] = true
+			} else if tenant.Upstream.Host == "" || tenant.Upstream.Port == 0 {
+				t.Fatalf("accepted: %+v", tenant.Upstream)
+			}
 			got, ok := s.Tenant(tenant.ID)
-			if !ok || got != tenant || !ValidID(tenant.ID) || tenant.Upstream.Host == "" || tenant.Upstream.Port == 0 || tenant.Upstream.TLS == "" ||
+			if !ok || got != tenant || !ValidID(tenant.ID) || tenant.Upstream.TLS == "" ||
 				tenant.Database == "" || !tenant.AllowsDatabase(tenant.Database) || tenant.Pool.Size < 1 || tenant.Pool.MaxClients < 1 || tenant.Pool.MaxServers < 1 {
 				t.Fatalf("accepted: %+v", tenant)
 			}

@@ -47,5 +47,20 @@ func (s *Snapshot) AnyAllowList() bool {
 	return slices.ContainsFunc(s.order, func(t *Tenant) bool { return t.Allow != nil })
 }
 
+// Providers returns who must be able to run machines: by the name of each Provider in use, the id of the first tenant that
+// uses it.
+func (s *Snapshot) Providers() map[string]string {
+	first := make(map[string]string)
+	for _, t := range s.order {
+		if t.Machine == nil {
+			continue
+		}
+		if p := string(t.Machine.Provider); first[p] == "" {
+			first[p] = t.ID
+		}
+	}
+	return first
+}
+
 // Files returns every file that the Snapshot was read from: the tenants file itself, password files, certificates.
 func (s *Snapshot) Files() []string { return slices.Clone(s.files) }

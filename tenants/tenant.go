@@ -30,7 +30,8 @@ func ValidID(id string) bool { return idPattern.MatchString(id) }
 // Tenant is one tenant. Like everything it points to, it never changes once it is part of a Snapshot.
 type Tenant struct {
 	ID         string
-	Upstream   Upstream
+	Upstream   Upstream               // without a Host if there is a Machine, and without a Port if that is local
+	Machine    *Machine               // nil: the server is always there
 	Database   string                 // offered when the client names none
 	Databases  []string               // the only ones allowed; empty: any
 	Users      map[string]*User       // by the name that the client gives, case-sensitive
@@ -60,10 +61,10 @@ const (
 	TLSVerifyFull TLSMode = "verify-full" // encrypted; the certificate is trusted and names the host
 )
 
-// Upstream is where a tenant's Postgres listens.
+// Upstream is where a tenant's Postgres listens, and how to log in to it.
 type Upstream struct {
-	Host       string // a name or an IP address
-	Port       uint16
+	Host       string // a name or an IP address; "": a Machine is asked
+	Port       uint16 // 0: a Machine is asked
 	TLS        TLSMode
 	RootCAs    *x509.CertPool // for verify-full; nil: the system's
 	CAFile     string         // where RootCAs came from, for messages

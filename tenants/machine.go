@@ -1,0 +1,61 @@
+// What is known about the machine of a tenant whose Postgres can sleep.
+
+package tenants
+
+import "time"
+
+// DefaultSuspendAfter is how long a machine stays unused before it is put to sleep, unless the file says otherwise.
+const DefaultSuspendAfter = 5 * time.Minute
+
+// leastSuspendAfter keeps a machine from being put to sleep between two queries.
+const leastSuspendAfter = time.Second
+
+// Provider is who runs a machine.
+type Provider string
+
+// The providers.
+const (
+	ProviderFly   Provider = "fly"   // a machine of Fly.io
+	ProviderLocal Provider = "local" // a PostgreSQL cluster on this computer
+)
+
+// WakeOn says what wakes a sleeping machine.
+type WakeOn string
+
+// The occasions.
+const (
+	WakeOnConnect WakeOn = "connect" // a client that has proven its password
+	WakeOnQuery   WakeOn = "query"   // the first query of such a client
+)
+
+// Sleep says how a machine sleeps.
+type Sleep string
+
+// The ways.
+const (
+	SleepSuspend Sleep = "suspend" // with its memory: Fly's snapshot, or processes that are frozen
+	SleepStop    Sleep = "stop"    // without: waking is a start
+)
+
+// Machine says where a tenant's Postgres lives when that can sleep. What it listens on is asked of the provider while the
+// machine runs; the rest of how to get there is in Tenant.Upstream.
+type Machine struct {
+	Provider     Provider
+	App, ID      string        // of a fly machine: its app and the machine's id
+	Name         string        // of a local machine: its folder
+	SuspendAfter time.Duration // how long unused before it is put to sleep; 0: never
+	Wake         WakeOn
+	Sleep        Sleep
+}
+
+// Key names the machine, and no other one, in this process: "fly/acme-db/9080e6f1", "local/acme".
+func (m *Machine) Key() string {
+	if m.Provider == ProviderFly {
+		return string(m.Provider) + "/" + m.App + "/" + m.ID
+	}
+	return string(m.Provider) + "/" + m.Name
+}
+
+// SameMachine reports whether both are one machine that sleeps in one way, so that who runs it need not be replaced. Where
+// it holds, at most SuspendAfter and Wake differ, which take effect while the machine runs. Neither may be nil.
+func (m *Machine) SameMachine(o *Machine) bool { return m.Key() == o.Key() && m.Sleep == o.Sleep }
