@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 
@@ -31,6 +32,11 @@ func (s *Server) routes() []route {
 		{"GET", "/readyz", true, s.ready},
 		{"GET", "/metrics", s.opts.MetricsPublic, s.metrics()},
 		{"GET", "/openapi.yaml", true, s.document},
+		{"GET", "/v1/tenants/{id}/machine", false, s.machine},
+		{"POST", "/v1/tenants/{id}/machine/wake", false, s.change("wake", Gate.WakeMachine, s.started)},
+		{"POST", "/v1/tenants/{id}/machine/suspend", false, s.change("suspend", Gate.SuspendMachine, s.started)},
+		{"POST", "/v1/tenants/{id}/pause", false, s.change("pause", Gate.Pause, paused)},
+		{"POST", "/v1/tenants/{id}/resume", false, s.change("resume", Gate.Resume, resumed)},
 	}
 }
 
@@ -49,17 +55,24 @@ func (s *Server) mux() http.Handler {
 			methods[r.path] = append(methods[r.path], http.MethodHead)
 		}
 	}
-	for path, allowed := range methods {
+	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Allow", allow)
 			fail(w, http.StatusMethodNotAllowed, "this path answers "+allow+" only")
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	nothing := func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusNotFound, "there is nothing at this path; see /openapi.yaml")
-	})
-	return s.guarded(mux)
+	}
+	mux.HandleFunc("/", nothing)
+	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != r.URL.Path { // "..", "//": ServeMux would redirect, and a tenant named ".." is none
+			nothing(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // guarded is around every request: a bound on its body, headers for every answer, and a 500 for a panic.
@@ -116,9 +129,23 @@ func text(w http.ResponseWriter, body string) {
 	_, _ = w.Write([]byte(body))
 }
 
+// problem is the answer to whoever does not get what they asked for.
+type problem struct {
+	Error   string   `json:"error"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
 // fail answers {"error": message}.
 func fail(w http.ResponseWriter, status int, message string) {
-	body, _ := json.Marshal(map[string]string{"error": message}) // a map of strings always encodes
+	reply(w, status, problem{Error: message})
+}
+
+// reply answers v as JSON.
+func reply(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Errorf("BUG: an answer does not encode: %w", err))
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))

@@ -165,8 +165,9 @@ func TestIncompleteMetrics(t *testing.T) {
 // document is what the test looks at in openapi.yaml.
 type document struct {
 	Paths map[string]map[string]struct {
-		Security  []map[string][]string `yaml:"security"`
-		Responses map[string]any        `yaml:"responses"`
+		Security   []map[string][]string `yaml:"security"`
+		Parameters []any                 `yaml:"parameters"`
+		Responses  map[string]any        `yaml:"responses"`
 	} `yaml:"paths"`
 }
 
@@ -183,6 +184,9 @@ func TestDocumentAgreesWithTheRoutes(t *testing.T) {
 	for path, operations := range doc.Paths {
 		for method, operation := range operations {
 			documented = append(documented, fmt.Sprintf("%s %s public=%t", strings.ToUpper(method), path, len(operation.Security) == 0))
+			if got, want := len(operation.Parameters), strings.Count(path, "{"); got != want {
+				t.Errorf("%s %s documents %d parameters, its path has %d", method, path, got, want)
+			}
 			// What is answered to a stranger must be among the documented answers.
 			w := request(s, strings.ToUpper(method), path, "")
 			if _, ok := operation.Responses[fmt.Sprint(w.Code)]; !ok {

@@ -25,6 +25,7 @@ const (
 
 	headerTimeout = 5 * time.Second  // to read a request's header
 	readTimeout   = 10 * time.Second // to read a request
+	gateTimeout   = 5 * time.Second  // for the gate to answer
 	scrapeTimeout = 20 * time.Second // to collect and encode metrics
 	writeTimeout  = 30 * time.Second // from the end of the header to the end of the answer
 	idleTimeout   = time.Minute      // between two requests
@@ -43,7 +44,9 @@ type Options struct {
 	// Ready returns why the process should get no new clients, or nil. Everybody can read its text at /readyz, so it names no
 	// tenant and no inner address. It must be quick and safe for concurrent use. nil: always ready.
 	Ready func() error
-	// Log is told of refusals (rarely) and faults. nil: nobody is.
+	// Gate answers for tenants and their machines. nil: requests about them are answered 503.
+	Gate Gate
+	// Log is told of every change that somebody asks for, of other refusals (rarely) and of faults. nil: nobody is.
 	Log *slog.Logger
 }
 
