@@ -112,6 +112,13 @@ func (p *Pool) Failing(now time.Time) error {
 	return nil
 }
 
+// Forgive forgets all failed dials, because something has changed that makes the next ones worth trying at once.
+func (t *Tenant) Forgive() {
+	for p := range t.Pools() {
+		p.outage = outage{}
+	}
+}
+
 // random returns a number in [0, 1), or 0 if nothing is to be spread.
 func (t *Tenant) random() float64 {
 	if t.settings.Random == nil {

@@ -22,6 +22,7 @@ const (
 // without a pause a server that refuses would be dialed in a tight loop.
 type Settings struct {
 	MaxServers     int           // most servers over all pools, dialing ones included; 0: no limit
+	MaxDialing     int           // most dials under way over all pools; 0: no limit of its own
 	ServerIdle     time.Duration // an idle server is closed after this long
 	ServerLifetime time.Duration // a server is closed, once nobody uses it, up to a fifth before it gets this old
 	BackoffMin     time.Duration // pause after the first failed dial; it doubles with each further failure
@@ -114,6 +115,9 @@ func (t *Tenant) room() int {
 // ended, a limit was raised, a pause ended.
 func (t *Tenant) NextDial(now time.Time) (p *Pool, victim *Server) {
 	room := t.room()
+	if most := t.settings.MaxDialing; most > 0 && t.servers[Dialing] >= most {
+		return nil, nil
+	}
 	if room < 0 || room == 0 && t.servers[Idle] == 0 {
 		return nil, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
+	"github.com/postern/postern/tenants"
 )
 
 // lingerFor is how long a closed session waits for its client to read the last words.
@@ -203,6 +204,7 @@ func (c *client) acquire() bool {
 // lent ties the client to a server that the pool lent it. True: input may go on.
 func (c *client) lent(s *server) bool {
 	c.server, s.client = s, c
+	c.tenant.machine.leases++
 	s.link.Begin(&c.sess)
 	if s.params != c.params && !s.params.same(c.params) {
 		s.prepare(c.params)
@@ -219,7 +221,7 @@ func (c *client) prepared() bool {
 		return true
 	}
 	s := c.server
-	c.params.base.greeting = s.greeting()
+	c.pool.learn(c.params.base, s.status)
 	c.greet()
 	if c.mode != sessionMode {
 		s.release()
@@ -307,6 +309,9 @@ func (c *client) end(reason string) {
 		c.conn.Linger(lingerFor)
 	}
 
+	if c.mode == sessionMode {
+		t.machine.sessions--
+	}
 	n := len(t.clients) - 1
 	t.clients[c.index] = t.clients[n]
 	t.clients[c.index].index = c.index
@@ -337,6 +342,9 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	c.in = t.loop.Append(nil, h.early)
 	c.pool = t.pool(h.key)
 	c.params = c.pool.sets.intern(h.params)
+	if c.mode == sessionMode {
+		t.machine.sessions++
+	}
 	t.look()
 	switch {
 	case t.conf == nil:
@@ -345,10 +353,13 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 		c.fail(errDraining, "drain")
 	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
 		c.fail(errAddress(c.peer.Client.Addr(), t.id), "address_revoked")
-	case c.params.base.greeting != nil:
+	case c.params.base.greeting != nil && (c.mode != sessionMode || t.mayDial()):
 		c.greet()
 		c.resume()
+		if !c.gone && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
+			t.want()
+		}
 	default:
-		c.acquire()
+		c.acquire() // which wakes a machine
 	}
 }

@@ -9,16 +9,19 @@ import (
 	"net"
 	"time"
 
+	"github.com/postern/postern/machines"
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
 )
 
 // dialMore starts what dials the pools want, and tells those who wait in vain.
 func (t *tenant) dialMore() {
-	if t.conf == nil {
+	if !t.mayDial() {
+		t.awaitMachine()
 		return
 	}
 	now := t.loop.Now()
@@ -38,7 +41,7 @@ func (t *tenant) dialMore() {
 			continue
 		}
 		if err := p.Failing(now); err != nil {
-			t.failWaiters(p, err)
+			t.failWaiters(p, errDial(err))
 		} else if at := p.DialAfter(); at.After(now) && (again.IsZero() || at.Before(again)) {
 			again = at
 		}
@@ -53,8 +56,7 @@ func (t *tenant) dialMore() {
 	}
 }
 
-func (t *tenant) failWaiters(p *pool.Pool, cause error) {
-	e := errDial(cause)
+func (t *tenant) failWaiters(p *pool.Pool, e *pgwire.Error) {
 	for w := p.FirstWaiter(); w != nil; w = p.FirstWaiter() {
 		w.Owner.(*client).fail(e, "no_server")
 	}
@@ -62,13 +64,17 @@ func (t *tenant) failWaiters(p *pool.Pool, cause error) {
 
 var errNoCredentials = errors.New("no client of this user has proved a password yet, so there is nothing to log in with")
 
-// target says where and as whom to log in. Safe for concurrent use.
-func (t *tenant) target(conf *tenants.Tenant, user, database string) (backend.Target, error) {
+// target says where and as whom to log in; a machine's Postgres is at. Safe for
+// concurrent use.
+func (t *tenant) target(conf *tenants.Tenant, at machines.Endpoint, user, database string) (backend.Target, error) {
 	u, ok := conf.User(user)
 	if !ok {
 		return backend.Target{}, errNoCredentials
 	}
 	up := conf.Upstream
+	if conf.Machine != nil {
+		up.Host, up.Port = at.Host, at.Port
+	}
 	target := backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
 		User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
 	switch {
@@ -105,11 +111,11 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 
 // dial logs in to a server in a goroutine and gives it to the loop.
 func (t *tenant) dial(p *serverPool) {
-	s := &server{tenant: t, pool: p, loop: t.loop}
+	s := &server{tenant: t, pool: p, loop: t.loop, epoch: t.machine.view.Epoch}
 	s.books.Owner = s
 	t.servers[s] = struct{}{}
 	p.books.StartDial(&s.books, t.loop.Now())
-	target, err := t.target(t.conf, p.key.user, p.key.database)
+	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
 	if err != nil {
 		t.dialed(s, nil, -1, err)
 		return
@@ -148,10 +154,14 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
 			"retry", !permanent, "error", err)
 		delete(t.servers, s)
+		if !permanent && t.machine.holder != nil {
+			t.machine.holder.Lost(s.epoch)
+		}
 		s.pool.books.DialFailed(&s.books, err, permanent, now)
 		t.dialMore()
 		return
 	}
 	t.counters.serverLoginsOK.Add(1)
+	s.pool.learn(s.pool.fresh, s.status)
 	s.settle(s.pool.books.DialDone(&s.books, now))
 }

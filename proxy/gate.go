@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postern/postern/machines"
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
@@ -40,8 +41,11 @@ type Options struct {
 	TCP          TCP
 	Loops        int // 0: one per core
 	Throttle     netrestrict.ThrottleConfig
-	Log          *slog.Logger
-	Registerer   prometheus.Registerer
+	// Driver makes, or finds, what runs the machine of a tenant that has one.
+	Driver     func(*tenants.Tenant) (machines.Driver, error)
+	Known      *Known // what is known of servers that sleep; nil: nothing is kept
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Listener is one address that clients connect to.
@@ -57,7 +61,7 @@ type Listener struct {
 
 // Timeouts bound every wait.
 type Timeouts struct {
-	ProxyHeader, Login, ServerConnect, QueryWait, ServerIdle, ServerLifetime time.Duration
+	ProxyHeader, Login, ServerConnect, Wake, QueryWait, ServerIdle, ServerLifetime time.Duration
 }
 
 // Limits bound what strangers and clients may take.
@@ -86,6 +90,7 @@ type Gate struct {
 	cancelSlots chan struct{}
 	handshakes  chan struct{}
 	derive      chan struct{}
+	fleet       *machines.Fleet
 	ctx         context.Context // ends with Close
 	stop        context.CancelFunc
 
@@ -129,7 +134,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
-		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), tenants: make(map[string]*tenant)}
+		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
@@ -170,6 +175,10 @@ func (g *Gate) Start() error {
 		g.running.Go(a.run)
 	}
 	g.running.Go(g.forgetUnused)
+	g.running.Go(g.patrol)
+	if k := g.opts.Known; k != nil {
+		g.running.Go(func() { k.run(g.ctx) })
+	}
 	return nil
 }
 
@@ -228,6 +237,7 @@ func (g *Gate) Close() {
 		defer done()
 		g.awaitIdle(linger)
 		g.stop()
+		g.fleet.Close()
 		g.work.Wait()
 		for _, l := range g.loops {
 			l.Stop()
@@ -322,9 +332,10 @@ func (g *Gate) forgetUnused() {
 func (g *Gate) forgetTenant(t *tenant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.admitted.Load() > 0 || t.books.Servers() > 0 || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
+	if t.admitted.Load() > 0 || t.books.Servers() > 0 || t.paused || t.awake() || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
 		return
 	}
+	t.letGo()
 	delete(g.tenants, t.id)
 }
 

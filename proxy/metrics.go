@@ -3,10 +3,12 @@
 package proxy
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/proxyproto"
 )
 
@@ -14,6 +16,7 @@ import (
 // from registered tenants. Safe for concurrent use.
 type Metrics struct {
 	wait         prometheus.Histogram
+	wake         prometheus.Histogram
 	phase        *prometheus.HistogramVec
 	headers      *prometheus.CounterVec
 	refusals     *prometheus.CounterVec
@@ -38,6 +41,8 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "postern_wait_seconds",
 			Help: "How long clients waited for a server connection, of those that had to.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
+		wake: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "postern_wake_seconds",
+			Help: "How long machines took from the start to Postgres's first answer.", Buckets: prometheus.ExponentialBuckets(0.05, 2, 12)}),
 		phase: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_login_phase_seconds",
 			Help: "How long the phases of a login took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"phase"}),
 		headers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_proxy_headers_total",
@@ -63,7 +68,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 		m.cancels.WithLabelValues(r)
 	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")
-	reg.MustRegister(m.wait, m.phase, m.headers, m.refusals, m.cancels, m.panics)
+	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, m.refusals, m.cancels, m.panics)
 	return m
 }
 
@@ -76,6 +81,33 @@ type counters struct {
 	bytesIn, bytesOut                          atomic.Uint64 // from and to clients
 	loginsOK, loginsFailed, loginsAborted      atomic.Uint64
 	serverLoginsOK, serverLoginsFailed         atomic.Uint64
+	machine                                    atomic.Int32 // machines.State
+	wakes, suspends                            tally
+}
+
+// tally counts by labels of which there are few. Safe for concurrent use.
+type tally struct {
+	mu sync.Mutex
+	n  map[[2]string]uint64
+}
+
+func (t *tally) add(labels ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n == nil {
+		t.n = make(map[[2]string]uint64)
+	}
+	var key [2]string
+	copy(key[:], labels)
+	t.n[key]++
+}
+
+func (t *tally) each(f func(labels [2]string, n uint64)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for labels, n := range t.n {
+		f(labels, n)
+	}
 }
 
 var (
@@ -87,12 +119,15 @@ var (
 	descBytes        = prometheus.NewDesc("postern_bytes_total", "Bytes received from and sent to clients after login.", []string{"tenant", "direction"}, nil)
 	descLogins       = prometheus.NewDesc("postern_logins_total", "Client logins by result.", []string{"tenant", "result"}, nil)
 	descServerLogins = prometheus.NewDesc("postern_server_logins_total", "Logins on the tenant's servers by result.", []string{"tenant", "result"}, nil)
+	descWakes        = prometheus.NewDesc("postern_wakes_total", "Wakes of the tenant's machine by result.", []string{"tenant", "result"}, nil)
+	descSuspends     = prometheus.NewDesc("postern_suspends_total", "Suspends of the tenant's machine by reason and result.", []string{"tenant", "reason", "result"}, nil)
+	descMachine      = prometheus.NewDesc("postern_machine_state", "1 for the state that the tenant's machine is in.", []string{"tenant", "state"}, nil)
 	descLag          = prometheus.NewDesc("postern_loop_lag_seconds", "How long the latest posted function waited for the loop.", []string{"loop"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descLag} {
+	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descWakes, descSuspends, descMachine, descLag} {
 		ch <- d
 	}
 }
@@ -128,5 +163,18 @@ func (g *Gate) Collect(ch chan<- prometheus.Metric) {
 		count(descLogins, c.loginsAborted.Load(), "aborted")
 		count(descServerLogins, c.serverLoginsOK.Load(), "ok")
 		count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
+		if !t.hasMachine.Load() {
+			continue
+		}
+		c.wakes.each(func(l [2]string, n uint64) { count(descWakes, n, l[0]) })
+		c.suspends.each(func(l [2]string, n uint64) { count(descSuspends, n, l[0], l[1]) })
+		now := machines.State(c.machine.Load())
+		for _, s := range machines.States() {
+			is := int64(0)
+			if s == now {
+				is = 1
+			}
+			gauge(descMachine, is, s.String())
+		}
 	}
 }

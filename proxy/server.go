@@ -31,6 +31,7 @@ type server struct {
 	pid    uint32
 	secret []byte
 	target backend.Target // where it was dialed, without credentials
+	epoch  uint64         // of the machine, when it was dialed
 
 	link   *link.Link
 	client *client
@@ -81,17 +82,6 @@ func (s *server) report(p pgwire.Param) {
 		}
 	}
 	s.status = append(slices.Clip(s.status), p)
-}
-
-// greeting builds what a client is told of the server's parameters.
-func (s *server) greeting() []byte {
-	var out []byte
-	for _, p := range s.status {
-		if p.Name != applicationName {
-			out = pgwire.AppendParameterStatus(out, p)
-		}
-	}
-	return out
 }
 
 // Ready implements loop.Handler.

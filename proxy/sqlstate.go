@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
@@ -17,6 +18,10 @@ import (
 
 func fatal(code, message, hint string) *pgwire.Error {
 	return &pgwire.Error{Severity: pgwire.Fatal, Code: code, Message: message, Hint: hint}
+}
+
+func notice(message string) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Notice, Code: "00000", Message: message}
 }
 
 // The errors that depend on nothing. They are values, and never changed.
@@ -39,6 +44,11 @@ var (
 		"The password known to the pooler differs from the database's.")
 	errStaleLogin = fatal("08006", "the password of this user has changed since the session began", "Connect again.")
 
+	errWakeSlow = fatal("57P03", "the database did not wake up in time", "Try again in a moment.")
+	errCapacity = fatal("57P03", "there is no room to start the database at the moment", "Try again in a few minutes.")
+	errTooOften = fatal("57P03", "the database has been started too often", "Try again in a few minutes.")
+	errPaused   = fatal("57P03", "the database is paused", "Try again when it was resumed.")
+
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
 	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
 		Message: "transaction blocks are not allowed in statement pooling mode"}
@@ -47,8 +57,9 @@ var (
 		Hint:    "Use the unnamed statement or the simple protocol, or connect to a session mode port."}
 	errTooLong = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
 		Message: fmt.Sprintf("statement is longer than the %d MiB that can be kept in this pool mode", maxStatement>>20)}
-	noticeWaiting = &pgwire.Error{Severity: pgwire.Notice, Code: "00000",
-		Message: "all server connections are in use: waiting for one"}
+	noticeWaiting = notice("all server connections are in use: waiting for one")
+	noticeWaking  = notice("the database is starting: waiting for it")
+	noticePaused  = notice("the database is paused: waiting for it")
 )
 
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
@@ -119,6 +130,20 @@ func errDial(err error) *pgwire.Error {
 		return errNoLogin
 	case errors.Is(err, errNoCredentials):
 		return errStaleLogin
+	}
+	return errUnavailable
+}
+
+// errMachine is what a client is told whose machine cannot be had, and why, as
+// far as that is the client's affair.
+func errMachine(err error) *pgwire.Error {
+	switch {
+	case errors.Is(err, machines.ErrSlow):
+		return errWakeSlow
+	case errors.Is(err, machines.ErrBudget):
+		return errTooOften
+	case machines.KindOf(err) == machines.Capacity:
+		return errCapacity
 	}
 	return errUnavailable
 }

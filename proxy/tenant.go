@@ -37,12 +37,13 @@ type tenant struct {
 	log  *slog.Logger
 
 	// Shared.
-	counters counters
-	admitted atomic.Int64 // clients admitted and not yet gone
-	lastUse  atomic.Int64 // unix seconds
-	derive   chan struct{}
-	mu       sync.Mutex
-	logins   map[string]*login // by user: what is known for logging in to the server
+	counters   counters
+	admitted   atomic.Int64 // clients admitted and not yet gone
+	lastUse    atomic.Int64 // unix seconds
+	hasMachine atomic.Bool
+	derive     chan struct{}
+	mu         sync.Mutex
+	logins     map[string]*login // by user: what is known for logging in to the server
 
 	// Owned by the loop's thread.
 	conf     *tenants.Tenant // nil once the tenant was removed
@@ -54,6 +55,8 @@ type tenant struct {
 	insert   []byte // scratch for messages that are put in
 	janitor  *loop.Timer
 	redial   *loop.Timer
+	machine  machine
+	paused   bool // all clients are held
 	draining bool
 }
 
@@ -81,6 +84,11 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
 	t.open()
 	t.touch()
+	t.machine.reachable = conf != nil
+	if conf != nil && conf.Machine != nil {
+		t.hasMachine.Store(true)
+		t.post(func() { t.hold(conf) }) // before anything else that is posted
+	}
 	return t
 }
 
@@ -134,7 +142,7 @@ func (t *tenant) settings() pool.Settings {
 	if t.conf == nil {
 		return pool.Settings{}
 	}
-	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime,
+	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, MaxDialing: maxDialing, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime,
 		BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
 }
 
@@ -148,6 +156,7 @@ func (t *tenant) pool(key poolKey) *serverPool {
 	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user))}
 	p.books.Owner = p
 	p.fresh = p.sets.shared(nil)
+	p.recall()
 	t.pools[key] = p
 	return p
 }
@@ -195,6 +204,7 @@ func (t *tenant) sweep() {
 	}
 	t.dialMore()
 	t.publish()
+	t.tellUse()
 	if len(t.clients) > 0 || t.books.Servers() > 0 {
 		t.look()
 	}
@@ -211,20 +221,21 @@ func (t *tenant) poolInUse(p *serverPool) bool {
 }
 
 func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
-	limit := t.gate.opts.Timeouts.QueryWait
 	for w := p.FirstWaiter(); w != nil; {
 		next := p.NextWaiter(w)
-		waited := now.Sub(w.WaitedSince())
+		since, limit := t.waitLimit(w.WaitedSince())
+		waited := now.Sub(since)
 		if waited < min(limit, noticeAfter) {
 			return
 		}
 		c := w.Owner.(*client)
+		told := t.waitsFor()
 		switch {
 		case waited >= limit:
-			c.fail(errWait, "query_wait")
+			c.fail(told.fatal, told.reason)
 		case waited >= noticeAfter && !w.Noticed && !c.greeting:
 			w.Noticed = true
-			c.conn.Write(noticeWaiting.Append(nil))
+			c.conn.Write(told.notice.Append(nil))
 		}
 		w = next
 	}
@@ -239,14 +250,19 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 			c.revoke(errRevoked, "tenant_removed")
 		}
 		t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("tenant removed") })
+		t.letGo()
 		return
 	}
 	t.books.SetSettings(t.settings())
+	moved := t.moveMachine(old, conf)
 	for _, p := range t.pools {
 		p.books.SetSize(t.poolSize(p.key.user))
-		if old == nil || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
+		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
 			for _, set := range p.sets.byKey {
 				set.greeting = nil
+			}
+			if name, ok := p.known(); ok {
+				t.gate.opts.Known.forget(name)
 			}
 			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
 		}

@@ -59,9 +59,9 @@ type wall struct {
 var walls = map[string]wall{
 	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, fsnotify, pgx, goproxy, prometheus, xsync, xterm}},
 	"configs":   {modules: []string{viper, mapstruct, yaml}},
-	"admin":     {ours: []string{"pool", "tenants", "netrestrict", "machines/local"}, modules: []string{prometheus, xtime}},
+	"admin":     {ours: []string{"pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {
-		ours: []string{"pool", "tenants", "netrestrict", "machines/local",
+		ours: []string{"pool", "tenants", "netrestrict", "machines",
 			"proxy/backend", "proxy/link", "proxy/loop", "proxy/pgwire", "proxy/proxyproto", "proxy/scram"},
 		modules: []string{pgx, prometheus, xsync, xsys, xtime},
 	},
@@ -74,7 +74,9 @@ var walls = map[string]wall{
 	"pool":             {pure: true},
 	"netrestrict":      {pure: true, modules: []string{bart}},
 	"tenants":          {ours: []string{"netrestrict"}, modules: []string{fsnotify, yaml}},
-	"machines/local":   {modules: []string{backoff, pgx}},
+	"machines":         {},
+	"machines/fly":     {ours: []string{"machines"}, modules: []string{xtime}},
+	"machines/local":   {ours: []string{"machines"}, modules: []string{backoff, pgx}},
 }
 
 // impure are the standard packages that a pure one has no use for.

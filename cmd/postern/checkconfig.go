@@ -33,8 +33,8 @@ func newCheckConfig() *cobra.Command {
 		snapshot, err := loadTenants(conf)
 		if err != nil {
 			problems = append(problems, err)
-		} else if err := conf.CheckExposure(snapshot.AnyAllowList()); err != nil {
-			problems = append(problems, err)
+		} else {
+			problems = append(problems, conf.CheckExposure(snapshot.AnyAllowList()), conf.CheckProviders(snapshot.Providers()))
 		}
 		if _, err := loadCertificates(conf); err != nil {
 			problems = append(problems, err)

@@ -65,6 +65,7 @@ type process struct {
 	conf      *configs.Config
 	directory *tenants.Directory
 	certs     *proxy.Certificates
+	drivers   *drivers
 	gate      *proxy.Gate
 	admin     *admin.Server
 	adminLn   net.Listener
@@ -81,7 +82,7 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s, conf.CheckExposure(s.AnyAllowList())
+		return s, errors.Join(conf.CheckExposure(s.AnyAllowList()), conf.CheckProviders(s.Providers()))
 	}, log)
 	if err != nil {
 		return nil, err
@@ -94,12 +95,21 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 		return nil, err
 	}
 	registry := newRegistry(p)
-	if p.gate, err = proxy.New(gateOptions(conf, p.directory, p.certs, secret, log, registry)); err != nil {
+	if p.drivers, err = newDrivers(conf, log, registry); err != nil {
 		return nil, err
 	}
+	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
+	options.Driver = p.drivers.of
+	if file := conf.Machines.KnownFile(); file != "" {
+		options.Known = proxy.OpenKnown(file, log)
+	}
+	if p.gate, err = proxy.New(options); err != nil {
+		return nil, err
+	}
+	p.directory.Subscribe(p.drivers.reloaded) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
 		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic,
-			Gatherer: registry, Ready: p.gate.Ready, Log: log})
+			Gatherer: registry, Ready: p.gate.Ready, Gate: control{p.gate}, Log: log})
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +123,7 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
 	t := conf.Timeouts
 	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
-		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, QueryWait: t.QueryWait,
+		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake, QueryWait: t.QueryWait,
 			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime},
 		Limits: proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
 		TCP:    proxy.TCP(conf.TCP),
@@ -244,6 +254,9 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	})
 	p.gate.Drain(drainCtx)
 	drained()
+	if err := p.drivers.close(); err != nil {
+		log.Error("machines on this computer were not all stopped in order", "error", err)
+	}
 	log.Info("stopped")
 	return nil
 }

@@ -33,11 +33,12 @@ type Cluster struct {
 	as       *account // immutable
 	password string   // of the superuser; immutable
 
-	turn sync.Mutex // held through Start and through Stop: one at a time
+	turn sync.Mutex // held through Start, Stop, Freeze and Thaw: one at a time
 
-	mu   sync.Mutex // guards what follows; never held while waiting
-	port int        // of the last start; 0 before
-	proc *process   // nil before the first start
+	mu     sync.Mutex // guards what follows; never held while waiting
+	port   int        // of the last start; 0 before
+	proc   *process   // nil before the first start
+	frozen []member   // what Freeze has stopped and nobody has thawed
 }
 
 // Create returns the cluster in o.Dir, stopped. It runs initdb, or copies o.Template, when there is none yet, and writes the
@@ -56,6 +57,10 @@ func Create(ctx context.Context, o Options) (*Cluster, error) {
 func (c *Cluster) create(ctx context.Context) error {
 	var err error
 	if c.as, err = findAccount(c.opts.User); err != nil {
+		return err
+	}
+	// Folders above, if they are missing, are for others as well: the account must be able to pass through.
+	if err := os.MkdirAll(filepath.Dir(c.opts.Dir), 0o711); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(c.opts.Dir, 0o700); err != nil {

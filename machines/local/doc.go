@@ -2,7 +2,8 @@
 // for tests.
 //
 // A [Cluster] is a directory with a data directory, a log and the password of its superuser, and at most one postgres
-// process. Invariants:
+// process. A [Machine] is a cluster with roles and databases that is made when it is first woken, and that sleeps: the
+// local [machines.Driver]. Invariants of the cluster:
 //
 //   - The server listens on 127.0.0.1 alone and has no unix socket, so neither other computers nor the length limit of
 //     socket paths matter. Every connection, the superuser's included, proves a SCRAM password unless [Options] say
@@ -11,4 +12,16 @@
 //     process dies, however it dies.
 //   - One goroutine per running process, gone when the process is. Nothing runs after Stop has returned.
 //   - PostgreSQL refuses to run as root; under root it runs as another account (see [Options]), which owns the directory.
+//   - A frozen server is frozen whole, and is thawed before anything else is done to it. If this process is killed while
+//     a server is frozen, its children stay so until the next start in the same directory finds and thaws them.
+//
+// Invariants of the machine:
+//
+//   - One change at a time; a state check waits for none of them.
+//   - A wake either succeeds, roles and databases included, or leaves the machine asleep as it was. It may be given up at
+//     any time; a suspend, once begun, ends by itself, because to hurry it is to crash the server.
+//   - What is wanted is made once: a wake that has nothing new to make says nothing to the server. What is no longer
+//     wanted, or was changed in the server by others, is left alone.
+//   - Every start and every thaw is a generation of its own.
+//   - No secret is in an error, in our log, in the server's log or in its statistics.
 package local

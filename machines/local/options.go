@@ -3,6 +3,7 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -38,16 +39,14 @@ type Options struct {
 // fill replaces what was left out by its default.
 func (o *Options) fill() error {
 	if o.Dir == "" {
-		return fmt.Errorf("a cluster needs a directory")
+		return errNoDir
 	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return err
 	}
 	o.Dir = dir
-	if o.Superuser == "" {
-		o.Superuser = "postgres"
-	}
+	o.Superuser = o.superuser()
 	if o.HBA == nil {
 		o.HBA = []string{"local all all scram-sha-256", "host all all all scram-sha-256"}
 	}
@@ -59,9 +58,29 @@ func (o *Options) fill() error {
 	}
 	if o.BinDir == "" {
 		o.BinDir, err = findPrograms()
+		return err
 	}
-	return err
+	if _, err := os.Stat(filepath.Join(o.BinDir, "postgres")); err != nil {
+		return fmt.Errorf("%w: %w", errNoPrograms, err)
+	}
+	return nil
 }
+
+func (o *Options) superuser() string {
+	if o.Superuser == "" {
+		return "postgres"
+	}
+	return o.Superuser
+}
+
+var errNoDir = errors.New("a cluster needs a directory")
+
+// What no try again mends, but only somebody at this computer.
+var (
+	errNoPrograms = errors.New("no PostgreSQL server programs")
+	errNoAccount  = errors.New("PostgreSQL does not run as root")
+	errNoWay      = errors.New("the account that runs PostgreSQL may not pass")
+)
 
 // findPrograms returns the directory of the newest PostgreSQL server programs: where Debian and Ubuntu put them, which is
 // not in PATH, then PATH.
@@ -83,7 +102,7 @@ func findPrograms() (string, error) {
 	}
 	initdb, err := exec.LookPath("initdb")
 	if err != nil {
-		return "", fmt.Errorf("no PostgreSQL server programs: neither /usr/lib/postgresql/*/bin/initdb nor initdb in PATH")
+		return "", fmt.Errorf("%w: neither /usr/lib/postgresql/*/bin/initdb nor initdb in PATH", errNoPrograms)
 	}
 	return filepath.Dir(initdb), nil
 }
@@ -114,11 +133,11 @@ func findAccount(name string) (*account, error) {
 			return nil, fmt.Errorf("account %s: %w", n, err)
 		}
 		if uid == 0 {
-			return nil, fmt.Errorf("PostgreSQL does not run as %s, which is root", n)
+			return nil, fmt.Errorf("%w, which %s is", errNoAccount, n)
 		}
 		return &account{uid, gid}, nil
 	}
-	return nil, fmt.Errorf("PostgreSQL does not run as root, and there is no account %s", strings.Join(names, " or "))
+	return nil, fmt.Errorf("%w, and there is no account %s", errNoAccount, strings.Join(names, " or "))
 }
 
 // own gives paths to the account.
@@ -157,7 +176,7 @@ func (a *account) canReach(path string) error {
 			pass = info.Mode().Perm()&0o010 != 0
 		}
 		if !pass {
-			return fmt.Errorf("the account that runs PostgreSQL (uid %d) may not enter %s: use another directory, or chmod o+x it", a.uid, dir)
+			return fmt.Errorf("%w: uid %d cannot enter %s: use another directory, or chmod o+x it", errNoWay, a.uid, dir)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil

@@ -54,11 +54,14 @@ func (p *process) running() bool {
 	}
 }
 
-// Start starts the server and returns when it has answered a query. Starting a running server does nothing. After an error
-// no process is left.
+// Start starts the server and returns when it has answered a query. Starting a running server does nothing, but that a
+// frozen one is thawed. After an error no process is left.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
+	if c.Frozen() || c.froze() { // the latter alone: the frozen server was killed
+		c.thaw()
+	}
 	if c.Running() {
 		return nil
 	}
@@ -72,8 +75,9 @@ func (c *Cluster) Start(ctx context.Context) error {
 			return nil
 		}
 		again := errors.Is(err, errPortTaken) && c.opts.Port == 0 && try < portTries
-		if errors.Is(err, errOldBackends) && pause(ctx, orphanPause) == nil {
-			again = true
+		if errors.Is(err, errOldServer) {
+			thawStrays(c.path(dataName))
+			again = pause(ctx, orphanPause) == nil
 		}
 		if !again {
 			return fmt.Errorf("start of %v: %w", c, err)
@@ -82,8 +86,8 @@ func (c *Cluster) Start(ctx context.Context) error {
 }
 
 var (
-	errPortTaken   = errors.New("the port is in use")
-	errOldBackends = errors.New("processes of a server that was killed are still ending")
+	errPortTaken = errors.New("the port is in use")
+	errOldServer = errors.New("processes of an earlier server have not ended yet")
 )
 
 // pause waits for d, or less when ctx ends.
@@ -131,8 +135,9 @@ func (c *Cluster) startOnce(ctx context.Context) error {
 	switch {
 	case bytes.Contains(said, []byte("Address already in use")):
 		err = fmt.Errorf("%w: %w", errPortTaken, err)
-	case bytes.Contains(said, []byte("pre-existing shared memory block")):
-		err = fmt.Errorf("%w: %w", errOldBackends, err)
+	case bytes.Contains(said, []byte("pre-existing shared memory block")), // its backends
+		bytes.Contains(said, []byte(`lock file "postmaster.pid" already exists`)): // it shuts down, its owner being dead
+		err = fmt.Errorf("%w: %w", errOldServer, err)
 	}
 	return fmt.Errorf("%w; it said: %s", err, bytes.TrimSpace(said))
 }
@@ -225,13 +230,17 @@ func (c *Cluster) waitReady(ctx context.Context, proc *process) error {
 }
 
 // Stop stops the server and returns when its process is gone. When ctx ends or the server takes too long, a fast stop
-// becomes an immediate one, and then a kill; only then is there an error. Stopping a stopped server does nothing.
+// becomes an immediate one, and then a kill; only then is there an error. Stopping a stopped server does nothing; a frozen
+// one is thawed first.
 func (c *Cluster) Stop(ctx context.Context, mode Mode) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.mu.Lock()
 	proc := c.proc
 	c.mu.Unlock()
+	if c.froze() {
+		c.thaw()
+	}
 	if !proc.running() {
 		return nil
 	}
@@ -276,6 +285,7 @@ func (c *Cluster) end(ctx context.Context, proc *process, mode Mode) (how string
 	}
 	_ = syscall.Kill(-proc.pid, syscall.SIGKILL) // its children see that it died and end themselves
 	<-proc.done
+	thawStrays(c.path(dataName)) // if they can
 	return killed
 }
 

@@ -1,0 +1,79 @@
+// What the admin API does to tenants, carried out by the gate.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/postern/postern/admin"
+	"github.com/postern/postern/machines"
+	"github.com/postern/postern/proxy"
+)
+
+// control is the gate as the admin API wants it.
+type control struct{ gate *proxy.Gate }
+
+func (c control) Machine(_ context.Context, tenant string) (admin.Machine, error) {
+	info, err := c.gate.Machine(tenant)
+	if err != nil {
+		return admin.Machine{}, refusal(err)
+	}
+	v := info.View
+	provider, _, _ := strings.Cut(info.Key, "/")
+	m := admin.Machine{
+		Tenant: tenant, Provider: provider, Name: info.Key, State: v.State.String(), Since: v.Since,
+		Generation:   admin.Generation{Instance: v.Generation.Instance, Started: v.Generation.Started, Epoch: v.Epoch},
+		AwakeBecause: info.Needs, SuspendAfter: info.SuspendAfter, SuspendsAt: v.SuspendsAt,
+		WaitingClients: info.Waiting, Paused: info.Paused,
+		LastWake: transition(v.LastWake), LastSuspend: transition(v.LastSleep),
+	}
+	// In a word: the whole may name addresses, and is in the log.
+	switch {
+	case v.Err == nil:
+	case errors.Is(v.Err, machines.ErrSlow):
+		m.Error = "slow"
+	case errors.Is(v.Err, machines.ErrBudget):
+		m.Error = "budget"
+	default:
+		m.Error = machines.KindOf(v.Err).String()
+	}
+	return m, nil
+}
+
+func transition(o machines.Outcome) admin.Transition {
+	if o.At.IsZero() {
+		return admin.Transition{}
+	}
+	return admin.Transition{At: o.At.Add(o.Took), Reason: o.Reason, Result: o.Result, Took: o.Took}
+}
+
+func (c control) WakeMachine(_ context.Context, tenant string) error {
+	return refusal(c.gate.WakeMachine(tenant))
+}
+
+func (c control) SuspendMachine(_ context.Context, tenant string) error {
+	return refusal(c.gate.SuspendMachine(tenant))
+}
+
+func (c control) Pause(_ context.Context, tenant string) error { return refusal(c.gate.Pause(tenant)) }
+func (c control) Resume(_ context.Context, tenant string) error {
+	return refusal(c.gate.Resume(tenant))
+}
+
+// refusal is one of the gate's errors in the API's words.
+func refusal(err error) error {
+	var busy *proxy.BusyError
+	switch {
+	case errors.As(err, &busy):
+		return &admin.BusyError{Reasons: busy.Needs}
+	case errors.Is(err, proxy.ErrNoTenant):
+		return admin.ErrNoTenant
+	case errors.Is(err, proxy.ErrNoMachine):
+		return admin.ErrNoMachine
+	case errors.Is(err, proxy.ErrPaused):
+		return admin.ErrPaused
+	}
+	return err
+}

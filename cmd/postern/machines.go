@@ -1,0 +1,151 @@
+// Where tenants' machines come from: one client of Fly's API, and the clusters on this computer.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/configs"
+	"github.com/postern/postern/machines"
+	"github.com/postern/postern/machines/fly"
+	"github.com/postern/postern/machines/local"
+	"github.com/postern/postern/tenants"
+)
+
+// stopLocal bounds the stop of the clusters on this computer at the end.
+const stopLocal = 30 * time.Second
+
+// drivers makes the drivers of tenants' machines. Safe for concurrent use.
+type drivers struct {
+	conf *configs.Config
+	log  *slog.Logger
+	fly  *fly.Client // nil: not configured
+
+	mu    sync.Mutex
+	local map[string]*local.Machine // by name; a cluster has one for as long as the process lives
+}
+
+func newDrivers(conf *configs.Config, log *slog.Logger, reg prometheus.Registerer) (*drivers, error) {
+	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine)}
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_machine_calls_total",
+		Help: "Calls of the machine provider's API."}, []string{"provider", "op", "result"})
+	reg.MustRegister(calls)
+	if f := conf.Machines.Fly; f != (configs.FlyMachines{}) {
+		var err error
+		d.fly, err = fly.NewClient(fly.Options{BaseURL: f.API, TokenFile: f.TokenFile, Log: log,
+			OnCall: func(op, result string) { calls.WithLabelValues("fly", op, result).Inc() }})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// of returns the driver of a tenant's machine.
+func (d *drivers) of(t *tenants.Tenant) (machines.Driver, error) {
+	m := t.Machine
+	switch {
+	case m.Provider == tenants.ProviderFly && d.fly != nil:
+		o := fly.MachineOptions{App: m.App, ID: m.ID, Port: t.Upstream.Port}
+		if m.Sleep == tenants.SleepStop {
+			o.Sleep = fly.Stop
+		}
+		return fly.NewMachine(d.fly, o)
+	case m.Provider == tenants.ProviderLocal && d.conf.Machines.Local.Dir != "":
+		return d.cluster(t)
+	}
+	return nil, fmt.Errorf("machines.%s is not configured", m.Provider)
+}
+
+// cluster returns the machine of a name, which outlives reloads: its process is ours.
+func (d *drivers) cluster(t *tenants.Tenant) (*local.Machine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := t.Machine.Name
+	m, ok := d.local[name]
+	if !ok {
+		dir, err := local.MachineDir(d.conf.Machines.Local.Dir, name)
+		if err != nil {
+			return nil, err
+		}
+		m = local.NewMachine(local.MachineOptions{
+			Options:   local.Options{Dir: dir, Settings: map[string]string{"cluster_name": name}, Log: d.log},
+			Sleep:     local.Sleep(t.Machine.Sleep),
+			Roles:     roles(t),
+			Databases: databases(t),
+		})
+		d.local[name] = m
+	}
+	return m, nil
+}
+
+// roles are the tenant's logins on its server.
+func roles(t *tenants.Tenant) []local.Role {
+	var all []local.Role
+	for _, u := range t.Users {
+		secret := u.ServerPassword.Reveal()
+		if secret == "" {
+			secret = u.Password.Reveal()
+		}
+		if secret == "" {
+			secret = u.Verifier.Reveal()
+		}
+		all = append(all, local.Role{Name: u.ServerUser, Secret: secret})
+	}
+	slices.SortFunc(all, func(a, b local.Role) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func databases(t *tenants.Tenant) []string {
+	all := append([]string{t.Database}, t.Databases...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// reloaded gives the clusters that are there the users and databases of new tenants.
+func (d *drivers) reloaded(_, now *tenants.Snapshot) {
+	for t := range now.All() {
+		if t.Machine == nil || t.Machine.Provider != tenants.ProviderLocal {
+			continue
+		}
+		d.mu.Lock()
+		m := d.local[t.Machine.Name]
+		d.mu.Unlock()
+		if m == nil {
+			continue
+		}
+		if err := m.Reconfigure(context.Background(), roles(t), databases(t)); err != nil {
+			d.log.Error("users and databases of a machine on this computer are not as configured", "tenant", t.ID, "error", err)
+		}
+	}
+}
+
+// close stops the clusters on this computer.
+func (d *drivers) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopLocal)
+	defer cancel()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for _, m := range d.local {
+		all.Go(func() {
+			err := m.Close(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,135 @@
+// The API token: read from its file, printed by nobody.
+
+package fly
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+)
+
+const (
+	tokenLimit = 16 << 10 // macaroons are long
+	redacted   = "[token]"
+)
+
+// token is a secret. Only header and scrub look inside.
+type token string
+
+// String returns a placeholder.
+func (token) String() string { return redacted }
+
+// Format prints a placeholder for every verb.
+func (token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue returns a placeholder.
+func (token) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a placeholder; there is no way back.
+func (token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// header is the value of the Authorization header. A macaroon has a scheme of its own.
+func (t token) header() string {
+	if strings.HasPrefix(string(t), "fm1") || strings.HasPrefix(string(t), "fm2_") {
+		return "FlyV1 " + string(t)
+	}
+	return "Bearer " + string(t)
+}
+
+// scrub takes the token, or a part of a list of macaroons, out of a text that somebody else wrote.
+func (t token) scrub(text string) string {
+	if t == "" {
+		return text
+	}
+	text = strings.ReplaceAll(text, string(t), redacted)
+	for part := range strings.SplitSeq(string(t), ",") {
+		if len(part) >= 8 { // a shorter one is no secret, and would tear words apart
+			text = strings.ReplaceAll(text, part, redacted)
+		}
+	}
+	return text
+}
+
+// parseToken accepts what `fly tokens create` prints, with its scheme or without.
+func parseToken(content []byte) (token, error) {
+	words := strings.Fields(string(content))
+	if len(words) > 0 && (words[0] == "FlyV1" || words[0] == "Bearer") {
+		words = words[1:]
+	}
+	switch len(words) {
+	case 0:
+		return "", errors.New("it is empty")
+	case 1:
+	default:
+		return "", errors.New("it holds more than one word")
+	}
+	text := words[0]
+	for _, c := range []byte(text) {
+		if c <= ' ' || c > '~' {
+			return "", errors.New("it is no token")
+		}
+	}
+	return token(text), nil
+}
+
+// tokenFile reads the token again when its file has changed. Safe for concurrent use.
+type tokenFile struct {
+	path string
+
+	mu   sync.Mutex // guards what follows
+	seen fs.FileInfo
+	last token
+}
+
+// Format names the file and keeps its content out of every verb: fmt does not ask an unexported field how it prints.
+func (f *tokenFile) Format(out fmt.State, _ rune) { fmt.Fprint(out, "token in "+f.path) }
+
+// current returns the token. While its file is away or unreadable the last good one is used, and err says why; without
+// a good one the token is empty.
+func (f *tokenFile) current() (token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.path)
+	if err == nil && f.seen != nil && os.SameFile(info, f.seen) && info.ModTime().Equal(f.seen.ModTime()) && info.Size() == f.seen.Size() {
+		return f.last, nil
+	}
+	return f.read()
+}
+
+// reread reads the file whatever its times say: they are coarse, and the token was just refused.
+func (f *tokenFile) reread() (token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.read()
+}
+
+// read is called with mu held.
+func (f *tokenFile) read() (token, error) {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return f.last, fmt.Errorf("fly: token file: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat() // before the content: a change after it is seen next time
+	if err != nil {
+		return f.last, fmt.Errorf("fly: token file: %w", err)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, tokenLimit+1))
+	if err != nil {
+		return f.last, fmt.Errorf("fly: token file: %w", err)
+	}
+	if len(content) > tokenLimit {
+		return f.last, fmt.Errorf("fly: token file %s: it is too long", f.path)
+	}
+	t, err := parseToken(content)
+	if err != nil {
+		return f.last, fmt.Errorf("fly: token file %s: %w", f.path, err)
+	}
+	f.seen, f.last = info, t
+	return t, nil
+}

@@ -1,0 +1,116 @@
+// What operators see of a tenant and can do to it while the gate runs.
+
+package proxy
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/postern/postern/machines"
+)
+
+// ErrNoTenant means that no tenant has the id.
+var ErrNoTenant = errors.New("no such tenant")
+
+// ErrNoMachine means that the tenant has an upstream, and nothing to wake or suspend.
+var ErrNoMachine = errors.New("the tenant has no machine: it has an upstream")
+
+// ErrGateClosed means that the gate has ended.
+var ErrGateClosed = errors.New("the gate is closed")
+
+// ErrPaused means that the tenant's clients are held.
+var ErrPaused = errors.New("the tenant is paused")
+
+// BusyError says what keeps a machine from being suspended.
+type BusyError struct{ Needs []string }
+
+func (e *BusyError) Error() string { return "the machine is in use: " + strings.Join(e.Needs, ", ") }
+
+// MachineInfo is a tenant's machine as it stands.
+type MachineInfo struct {
+	Key     string // provider and name
+	View    machines.View
+	Needs   []string // what keeps it awake, in words
+	Waiting int      // clients
+	Paused  bool
+	// SuspendAfter is how long it stays awake unused; 0: for ever.
+	SuspendAfter time.Duration
+}
+
+// Machine returns how a tenant's machine stands. It fails with ErrNoTenant,
+// ErrNoMachine or ErrGateClosed. Safe for concurrent use, as all of these are.
+func (g *Gate) Machine(id string) (MachineInfo, error) {
+	var info MachineInfo
+	err := g.withMachine(id, func(t *tenant) error {
+		info = MachineInfo{Key: t.machine.holder.Key(), View: t.machine.holder.View(), Needs: t.needs(), Waiting: t.books.Counts().Waiting, Paused: t.paused}
+		if t.conf != nil && t.conf.Machine != nil {
+			info.SuspendAfter = t.conf.Machine.SuspendAfter
+		}
+		return nil
+	})
+	return info, err
+}
+
+// WakeMachine starts to wake a tenant's machine and returns at once; Machine
+// tells how it goes. Besides the errors of Machine there is ErrPaused.
+func (g *Gate) WakeMachine(id string) error {
+	return g.withMachine(id, func(t *tenant) error {
+		if t.paused {
+			return ErrPaused
+		}
+		t.machine.holder.Want("operator")
+		return nil
+	})
+}
+
+// SuspendMachine starts to put a tenant's machine to sleep and returns at
+// once. A machine that is in use is not: *BusyError says why.
+func (g *Gate) SuspendMachine(id string) error {
+	return g.withMachine(id, func(t *tenant) error {
+		h := t.machine.holder
+		h.Use(t.inUse(), false)
+		if h.Suspend("operator") {
+			return nil
+		}
+		switch v := h.View(); v.State {
+		case machines.StateAsleep, machines.StateSuspending, machines.StateDraining:
+			return nil
+		case machines.StateReady:
+			return &BusyError{t.needs()}
+		default:
+			return &BusyError{[]string{"it is " + v.State.String()}}
+		}
+	})
+}
+
+// Pause holds all clients of a tenant: what runs may finish, and what comes
+// waits until Resume, for as long as it would wait for a machine to wake.
+func (g *Gate) Pause(id string) error { return g.withTenant(id, (*tenant).pause) }
+
+// Resume ends a pause.
+func (g *Gate) Resume(id string) error { return g.withTenant(id, (*tenant).resume) }
+
+// withTenant runs f on the loop of a registered tenant.
+func (g *Gate) withTenant(id string, f func(*tenant)) error {
+	if _, ok := g.opts.Directory.Current().Tenant(id); !ok {
+		return ErrNoTenant
+	}
+	t := g.tenant(id)
+	if !t.loop.Call(func() { f(t) }) {
+		return ErrGateClosed
+	}
+	return nil
+}
+
+func (g *Gate) withMachine(id string, f func(*tenant) error) error {
+	var err error
+	called := g.withTenant(id, func(t *tenant) {
+		if t.machine.holder == nil {
+			err = ErrNoMachine
+			return
+		}
+		err = f(t)
+	})
+	return errors.Join(called, err)
+}
