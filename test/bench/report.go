@@ -19,6 +19,9 @@ const (
 	cpu              figure = "cpu_us_per_transaction" // the pooler's process
 	transactions     figure = "transactions"
 	memory           figure = "rss_kib_per_client"
+	wakeFirst        figure = "wake_first_ms" // first answer, after that of a client that dials the machine itself
+	wakeLast         figure = "wake_last_ms"
+	wakeTotal        figure = "wake_total_ms"     // from the first knock to the last answer
 	goroutinesBefore figure = "goroutines_before" // before the idle clients came
 	goroutinesAfter  figure = "goroutines_after"  // while they are there
 )

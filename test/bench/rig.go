@@ -86,8 +86,8 @@ func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) 
 		return r, err
 	}
 	for _, name := range opts.targets {
-		// The idle rows start poolers of their own; without other rows there is nothing for these to do.
-		if name != direct && !slices.ContainsFunc(opts.rows, func(w row) bool { return !w.idle }) {
+		// The other rows start poolers of their own; without steady ones there is nothing for these to do.
+		if name != direct && !slices.ContainsFunc(opts.rows, row.steady) {
 			continue
 		}
 		if r.targets[name], err = r.startTarget(ctx, name); err != nil {
@@ -215,7 +215,7 @@ func (r *rig) warmUp(ctx context.Context) error {
 	r.opts.seconds = warmUpSeconds
 	for _, w := range r.opts.rows {
 		for _, name := range r.opts.targets {
-			if w.idle {
+			if !w.steady() {
 				continue
 			}
 			if _, err := r.cell(ctx, w, name); err != nil {
@@ -228,8 +228,11 @@ func (r *rig) warmUp(ctx context.Context) error {
 
 // cell runs one cell and returns its figures.
 func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
-	if w.idle {
+	switch {
+	case w.idle:
 		return r.idleCell(ctx, w, name)
+	case w.wake > 0:
+		return r.wakeCell(ctx, w.wake)
 	}
 	return r.loadCell(ctx, w, r.targets[name])
 }

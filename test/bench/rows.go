@@ -12,10 +12,11 @@ import (
 type row struct {
 	name    string   // for -rows
 	title   string   // for people
-	pgbench []string // its arguments; none for an idle row
+	pgbench []string // its arguments; none for an idle row and the wake row
 	script  string   // name of a script in scripts, instead of a builtin
 	tls     bool     // clients speak TLS; the pooler's own way to the server stays in plaintext
 	idle    bool     // measures memory and goroutines of idle clients instead
+	wake    int      // so many clients of a sleeping machine come at once; measures how soon they are answered instead
 }
 
 // scripts are the custom pgbench scripts by name.
@@ -34,6 +35,8 @@ func allRows() []row {
 		{name: "connect", title: "connect per transaction", pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
 		{name: "idle", title: "idle clients", idle: true},
 		{name: "idle-tls", title: "idle clients, TLS", idle: true, tls: true},
+		{name: "wake-one", title: "one client of a sleeping machine", wake: 1},
+		{name: "wake", title: "200 clients of a sleeping machine", wake: 200},
 	}
 }
 
@@ -46,8 +49,14 @@ const (
 
 func allTargets() []string { return []string{direct, pgbouncer, postern} }
 
-// runsOn says whether the row has a cell for the target: an idle direct client is a server process, and no pooler's.
-func (w row) runsOn(target string) bool { return !w.idle || target != direct }
+// runsOn says whether the row has a cell for the target: an idle direct client is a server process, and no pooler's, and
+// only Postern wakes machines.
+func (w row) runsOn(target string) bool {
+	return w.steady() || w.idle && target != direct || w.wake > 0 && target == postern
+}
+
+// steady says that the row's clients work without a pause, on poolers that live as long as the run.
+func (w row) steady() bool { return !w.idle && w.wake == 0 }
 
 // selectRows returns the rows that a comma-separated list names, in the table's order; "" is all of them.
 func selectRows(list string) ([]row, error) {

@@ -17,10 +17,11 @@ type table struct {
 	rows   [][]string
 }
 
-// tables makes the table of the throughput rows and that of the idle rows; one without rows is left out.
+// tables makes the table of the throughput rows, that of the idle rows and that of the wake row; one without rows is left out.
 func (r *report) tables() []table {
 	load := table{header: []string{"", "direct tps", "ms", "PgBouncer tps", "ms", "µs CPU", "Postern tps", "ms", "µs CPU", "CPU ratio", "tps ratio"}}
 	idle := table{header: []string{"", "PgBouncer KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
+	wake := table{header: []string{"", "first answer after a direct client's, ms", "last", "from the first knock to the last answer"}}
 	for _, s := range r.Summary {
 		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
 		if s.row.idle {
@@ -28,10 +29,14 @@ func (r *report) tables() []table {
 				showCount(p[goroutinesBefore]), showCount(p[goroutinesAfter])})
 			continue
 		}
+		if s.row.wake > 0 {
+			wake.rows = append(wake.rows, []string{s.row.title, showRatio(p[wakeFirst]), showRatio(p[wakeLast]), showRatio(p[wakeTotal])})
+			continue
+		}
 		load.rows = append(load.rows, []string{s.row.title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
 			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
 	}
-	return slices.DeleteFunc([]table{load, idle}, func(t table) bool { return len(t.rows) == 0 })
+	return slices.DeleteFunc([]table{load, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
 }
 
 // text writes the table in aligned columns.
@@ -88,7 +93,7 @@ func showCount(s *spread) string {
 	return number(s.Median, 0)
 }
 
-// showRatio prints a ratio with the range of the rounds, which says how far to trust it.
+// showRatio prints a number with the range of the rounds, which says how far to trust it.
 func showRatio(s *spread) string {
 	if s == nil {
 		return "-"
