@@ -46,6 +46,16 @@ type Listener struct {
 	ProxyProtocol  string         `mapstructure:"proxy_protocol"`  // require or off
 	TrustedProxies []netip.Prefix `mapstructure:"trusted_proxies"` // who may send PROXY headers
 	Console        bool           `mapstructure:"console"`         // the admin console answers here; not built yet
+
+	Timeouts ListenerTimeouts `mapstructure:"timeouts"`
+}
+
+// ListenerTimeouts are those of a listener's clients; nil is what Timeouts says. Tenants and users may say otherwise.
+type ListenerTimeouts struct {
+	Query           *time.Duration `mapstructure:"query"`
+	Transaction     *time.Duration `mapstructure:"transaction"`
+	IdleTransaction *time.Duration `mapstructure:"idle_transaction"`
+	ClientIdle      *time.Duration `mapstructure:"client_idle"`
 }
 
 // TLS is what clients are offered. Without certificates TLS is not offered.
@@ -116,10 +126,10 @@ type Timeouts struct {
 	ServerConnect   time.Duration `mapstructure:"server_connect"`   // dial, TLS and login of a server connection
 	Wake            time.Duration `mapstructure:"wake"`             // for a sleeping machine
 	QueryWait       time.Duration `mapstructure:"query_wait"`       // for a server connection
-	Query           time.Duration `mapstructure:"query"`            // 0: none; not built yet
-	Transaction     time.Duration `mapstructure:"transaction"`      // 0: none; not built yet
-	IdleTransaction time.Duration `mapstructure:"idle_transaction"` // 0: none; not built yet
-	ClientIdle      time.Duration `mapstructure:"client_idle"`      // 0: none; not built yet
+	Query           time.Duration `mapstructure:"query"`            // a request, then it is cancelled; 0: no bound, here and below
+	Transaction     time.Duration `mapstructure:"transaction"`      // from a transaction's first request to its end
+	IdleTransaction time.Duration `mapstructure:"idle_transaction"` // between two requests inside a transaction
+	ClientIdle      time.Duration `mapstructure:"client_idle"`      // between two transactions
 	ServerIdle      time.Duration `mapstructure:"server_idle"`      // an idle server connection is closed after it; 0: never
 	ServerLifetime  time.Duration `mapstructure:"server_lifetime"`  // an older server connection is not lent again; 0: no limit
 	Drain           time.Duration `mapstructure:"drain"`            // from SIGTERM until everything is closed

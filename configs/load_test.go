@@ -259,8 +259,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 		"log.level": "debug", "log.format": "text", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
 	}
-	unbuilt := map[string]bool{"timeouts.query": true, "timeouts.transaction": true, "timeouts.idle_transaction": true, "timeouts.client_idle": true,
-		"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true}
+	unbuilt := map[string]bool{"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true}
 	base := minimal + "tls: {certificates: [{cert: a, key: b}]}\nadmin: {address: '127.0.0.1:2'}\nmachines: {fly: {token_file: t}}\n"
 	before, err := loadBytes([]byte(base), "/d")
 	if err != nil {

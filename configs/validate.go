@@ -171,6 +171,14 @@ func (c *Config) checkNumbers(ps *problems) {
 	if c.Loops < 0 || c.Loops > maxLoops {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)
 	}
+	for i, l := range c.Listeners {
+		t := l.Timeouts
+		for key, d := range map[string]*time.Duration{"query": t.Query, "transaction": t.Transaction, "idle_transaction": t.IdleTransaction, "client_idle": t.ClientIdle} {
+			if d != nil && *d < 0 {
+				ps.add(fmt.Sprintf("listeners[%d].timeouts.%s", i, key), "must not be negative")
+			}
+		}
+	}
 	// The bounds are those of Linux: tcp(7), and MAX_TCP_KEEP* in its headers.
 	wholeUnits(ps, "tcp.keepalive_idle", c.TCP.KeepaliveIdle, time.Second, 32767*time.Second)
 	wholeUnits(ps, "tcp.keepalive_interval", c.TCP.KeepaliveInterval, time.Second, 32767*time.Second)
@@ -210,10 +218,6 @@ func (c *Config) checkNotBuilt(ps *problems) {
 	}
 	notBuilt("admin.console_users", len(c.Admin.ConsoleUsers) > 0)
 	notBuilt("tenants.postgres", c.Tenants.Postgres != (TenantsPostgres{}))
-	notBuilt("timeouts.query", c.Timeouts.Query > 0)
-	notBuilt("timeouts.transaction", c.Timeouts.Transaction > 0)
-	notBuilt("timeouts.idle_transaction", c.Timeouts.IdleTransaction > 0)
-	notBuilt("timeouts.client_idle", c.Timeouts.ClientIdle > 0)
 }
 
 var index = regexp.MustCompile(`\[\d+\]`)

@@ -142,12 +142,12 @@ timeouts.drain: must be more than 0s: every wait has a bound`},
 			"timeouts.login: must not be negative\ntimeouts.query: must not be negative\ntimeouts.server_idle: must not be negative"},
 		{"a short and a long wake", func(c *Config) { c.Timeouts.Wake = 1; c.Timeouts.Login = time.Hour }, ""},
 		{"negative wake", func(c *Config) { c.Timeouts.Wake = -1 }, "timeouts.wake: must not be negative"},
-		{"timeouts to come", func(c *Config) {
+		{"timeouts of sessions", func(c *Config) {
 			c.Timeouts.Query, c.Timeouts.Transaction, c.Timeouts.IdleTransaction, c.Timeouts.ClientIdle = 1, 1, 1, 1
-		}, `timeouts.query: timeouts.query is documented but not built yet
-timeouts.transaction: timeouts.transaction is documented but not built yet
-timeouts.idle_transaction: timeouts.idle_transaction is documented but not built yet
-timeouts.client_idle: timeouts.client_idle is documented but not built yet`},
+		}, ""},
+		{"timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{Query: new(time.Duration)} }, ""},
+		{"negative timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{ClientIdle: new(-time.Second)} },
+			"listeners[0].timeouts.client_idle: must not be negative"},
 		{"limits", func(c *Config) { c.Limits = Limits{} }, "limits.clients: must be at least 1\nlimits.handshakes: must be at least 1"},
 		{"fewest", func(c *Config) { c.Limits = Limits{1, 1} }, ""},
 		{"negative loops", func(c *Config) { c.Loops = -1 }, "loops: must be from 0 to 1024 (0: one per core)"},

@@ -63,6 +63,9 @@ type client struct {
 	note    link.Note
 	sess    link.Session
 
+	timeouts *sessionTimeouts // nil: none
+	quiet    time.Time        // since when it has been idle, if it is
+
 	started        time.Time
 	received, sent uint64
 	queries        uint64
@@ -205,6 +208,7 @@ func (c *client) acquire() bool {
 func (c *client) lent(s *server) bool {
 	c.server, s.client = s, c
 	c.tenant.machine.leases++
+	s.clocks = clocks{}
 	s.link.Begin(&c.sess)
 	if s.params != c.params && !s.params.same(c.params) {
 		s.prepare(c.params)
@@ -232,7 +236,7 @@ func (c *client) prepared() bool {
 
 // greet sends the rest of the login: parameters, cancel key, ReadyForQuery.
 func (c *client) greet() {
-	c.greeting = false
+	c.greeting, c.quiet = false, c.tenant.loop.Now()
 	out := append(c.tenant.insert[:0], c.params.base.greeting...)
 	name, _ := c.params.get(applicationName)
 	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: applicationName, Value: cleanName(name)})
@@ -312,6 +316,9 @@ func (c *client) end(reason string) {
 	if c.mode == sessionMode {
 		t.machine.sessions--
 	}
+	if c.timeouts != nil {
+		t.timed--
+	}
 	n := len(t.clients) - 1
 	t.clients[c.index] = t.clients[n]
 	t.clients[c.index].index = c.index
@@ -344,6 +351,9 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	c.params = c.pool.sets.intern(h.params)
 	if c.mode == sessionMode {
 		t.machine.sessions++
+	}
+	if c.timeouts != nil {
+		t.timed++
 	}
 	t.look()
 	switch {

@@ -110,6 +110,9 @@ func (c *client) passOn(b []byte) {
 	if s == nil {
 		return
 	}
+	if s.link.Outstanding() > 0 {
+		s.asks()
+	}
 	if len(b) > 0 {
 		s.conn.Write(b)
 	} else {

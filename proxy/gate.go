@@ -37,6 +37,7 @@ type Options struct {
 	TenantDomain string        // SNI names a tenant only below it; "": never
 	MockSecret   []byte        // makes mock salts stable; empty: random for this process
 	Timeouts     Timeouts
+	Session      tenants.Timeouts // where nobody says otherwise
 	Limits       Limits
 	TCP          TCP
 	Loops        int // 0: one per core
@@ -57,6 +58,7 @@ type Listener struct {
 	// ProxyProtocol demands a PROXY header, from Trusted senders only.
 	ProxyProtocol bool
 	Trusted       []netip.Prefix
+	Timeouts      tenants.Timeouts // of its clients, where neither user nor tenant says otherwise
 }
 
 // Timeouts bound every wait.

@@ -32,6 +32,7 @@ type server struct {
 	secret []byte
 	target backend.Target // where it was dialed, without credentials
 	epoch  uint64         // of the machine, when it was dialed
+	clocks clocks
 
 	link   *link.Link
 	client *client

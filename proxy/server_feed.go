@@ -221,6 +221,7 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 		}
 		return taken
 	}
+	s.answers()
 	if s.link.Status() == 'I' {
 		c.tenant.counters.transactions.Add(1)
 	} else if c.mode == statementMode && s.link.Quiet() {

@@ -44,10 +44,13 @@ var (
 		"The password known to the pooler differs from the database's.")
 	errStaleLogin = fatal("08006", "the password of this user has changed since the session began", "Connect again.")
 
-	errWakeSlow = fatal("57P03", "the database did not wake up in time", "Try again in a moment.")
-	errCapacity = fatal("57P03", "there is no room to start the database at the moment", "Try again in a few minutes.")
-	errTooOften = fatal("57P03", "the database has been started too often", "Try again in a few minutes.")
-	errPaused   = fatal("57P03", "the database is paused", "Try again when it was resumed.")
+	errWakeSlow           = fatal("57P03", "the database did not wake up in time", "Try again in a moment.")
+	errCapacity           = fatal("57P03", "there is no room to start the database at the moment", "Try again in a few minutes.")
+	errTooOften           = fatal("57P03", "the database has been started too often", "Try again in a few minutes.")
+	errTransactionTimeout = fatal("25P04", "terminating connection due to transaction timeout", "")
+	errIdleTransaction    = fatal("25P03", "terminating connection due to idle-in-transaction timeout", "")
+	errClientIdle         = fatal("57P05", "terminating connection due to idle-session timeout", "")
+	errPaused             = fatal("57P03", "the database is paused", "Try again when it was resumed.")
 
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
 	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",

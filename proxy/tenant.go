@@ -57,6 +57,7 @@ type tenant struct {
 	redial   *loop.Timer
 	machine  machine
 	paused   bool // all clients are held
+	timed    int  // clients with timeouts
 	draining bool
 }
 
@@ -195,6 +196,7 @@ func (t *tenant) look() {
 func (t *tenant) sweep() {
 	now := t.loop.Now()
 	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
+	t.sweepTimeouts(now)
 	for p := range t.books.Pools() {
 		t.sweepWaiters(p, now)
 		if p.Empty() && p.DialAfter().Before(now) && !t.poolInUse(p.Owner.(*serverPool)) {

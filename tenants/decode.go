@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -33,6 +34,7 @@ func (l *loader) tenant(v value) *Tenant {
 		"allow_list":  func(v value) { t.Allow = allowList(v) },
 		"require_tls": func(v value) { t.RequireTLS = v.boolean() },
 		"pool":        func(v value) { pool(v, &t.Pool) },
+		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
 		"auth_query":          func(v value) { v.notBuilt("auth_query") },
 		"client_address":      clientAddress,
@@ -153,6 +155,7 @@ func (l *loader) user(v value) (u *User, auth value) {
 		"verifier":      func(v value) { u.Verifier = l.verifier(v) },
 		"password_file": func(v value) { u.Password = l.password(v) },
 		"pool_size":     func(v value) { u.PoolSize = v.integer(1, maxCount) },
+		"timeouts":      func(v value) { timeouts(v, &u.Timeouts) },
 		"upstream": func(v value) {
 			upstream = v.keys(map[string]func(value){
 				"user":          func(v value) { u.ServerUser = v.name() },
@@ -268,6 +271,20 @@ func pool(v value, p *Pool) {
 			}
 		},
 	})
+}
+
+func timeouts(v value, t *Timeouts) {
+	set := func(at **time.Duration) func(value) {
+		return func(v value) {
+			d, ok := v.duration()
+			if ok && d < 0 {
+				v.fail("must not be negative")
+			}
+			*at = &d
+		}
+	}
+	v.keys(map[string]func(value){"query": set(&t.Query), "transaction": set(&t.Transaction),
+		"idle_transaction": set(&t.IdleTransaction), "client_idle": set(&t.ClientIdle)})
 }
 
 // Keys that are documented, whose neutral value is accepted, and whose other values are not built yet.

@@ -28,6 +28,26 @@ func checkVerifier(s string) error {
 	return errors.New("not of the form that Postgres stores")
 }
 
+func TestLoadTimeouts(t *testing.T) {
+	s, err := loadText(t, `
+tenants:
+  - id: acme
+    upstream: {host: h}
+    timeouts: {query: 30s, idle_transaction: 0s}
+    users: [{name: app, verifier: v, timeouts: {transaction: 1m, client_idle: 1h}}]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme, _ := s.Tenant("acme")
+	if d := cmp.Diff(Timeouts{Query: new(30 * time.Second), IdleTransaction: new(time.Duration)}, acme.Timeouts); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(Timeouts{Transaction: new(time.Minute), ClientIdle: new(time.Hour)}, acme.Users["app"].Timeouts); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestLoadEverything(t *testing.T) {
 	s, err := loadText(t, `
 tenants:
@@ -212,6 +232,8 @@ func TestProblems(t *testing.T) {
 			"tenants[0].pool.max_servers: must be a whole number in plain decimal digits",
 			`tenants[0].pool.mode: must be one of "", session, transaction, statement`,
 		}},
+		{up + "timeouts: {query: -1s, idle: 5s, client_idle: 3}", []string{"tenants[0].timeouts.query: must not be negative",
+			"tenants[0].timeouts.idle: unknown key", "tenants[0].timeouts.client_idle: needs a unit, such as 30s or 5m"}},
 		{up + "pool: {min: 1}", []string{"tenants[0].pool.min: a min above 0 is documented but not built yet"}},
 		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: auth_query is documented but not built yet"}},
 		{up + "client_address: guc", []string{"tenants[0].client_address: client_address other than off is documented but not built yet"}},

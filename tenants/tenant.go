@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/postern/postern/netrestrict"
 )
@@ -37,6 +38,7 @@ type Tenant struct {
 	Users      map[string]*User       // by the name that the client gives, case-sensitive
 	Allow      *netrestrict.AllowList // nil: everyone
 	RequireTLS bool                   // not judged for CancelRequests
+	Timeouts   Timeouts               // of its clients; a user's own win
 	Pool       Pool
 }
 
@@ -93,10 +95,20 @@ type User struct {
 	Verifier Secret // in the text form of pg_authid.rolpassword
 	Password Secret
 	PoolSize int // 0: the tenant's
+	Timeouts Timeouts
 
 	ServerUser     string // the role on the server; Name unless the file says otherwise
 	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away
 	ServerAuth     ServerAuth
+}
+
+// Timeouts bound what a client may do once it is logged in. Nil leaves it to the next level: of user, tenant, listener and
+// process the first that says something counts. 0 is no bound.
+type Timeouts struct {
+	Query           *time.Duration // a request, until all of it is answered; then it is cancelled, and the session stays
+	Transaction     *time.Duration // from a transaction's first request to its end
+	IdleTransaction *time.Duration // between two requests inside a transaction
+	ClientIdle      *time.Duration // between two transactions
 }
 
 // Pool holds a tenant's limits.

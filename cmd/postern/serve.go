@@ -125,12 +125,13 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
 		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake, QueryWait: t.QueryWait,
 			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime},
-		Limits: proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
-		TCP:    proxy.TCP(conf.TCP),
-		Loops:  conf.Loops, Log: log, Registerer: reg}
+		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle},
+		Limits:  proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
+		TCP:     proxy.TCP(conf.TCP),
+		Loops:   conf.Loops, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {
 		o.Listeners = append(o.Listeners, proxy.Listener{Name: l.Name, Network: l.Network(), Address: l.Address, Mode: l.PoolMode,
-			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies})
+			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: tenants.Timeouts(l.Timeouts)})
 	}
 	return o
 }

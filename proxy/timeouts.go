@@ -1,0 +1,120 @@
+// Timeouts of sessions: queries and transactions that take too long, and clients that do nothing.
+
+package proxy
+
+import (
+	"time"
+
+	"github.com/postern/postern/tenants"
+)
+
+// sessionTimeouts bound what a logged-in client may do; 0 is no bound. They
+// are looked at twice a second.
+type sessionTimeouts struct {
+	query           time.Duration // a request, until the server has answered all of it
+	transaction     time.Duration // from its first request to its end
+	idleTransaction time.Duration // between two requests inside a transaction
+	clientIdle      time.Duration // between two transactions
+}
+
+// timeoutsFor returns what holds for a user on a listener: of the user, the
+// tenant, the listener and the process, the first that says something. Nil if
+// there is no bound at all, so that such a client costs nothing.
+func (t *tenant) timeoutsFor(conf *tenants.Tenant, user string, l *Listener) *sessionTimeouts {
+	levels := []tenants.Timeouts{conf.Timeouts, l.Timeouts, t.gate.opts.Session}
+	if u, ok := conf.User(user); ok {
+		levels = append([]tenants.Timeouts{u.Timeouts}, levels...)
+	}
+	first := func(of func(tenants.Timeouts) *time.Duration) time.Duration {
+		for _, level := range levels {
+			if d := of(level); d != nil {
+				return *d
+			}
+		}
+		return 0
+	}
+	s := sessionTimeouts{
+		query:           first(func(o tenants.Timeouts) *time.Duration { return o.Query }),
+		transaction:     first(func(o tenants.Timeouts) *time.Duration { return o.Transaction }),
+		idleTransaction: first(func(o tenants.Timeouts) *time.Duration { return o.IdleTransaction }),
+		clientIdle:      first(func(o tenants.Timeouts) *time.Duration { return o.ClientIdle }),
+	}
+	if s == (sessionTimeouts{}) {
+		return nil
+	}
+	return &s
+}
+
+// clocks are a server's, for its client's timeouts. A zero is: not running.
+type clocks struct {
+	asked    time.Time // since when it owes an answer
+	began    time.Time // since when its client is in a transaction
+	answered time.Time // since when its client may send the next request of it
+	late     bool      // its query was cancelled for taking too long
+}
+
+// asks starts the clocks when a request goes to the server.
+func (s *server) asks() {
+	if k := &s.clocks; k.asked.IsZero() {
+		k.asked = s.loop.Now()
+		if k.began.IsZero() {
+			k.began = k.asked
+		}
+	}
+}
+
+// answers stops them at a ReadyForQuery.
+func (s *server) answers() {
+	k := &s.clocks
+	now := s.loop.Now()
+	k.late = false
+	if k.asked = (time.Time{}); !s.link.Quiet() {
+		k.asked = now // the next request is running already
+	}
+	k.answered, s.client.quiet = now, now
+	if s.link.Status() == 'I' {
+		k.began = k.asked
+	}
+}
+
+// sweepTimeouts ends what takes too long.
+func (t *tenant) sweepTimeouts(now time.Time) {
+	if t.timed == 0 {
+		return
+	}
+	over := func(since time.Time, limit time.Duration) bool {
+		return limit > 0 && !since.IsZero() && now.Sub(since) >= limit
+	}
+	var late []func()
+	for s := range t.servers {
+		c, k := s.client, &s.clocks
+		if c == nil || c.timeouts == nil || c.greeting || s.preparing {
+			continue
+		}
+		switch {
+		case over(k.began, c.timeouts.transaction):
+			late = append(late, func() { c.revoke(errTransactionTimeout, "transaction_timeout") })
+		case k.asked.IsZero() && !k.began.IsZero() && over(k.answered, c.timeouts.idleTransaction):
+			late = append(late, func() { c.revoke(errIdleTransaction, "idle_transaction_timeout") })
+		case over(k.asked, c.timeouts.query) && !k.late:
+			k.late = true
+			late = append(late, func() { s.cancel(nil) })
+		}
+	}
+	for _, c := range t.clients {
+		if c.timeouts != nil && c.idle() && over(c.quiet, c.timeouts.clientIdle) {
+			late = append(late, func() { c.fail(errClientIdle, "client_idle_timeout") })
+		}
+	}
+	for _, end := range late { // each of which may change both lists
+		end()
+	}
+}
+
+// idle reports whether nothing of the client's runs, waits or is open.
+func (c *client) idle() bool {
+	if c.gone || c.greeting || c.books.Waiting() || c.partial > 0 || len(c.in) > 0 {
+		return false
+	}
+	return c.server == nil || c.server.link.Free()
+}
