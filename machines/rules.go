@@ -117,7 +117,7 @@ type Rules struct {
 	endpoint   Endpoint
 	epoch      uint64
 	of         run  // what the epoch is of
-	slept      bool // since then
+	slept      bool // since then, or was told to
 
 	act      Outcome   // the wake or suspend under way
 	started  bool      // there is a wake under way, and it has called Start
@@ -174,7 +174,6 @@ func (r *Rules) enter(s State, now time.Time) {
 	r.state, r.since = s, now
 	r.check, r.drained, r.lost, r.locate, r.askAt = false, false, false, false, time.Time{}
 	r.forced = r.forced && s == StateDraining
-	r.slept = r.slept || s == StateAsleep
 }
 
 // Want says that somebody needs the machine ready. A machine that has failed
@@ -230,7 +229,7 @@ func (r *Rules) undrain(now time.Time) {
 
 // Drained says that no connection to the machine is left. It counts while the
 // machine is draining.
-func (r *Rules) Drained() { r.drained = r.state == StateDraining }
+func (r *Rules) Drained() { r.drained = true }
 
 // Suspend puts it to sleep soon even though it was used a moment ago, unless
 // it gets busy before. It says whether it will; not if it is busy, or not ready.
@@ -326,7 +325,7 @@ func (r *Rules) nextWaking(now time.Time) (Action, time.Time) {
 		return Locate, time.Time{}
 	case now.Before(r.probeAt):
 		return Nothing, r.probeAt
-	case !now.Before(r.lookAt) && now.Before(r.deadline):
+	case !now.Before(r.lookAt):
 		return Ask, time.Time{}
 	}
 	return Probe, time.Time{}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestEachStateWithEachEvent(t *testing.T) {
@@ -322,8 +321,8 @@ func TestViewSaysWhenItSleeps(t *testing.T) {
 	s := newStory(t, usual)
 	at := func(want time.Time) {
 		t.Helper()
-		if diff := cmp.Diff(want, s.r.View().SuspendsAt, cmpopts.EquateApproxTime(0)); diff != "" {
-			t.Error(diff)
+		if got := s.r.View().SuspendsAt; !got.Equal(want) {
+			t.Errorf("it sleeps at %v, want %v", got, want)
 		}
 	}
 	at(time.Time{})
@@ -334,4 +333,32 @@ func TestViewSaysWhenItSleeps(t *testing.T) {
 	s.r.Busy(false, s.now)
 	s.r.Configure(Settings{})
 	at(time.Time{})
+}
+
+func TestNamesAreDistinct(t *testing.T) {
+	seen := map[string]bool{}
+	add := func(s string) {
+		if s == "" || seen[s] {
+			t.Errorf("%q twice", s)
+		}
+		seen[s] = true
+	}
+	for _, s := range States() {
+		add(s.String())
+	}
+	clear(seen)
+	for a := Nothing; a <= CutShort; a++ {
+		add(a.String())
+	}
+	clear(seen)
+	for k := Transient; k <= Unreachable; k++ {
+		add(failsAs(k, 0).(*Error).Kind.String())
+		if got := resultOf(failsAs(k, 0)); got != k.String() {
+			t.Errorf("the result of %v is %q", k, got)
+		}
+	}
+	clear(seen)
+	for p := PowerUnknown; p <= Changing; p++ {
+		add(p.String())
+	}
 }

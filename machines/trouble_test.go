@@ -168,6 +168,7 @@ func TestSlow(t *testing.T) {
 			s := newStory(t, usual)
 			s.sleeping().starting().r.Started(runs(1), here, nil, s.now)
 			did := map[Action]int{}
+			tried := false
 			for s.r.View().State == StateWaking {
 				do, again := s.r.Next(s.now)
 				did[do]++
@@ -175,8 +176,13 @@ func TestSlow(t *testing.T) {
 				case Nothing:
 					s.now = again
 				case Probe:
+					tried = true
 					s.r.Probed(errBusy, s.now)
 				case Ask:
+					if !tried {
+						t.Fatalf("calls of %v: asked twice, and not tried in between", callsTake)
+					}
+					tried = false
 					s.pass(callsTake)
 					s.r.Asked(runs(1), err, s.now)
 				case Locate:
@@ -191,7 +197,7 @@ func TestSlow(t *testing.T) {
 			if v.LastWake.Result != "slow" || !errors.Is(v.Err, ErrSlow) || late < 0 || late > 2*callsTake {
 				t.Errorf("calls of %v: %v late: %+v", callsTake, late, v)
 			}
-			if did[Ask] < 3 || did[Probe] < did[Ask] || did[Ask] > 30 || did[Probe] > 300 || err == nil && did[Locate] != did[Ask] {
+			if did[Ask] < 3 || did[Ask] > 30 || did[Probe] > 300 || err == nil && did[Locate] != did[Ask] {
 				t.Errorf("calls of %v: %v", callsTake, did)
 			}
 		}
@@ -353,53 +359,5 @@ func TestEpochs(t *testing.T) {
 			c.happens(s)
 			s.is(StateReady, c.epoch)
 		})
-	}
-}
-
-// A machine that slept in between is another, even for a driver that does not tell generations apart, and even if it was
-// not us who woke it.
-func TestSleptInBetween(t *testing.T) {
-	set := usual
-	set.Burst = 1
-	s := newStory(t, set)
-	s.ready().suspending().r.Slept(nil, s.now)
-	s.r.Want("client", s.now)
-	s.next(Nothing)
-	s.is(StateFailed, 1) // no budget
-	s.pass(time.Hour)
-	s.next(Ask)
-	s.r.Asked(runs(1), nil, s.now)
-	s.next(Locate)
-	s.r.Located(here, nil, s.now)
-	s.next(Probe)
-	s.r.Probed(nil, s.now)
-	s.is(StateReady, 2)
-}
-
-func TestNamesAreDistinct(t *testing.T) {
-	seen := map[string]bool{}
-	add := func(s string) {
-		if s == "" || seen[s] {
-			t.Errorf("%q twice", s)
-		}
-		seen[s] = true
-	}
-	for _, s := range States() {
-		add(s.String())
-	}
-	clear(seen)
-	for a := Nothing; a <= CutShort; a++ {
-		add(a.String())
-	}
-	clear(seen)
-	for k := Transient; k <= Unreachable; k++ {
-		add(failsAs(k, 0).(*Error).Kind.String())
-		if got := resultOf(failsAs(k, 0)); got != k.String() {
-			t.Errorf("the result of %v is %q", k, got)
-		}
-	}
-	clear(seen)
-	for p := PowerUnknown; p <= Changing; p++ {
-		add(p.String())
 	}
 }

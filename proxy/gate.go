@@ -177,7 +177,7 @@ func (g *Gate) Start() error {
 		g.running.Go(a.run)
 	}
 	g.running.Go(g.forgetUnused)
-	g.running.Go(g.patrol)
+	g.work.Go(func() { g.patrol(nil, g.opts.Directory.Current()) })
 	if k := g.opts.Known; k != nil {
 		g.running.Go(func() { k.run(g.ctx) })
 	}
@@ -295,9 +295,10 @@ func (g *Gate) runtimeTenants() []*tenant {
 }
 
 // reloaded is called by the directory with every new snapshot.
-func (g *Gate) reloaded(_, now *tenants.Snapshot) {
+func (g *Gate) reloaded(old, now *tenants.Snapshot) {
 	g.derived.clear()
 	g.work.Go(func() { g.deriveAll(now) })
+	g.work.Go(func() { g.patrol(old, now) })
 	for _, t := range g.runtimeTenants() {
 		conf, ok := now.Tenant(t.id)
 		if !ok {

@@ -52,13 +52,22 @@ func (t *tenant) hold(conf *tenants.Tenant) {
 	if err != nil {
 		driver = brokenDriver{err}
 	}
-	t.machine.holder = t.gate.fleet.Hold(conf.Machine.Key(), machines.Options{
+	var h *machines.Holder
+	h = t.gate.fleet.Hold(conf.Machine.Key(), machines.Options{
 		Driver:   driver,
 		Probe:    t.probe(conf),
 		Settings: t.machineSettings(conf),
 		Observe:  t.observe,
 		Log:      t.log,
-	}, func(v machines.View) { t.post(func() { t.machineIs(v) }) })
+	}, func(v machines.View) {
+		t.post(func() {
+			if t.machine.holder == h { // and not another machine's by now
+				t.machineIs(v)
+			}
+		})
+	})
+	t.machine.holder = h
+	h.Check() // it may run, and nobody may come: then it is put to sleep
 }
 
 func (t *tenant) machineSettings(conf *tenants.Tenant) machines.Settings {
@@ -183,8 +192,7 @@ func (t *tenant) dropOlder(epoch uint64) {
 // somebody has come meanwhile.
 func (t *tenant) drainMachine() {
 	h := t.machine.holder
-	if t.inUse() {
-		h.Use(true, true)
+	if t.tellUse(); h.View().State != machines.StateDraining {
 		return
 	}
 	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("the machine goes to sleep") })
@@ -258,27 +266,27 @@ func (t *tenant) awake() bool {
 	return false
 }
 
-// patrol has every machine looked at once, a few at a time, so that one that
-// was left running by an earlier process is put to sleep although no client
-// comes.
-func (g *Gate) patrol() {
+// patrol takes part in every machine of a new snapshot that was not in the old
+// one (nil: none was), a few at a time, so that one that was left running by
+// somebody is put to sleep although no client comes.
+func (g *Gate) patrol(old, now *tenants.Snapshot) {
 	tick := time.NewTicker(patrolPace)
 	defer tick.Stop()
-	for t := range g.opts.Directory.Current().All() {
+	for t := range now.All() {
 		if t.Machine == nil {
 			continue
+		}
+		if old != nil {
+			if before, ok := old.Tenant(t.ID); ok && before.Machine != nil && before.Machine.SameMachine(t.Machine) {
+				continue
+			}
 		}
 		select {
 		case <-g.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		rt := g.tenant(t.ID)
-		rt.post(func() {
-			if h := rt.machine.holder; h != nil {
-				h.Check()
-			}
-		})
+		g.tenant(t.ID)
 	}
 }
 
