@@ -16,7 +16,7 @@ TESTFLAGS ?= -race -p 2 -timeout 12m
 build: ## bin/postern
 	$(BUILD) -o bin/postern ./cmd/postern
 
-demo: ## two tenants on two local PostgreSQL servers; ARGS=--once for the scripted visit
+demo: ## two tenants on two local PostgreSQL machines that sleep; ARGS=--once for the scripted visit
 	./scripts/install-deps.sh
 	$(MAKE) build
 	./bin/postern demo $(ARGS)

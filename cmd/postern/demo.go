@@ -1,4 +1,4 @@
-// The demo command: the gate over two PostgreSQL servers of its own, to try out or to be visited by script.
+// The demo command: the gate over two local machines that sleep, to try out or to be visited by script.
 
 package main
 
@@ -37,24 +37,33 @@ const (
 	portAdmin       = 9187
 )
 
+// How long a machine stays awake unused: for people who watch, and for a script.
+const (
+	suspendAfterPlay  = 10 * time.Second
+	suspendAfterVisit = 2 * time.Second
+)
+
 func newDemo() *cobra.Command {
 	var once bool
 	var dir string
-	cmd := &cobra.Command{Use: "demo", Short: "Try it out: the gate in front of two local PostgreSQL servers", Args: cobra.NoArgs,
-		Long: "demo makes two tenants, acme and globex, on two PostgreSQL servers of their own, serves them on loopback addresses,\n" +
-			"and prints lines to paste into another terminal. It needs PostgreSQL's server programs (initdb, postgres).",
+	cmd := &cobra.Command{Use: "demo", Short: "Try it out: the gate in front of two local PostgreSQL machines that sleep", Args: cobra.NoArgs,
+		Long: "demo makes two tenants, acme and globex, each on a PostgreSQL machine of its own, which sleeps while nobody needs it.\n" +
+			"It serves them on loopback addresses and prints lines to paste into another terminal. It needs PostgreSQL's server\n" +
+			"programs (initdb, postgres).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runDemo(cmd.Context(), dir, once, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}}
 	cmd.Flags().BoolVar(&once, "once", false, "make a scripted visit instead of waiting for you; exit code 1 if something is not as it should be")
-	cmd.Flags().StringVar(&dir, "dir", "", "keep servers and files in this folder (default: a temporary one, removed at the end)")
+	cmd.Flags().StringVar(&dir, "dir", "", "keep machines and files in this folder (default: a temporary one, removed at the end)")
 	return cmd
 }
 
 // runDemo returns when it was interrupted or the visit is over, and everything it started has ended.
 func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Writer) (err error) {
-	interrupted, stopWaiting := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stopWaiting()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	interrupted, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	lines := newAsyncWriter(stderr)
 	defer lines.flush()
 	log := newLogger(configs.Log{Level: "warn", Format: configs.LogText}, lines)
@@ -64,18 +73,17 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 		return err
 	}
 	defer remove()
-	fmt.Fprintf(stdout, "Starting two PostgreSQL servers in %s ...\n", folder)
-	tenants, err := startDemoTenants(interrupted, folder, dir == "", log)
-	defer stopDemoTenants(tenants)
+	fmt.Fprintf(stdout, "Starting the gate, with all that belongs to it in %s\n", folder)
+	suspendAfter := suspendAfterPlay
+	if once {
+		suspendAfter = suspendAfterVisit
+	}
+	sc, err := writeDemoFiles(folder, suspendAfter)
+	if err != nil {
+		return err
+	}
 	if interrupted.Err() != nil {
 		return errors.New("interrupted")
-	}
-	if err != nil {
-		return err
-	}
-	sc, err := writeDemoFiles(folder, tenants)
-	if err != nil {
-		return err
 	}
 	conf, err := configs.Load(sc.config)
 	if err != nil {
@@ -87,8 +95,7 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 	}
 	sc.admin = p.adminLn.Addr().String()
 
-	ctx, end := context.WithCancel(ctx)
-	var side sync.WaitGroup // the relays and the visitor
+	var side sync.WaitGroup // the relays, and the visitor or who tells of the machines
 	defer side.Wait()
 	defer end()
 	relays, err := newDemoRelays(sc)
@@ -103,10 +110,10 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 	var failed error
 	err = p.run(ctx, log, func() {
 		if interrupted.Err() != nil {
+			failed = errors.New("interrupted")
 			end()
 			return
 		}
-		stopWaiting() // from here on run answers signals
 		for i, a := range p.gate.Addrs() {
 			sc.listeners[conf.Listeners[i].Name] = a.String()
 		}
@@ -115,11 +122,14 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 		}
 		if !once {
 			sc.tell(stdout)
+			side.Go(func() { tellMachines(ctx, p.gate.Machine, stdout) })
 			return
 		}
 		side.Go(func() {
-			defer end()
-			failed = sc.visit(ctx, stdout)
+			failed = sc.visit(interrupted, stdout)
+			if interrupted.Err() == nil {
+				end()
+			} // else run knows, too
 		})
 	})
 	end()
@@ -155,15 +165,4 @@ func loopback(port int) string {
 	}
 	ln.Close()
 	return address
-}
-
-// stopDemoTenants ends the servers, whatever became of the demo's context.
-func stopDemoTenants(tenants []*demoTenant) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	for _, t := range tenants {
-		all.Go(func() { t.stop(ctx) })
-	}
-	all.Wait()
 }

@@ -1,9 +1,8 @@
-// What the demo stands on: a folder, two PostgreSQL servers, a certificate, and the same files that serve reads.
+// What the demo stands on: a folder, two tenants, a certificate, and the same files that serve reads.
 
 package main
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,17 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/postern/postern/machines/local"
 	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/tenants"
 )
 
 // demoMarker is in a folder that the demo has made, so that it never writes into anybody else's.
@@ -64,75 +60,23 @@ func openDemoFolder(dir string) (folder string, remove func(), err error) {
 	return dir, func() {}, os.WriteFile(marker, []byte("Made by postern demo. The whole folder may be deleted while no demo runs.\n"), 0o644)
 }
 
-// demoTenant is a tenant and its server.
+// demoTenant is a tenant and how its machine sleeps.
 type demoTenant struct {
-	id        string
+	id        string // and the machine's name
+	sleep     tenants.Sleep
 	allowList string // as in the tenants file
-	password  string // of its user app, new with every run
-	verifier  scram.Verifier
-	cluster   *local.Cluster // nil until it is made
 }
 
-// startDemoTenants starts both servers at the same time. It returns the tenants even with an error: they are to be stopped.
-func startDemoTenants(ctx context.Context, folder string, disposable bool, log *slog.Logger) ([]*demoTenant, error) {
-	tenants := []*demoTenant{
-		{id: "acme", allowList: "[127.0.0.0/8, 203.0.113.0/24]"},
-		{id: "globex", allowList: `[127.0.0.0/8, "2001:db8::/32"]`},
+// demoTenants are those that the demo serves: one of each kind.
+func demoTenants() []demoTenant {
+	return []demoTenant{
+		{id: "acme", sleep: tenants.SleepStop, allowList: "[127.0.0.0/8, 203.0.113.0/24]"},
+		{id: "globex", sleep: tenants.SleepSuspend, allowList: `[127.0.0.0/8, "2001:db8::/32"]`},
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range tenants {
-		g.Go(func() error {
-			return t.start(ctx, local.Options{Dir: filepath.Join(folder, t.id), Disposable: disposable, Log: log,
-				Settings: map[string]string{"cluster_name": t.id, "shared_buffers": "16MB"}})
-		})
-	}
-	return tenants, g.Wait()
 }
 
-// start makes the server with role and database app. The role's verifier is
-// made here and stored in PostgreSQL as it is: the gate can log in with the key
-// of a client's proof only where both hold the same one.
-func (t *demoTenant) start(ctx context.Context, o local.Options) (err error) {
-	t.password = rand.Text()
-	if t.verifier, err = scram.NewVerifier(t.password, scram.DefaultIterations, nil); err != nil {
-		return err
-	}
-	if t.cluster, err = local.Create(ctx, o); err != nil {
-		return err
-	}
-	if err := t.cluster.Start(ctx); err != nil {
-		return err
-	}
-	conn, err := t.cluster.Connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	for _, object := range []struct{ exists, create string }{
-		{"select exists (select from pg_roles where rolname = 'app')", "create role app login"},
-		{"select exists (select from pg_database where datname = 'app')", "create database app owner app"},
-	} {
-		var exists bool
-		if err := conn.QueryRow(ctx, object.exists).Scan(&exists); err != nil {
-			return err
-		}
-		if exists {
-			continue
-		}
-		if _, err := conn.Exec(ctx, object.create); err != nil {
-			return err
-		}
-	}
-	_, err = conn.Exec(ctx, "alter role app password '"+t.verifier.Encode()+"'")
-	return err
-}
-
-// stop ends the server, if there is one. What goes wrong is in the log.
-func (t *demoTenant) stop(ctx context.Context) {
-	if t.cluster != nil {
-		_ = t.cluster.Stop(ctx, local.Fast)
-	}
-}
+// demoMachines is where the clusters are, in the demo's folder.
+const demoMachines = "machines"
 
 // Names of the demo's listeners.
 const (
@@ -152,12 +96,13 @@ tls:
 auth: {mock_secret_file: mock.key}
 admin: {address: "%s", token_file: admin.token}
 tenants: {file: tenants.yaml}
+machines: {local: {dir: ` + demoMachines + `}}
 timeouts: {drain: 2s}
 log: {level: warn, format: text}
 `
 
 const demoTenantEntry = `  - id: %s
-    upstream: {host: 127.0.0.1, port: %d, tls: disable}
+    machine: {provider: local, name: %s, suspend_after: %v, wake: connect, sleep: %s}
     database: app
     users:
       - {name: app, verifier: "%s"}
@@ -166,14 +111,20 @@ const demoTenantEntry = `  - id: %s
 `
 
 // writeDemoFiles writes what serve would read, and returns what is known of
-// the scene before anything listens. Everything secret is new with every run.
-func writeDemoFiles(folder string, tenants []*demoTenant) (*scene, error) {
-	sc := &scene{config: filepath.Join(folder, "postern.yaml"), ca: filepath.Join(folder, "ca.crt"), token: rand.Text(),
-		listeners: make(map[string]string), passwords: make(map[string]string)}
+// the scene before anything listens. Everything secret is new with every run:
+// a machine takes over the new verifiers when it wakes.
+func writeDemoFiles(folder string, suspendAfter time.Duration) (*scene, error) {
+	sc := &scene{config: filepath.Join(folder, "postern.yaml"), ca: filepath.Join(folder, "ca.crt"), machines: filepath.Join(folder, demoMachines),
+		token: rand.Text(), suspendAfter: suspendAfter, listeners: make(map[string]string), passwords: make(map[string]string)}
 	directory := "# Written by postern demo at every start; a change is noticed while it runs.\ntenants:\n"
-	for _, t := range tenants {
-		directory += fmt.Sprintf(demoTenantEntry, t.id, t.cluster.Port(), t.verifier.Encode(), t.allowList)
-		sc.passwords[t.id] = t.password
+	for _, t := range demoTenants() {
+		password := rand.Text()
+		verifier, err := scram.NewVerifier(password, scram.DefaultIterations, nil)
+		if err != nil {
+			return nil, err
+		}
+		directory += fmt.Sprintf(demoTenantEntry, t.id, t.id, suspendAfter, t.sleep, verifier.Encode(), t.allowList)
+		sc.passwords[t.id] = password
 	}
 	files := map[string][]byte{
 		"postern.yaml": fmt.Appendf(nil, demoConfig, loopback(portTransaction), loopback(portSession), loopback(portProxied), loopback(portAdmin)),

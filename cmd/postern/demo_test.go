@@ -45,18 +45,62 @@ func TestDemoOnce(t *testing.T) {
 			t.Errorf("said: %s", line)
 		}
 	}
-	if len(lines) != 10 {
+	if len(lines) != 14 {
 		t.Errorf("%d lines:\n%s", len(lines), r.stdout)
 	}
-	for _, want := range []string{`28000: address 198.51.100.9 is not allowed`, "28P01", "57014", "TLS 1.3", `postern_refusals_total{reason="address"} 2`} {
+	for _, want := range []string{`28000: address 198.51.100.9 is not allowed`, "28P01", "57014", "TLS 1.3", `postern_refusals_total{reason="address"} 2`,
+		"its machine woke up in", "no process is left", "its processes are frozen", `postern_suspends_total{reason="idle",result="ok",tenant="acme"}`} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %q in:\n%s", want, r.stdout)
 		}
 	}
-	folder := strings.TrimSuffix(strings.TrimPrefix(lines[0], "Starting two PostgreSQL servers in "), " ...")
+	wantNothingLeft(t, demoFolderOf(t, r.stdout))
+}
+
+// demoFolderOf is the folder that a demo has said it works in.
+func demoFolderOf(t *testing.T, said string) string {
+	t.Helper()
+	first, _, _ := strings.Cut(said, "\n")
+	_, folder, ok := strings.Cut(first, " in /")
+	if !ok {
+		t.Fatalf("no folder in %q", first)
+	}
+	return "/" + folder
+}
+
+// wantNothingLeft wants a temporary folder, and all processes that worked in it, to be gone.
+func wantNothingLeft(t *testing.T, folder string) {
+	t.Helper()
 	if _, err := os.Stat(folder); !os.IsNotExist(err) {
 		t.Errorf("%s: %v, want it to be gone", folder, err)
 	}
+	wantNoProcess(t, folder)
+}
+
+// wantNoProcess wants no process to work in a folder.
+func wantNoProcess(t *testing.T, folder string) {
+	t.Helper()
+	for _, p := range processesIn(t, folder) {
+		t.Errorf("still runs: %s", p)
+	}
+}
+
+// processesIn lists the processes, by command line, that name the folder in it or work there.
+func processesIn(t *testing.T, folder string) []string {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, dir := range all {
+		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
+		if strings.Contains(string(line), folder) || strings.HasPrefix(cwd, folder) {
+			found = append(found, filepath.Base(dir)+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return found
 }
 
 // A demo in a folder of one's own serves until it is interrupted, leaves nothing running, and finds its data again.
@@ -92,21 +136,18 @@ func TestDemoUntilInterrupted(t *testing.T) {
 		if answer, err := held.ask(t.Context(), sql); err != nil || answer == "" {
 			t.Errorf("run %d: %q, %v", run, answer, err)
 		}
-		ports := regexp.MustCompile(`port: (\d+)`).FindAllStringSubmatch(read(t, dir, "tenants.yaml"), -1)
-		if len(ports) != 2 {
-			t.Fatalf("%d servers in tenants.yaml", len(ports))
+		for _, tenant := range []string{"acme", "globex"} {
+			b.stdout.wait(t, tenant+" woke up in ", 1)
+		}
+		if n := len(processesIn(t, dir)); n == 0 {
+			t.Error("no server is seen to run")
 		}
 
 		signalSelf(t, syscall.SIGINT)
 		if code := b.end(t); code != exitDone {
 			t.Errorf("exit code %d", code)
 		}
-		for _, port := range ports {
-			if conn, err := net.Dial("tcp4", "127.0.0.1:"+port[1]); err == nil {
-				conn.Close()
-				t.Errorf("the server at port %s still runs", port[1])
-			}
-		}
+		wantNoProcess(t, dir)
 	}
 	if r := runCommand(t, "", "check-config", "--config", filepath.Join(dir, "postern.yaml")); r.code != exitDone {
 		t.Errorf("what the demo wrote is not good: %v", r.err)
@@ -124,16 +165,16 @@ func read(t *testing.T, names ...string) string {
 
 func TestDemoInterruptedWhileStarting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	dir := demoFolder(t)
-	b := startCommand(ctx, "demo", "--dir", dir)
-	b.stdout.wait(t, "Starting", 1)
 	cancel()
-	if code := b.end(t); code != exitFailed {
-		t.Errorf("exit code %d", code)
-	}
-	if strings.Contains(b.stdout.String(), "Press Ctrl-C") {
-		t.Error("it went on")
+	for _, args := range [][]string{{"demo"}, {"demo", "--once"}} {
+		b := startCommand(ctx, args...)
+		if code := b.end(t); code != exitFailed {
+			t.Errorf("%v: exit code %d", args, code)
+		}
+		if said := b.stdout.String(); strings.Count(said, "\n") != 1 {
+			t.Errorf("%v: it went on: %s", args, said)
+		}
+		wantNothingLeft(t, demoFolderOf(t, b.stdout.String()))
 	}
 }
 
@@ -159,10 +200,10 @@ func TestVisitFails(t *testing.T) {
 	sc := &scene{allowed: closed, refused: closed, admin: closed, ca: "none.crt", passwords: map[string]string{"acme": "a", "globex": "b"},
 		listeners: map[string]string{listenerTransaction: closed, listenerSession: closed}}
 	out := newOutput()
-	if err := sc.visit(t.Context(), out); err == nil || !strings.Contains(err.Error(), "9 of the visit's 9 steps failed") {
+	if err := sc.visit(t.Context(), out); err == nil || !strings.Contains(err.Error(), "13 of the visit's 13 steps failed") {
 		t.Errorf("got %v", err)
 	}
-	if n := strings.Count(out.String(), "FAILED "); n != 9 {
+	if n := strings.Count(out.String(), "FAILED "); n != 13 {
 		t.Errorf("%d failures told:\n%s", n, out)
 	}
 }

@@ -8,55 +8,77 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/postern/postern/tenants"
 )
 
-// stepLimit bounds one step of the visit.
-const stepLimit = 5 * time.Second
+// Bounds of one step of the visit.
+const (
+	stepLimit  = 5 * time.Second
+	wakeLimit  = 60 * time.Second // of one in which a machine is woken that was never awake: initdb runs
+	sleepLimit = 20 * time.Second // of one in which a machine goes to sleep
+)
 
-// visit goes through all steps, prints a line for each, and returns an error if one failed.
-func (s *scene) visit(ctx context.Context, out io.Writer) error {
-	steps := []struct {
-		name string
-		do   func(context.Context) (string, error)
-	}{
-		{"a client from " + allowedSource + " is served", s.visitAllowed},
-		{"a client from " + refusedSource + " is refused", func(ctx context.Context) (string, error) {
+// step is one of the visit. What it returns is told: a detail, or what is wrong.
+type step struct {
+	name  string
+	limit time.Duration
+	do    func(context.Context) (string, error)
+}
+
+// steps are in an order: strangers come first, while both machines sleep.
+func (s *scene) steps() []step {
+	return []step{
+		{"both machines are asleep", stepLimit, s.visitAsleep},
+		{"a client from " + refusedSource + " is refused", stepLimit, func(ctx context.Context) (string, error) {
 			return wantRefusal(ctx, s.uri(s.refused, "acme"), "28000", refusedSource)
 		}},
-		{"tenants have lists of their own", func(ctx context.Context) (string, error) {
+		{"tenants have lists of their own", stepLimit, func(ctx context.Context) (string, error) {
 			return wantRefusal(ctx, s.uri(s.allowed, "globex"), "28000", allowedSource)
 		}},
-		{"a wrong password is refused", func(ctx context.Context) (string, error) {
+		{"a wrong password is refused", stepLimit, func(ctx context.Context) (string, error) {
 			uri := strings.Replace(s.uri(s.listeners[listenerTransaction], "acme"), s.passwords["acme"], "wrong", 1)
 			return wantRefusal(ctx, uri, "28P01", "password")
 		}},
-		{"TLS, verified, with channel binding", s.visitTLS},
-		{"a running query is cancelled", s.visitCancel},
-		{"transaction mode keeps clients apart", s.visitTransactionMode},
-		{"session mode keeps a client's settings", s.visitSessionMode},
-		{"metrics tell what happened", s.visitMetrics},
+		{"who is refused wakes nobody", stepLimit, s.visitStillAsleep},
+		{"a client from " + allowedSource + " is served after a wake", wakeLimit, s.visitAllowed},
+		{"TLS, verified, with channel binding", stepLimit, s.visitTLS},
+		{"a running query is cancelled", stepLimit, s.visitCancel},
+		{"transaction mode keeps clients apart", stepLimit, s.visitTransactionMode},
+		{"session mode keeps a client's settings", wakeLimit, s.visitSessionMode},
+		{"acme sleeps, stopped, and its client never notices", sleepLimit, func(ctx context.Context) (string, error) {
+			return s.visitSleep(ctx, "acme", tenants.SleepStop)
+		}},
+		{"globex sleeps, suspended, and neither does its", sleepLimit, func(ctx context.Context) (string, error) {
+			return s.visitSleep(ctx, "globex", tenants.SleepSuspend)
+		}},
+		{"metrics tell what happened", stepLimit, s.visitMetrics},
 	}
+}
+
+// visit goes through all steps, prints a line for each, and returns an error if one failed.
+func (s *scene) visit(ctx context.Context, out io.Writer) error {
+	steps := s.steps()
 	failed := 0
 	for _, step := range steps {
-		if ctx.Err() != nil {
-			return errors.New("the visit was interrupted")
-		}
 		detail, err := func() (string, error) {
-			ctx, cancel := context.WithTimeout(ctx, stepLimit)
+			ctx, cancel := context.WithTimeout(ctx, step.limit)
 			defer cancel()
 			return step.do(ctx)
 		}()
+		if ctx.Err() != nil {
+			return errors.New("the visit was interrupted")
+		}
 		result := "ok"
 		if err != nil {
 			failed++
 			result, detail = "FAILED", err.Error()
 		}
-		fmt.Fprintf(out, "%-6s  %-40s  %s\n", result, step.name, detail)
+		fmt.Fprintf(out, "%-6s  %-50s  %s\n", result, step.name, detail)
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of the visit's %d steps failed", failed, len(steps))
@@ -112,7 +134,7 @@ func (v visitor) wants(ctx context.Context, sql, want string) error {
 	return nil
 }
 
-// visitAllowed asks a tenant's server who it is.
+// visitAllowed asks a tenant's server who it is, once its machine has woken.
 func (s *scene) visitAllowed(ctx context.Context) (string, error) {
 	v, err := enter(ctx, s.uri(s.allowed, "acme"))
 	if err != nil {
@@ -123,7 +145,17 @@ func (s *scene) visitAllowed(ctx context.Context) (string, error) {
 		return "", err
 	}
 	version, err := v.ask(ctx, "show server_version")
-	return "acme's PostgreSQL " + version + " answered", err
+	if err != nil {
+		return "", err
+	}
+	m, err := s.machine(ctx, "acme")
+	if err != nil {
+		return "", err
+	}
+	if m.LastWake == nil || m.LastWake.Result != "ok" || m.LastWake.Reason != "client" {
+		return "", fmt.Errorf("the API knows of no wake: %+v", m)
+	}
+	return fmt.Sprintf("acme's PostgreSQL %s answered; its machine woke up in %.2f s", version, m.LastWake.Seconds), nil
 }
 
 // wantRefusal tries to connect and wants an error of this SQLSTATE whose text contains a word.
@@ -271,59 +303,4 @@ func (s *scene) visitSessionMode(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return "globex kept what it was set to", v.wants(ctx, "show work_mem", "5MB")
-}
-
-// visitMetrics wants the counts of the steps before, and no counts without the token.
-func (s *scene) visitMetrics(ctx context.Context) (string, error) {
-	if status, _, err := s.metrics(ctx, ""); err != nil {
-		return "", err
-	} else if status != http.StatusUnauthorized {
-		return "", fmt.Errorf("status %d without a token, want %d", status, http.StatusUnauthorized)
-	}
-	want := []string{
-		`postern_logins_total{result="failed",tenant="acme"} 1`,
-		`postern_refusals_total{reason="address"} 2`,
-		`postern_cancels_total{result="sent"} 1`,
-		`postern_server_logins_total{result="ok",tenant="globex"} 1`,
-	}
-	missing := "all"
-	err := until(ctx, func() (bool, error) { // a cancel is counted after it was sent, which nobody is told
-		status, body, err := s.metrics(ctx, s.token)
-		if err != nil {
-			return false, err
-		}
-		if status != http.StatusOK {
-			return false, fmt.Errorf("status %d with the token", status)
-		}
-		for _, line := range want {
-			if !strings.Contains(body, "\n"+line+"\n") {
-				missing = line
-				return false, nil
-			}
-		}
-		return true, nil
-	})
-	if err != nil {
-		return "", fmt.Errorf("missing %s: %w", missing, err)
-	}
-	return strings.Join(want, ", "), nil
-}
-
-// metrics reads the admin's page.
-func (s *scene) metrics(ctx context.Context, token string) (status int, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/metrics", nil)
-	if err != nil {
-		return 0, "", err
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	transport := &http.Transport{DisableKeepAlives: true} // of its own: no proxy from the environment, nothing left open
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
-	return resp.StatusCode, string(b), err
 }
