@@ -13,10 +13,13 @@ type row struct {
 	name    string   // for -rows
 	title   string   // for people
 	pgbench []string // its arguments; none for an idle row and the wake row
-	script  string   // name of a script in scripts, instead of a builtin
-	tls     bool     // clients speak TLS; the pooler's own way to the server stays in plaintext
-	idle    bool     // measures memory and goroutines of idle clients instead
-	wake    int      // so many clients of a sleeping machine come at once; measures how soon they are answered instead
+	// elsewhere are the arguments for PgBouncer where it cannot do the same: 1.18 has no prepared statements in transaction
+	// mode, and its clients must do without.
+	elsewhere []string
+	script    string // name of a script in scripts, instead of a builtin
+	tls       bool   // clients speak TLS; the pooler's own way to the server stays in plaintext
+	idle      bool   // measures memory and goroutines of idle clients instead
+	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
 }
 
 // scripts are the custom pgbench scripts by name.
@@ -30,6 +33,8 @@ func allRows() []row {
 	return []row{
 		{name: "simple", title: "`-S` simple", pgbench: []string{"-S", "-M", "simple", "-c", "32", "-j", "2"}},
 		{name: "extended", title: "`-S` extended", pgbench: []string{"-S", "-M", "extended", "-c", "32", "-j", "2"}},
+		{name: "prepared", title: "`-S` prepared (PgBouncer: extended)", pgbench: []string{"-S", "-M", "prepared", "-c", "32", "-j", "2"},
+			elsewhere: []string{"-S", "-M", "extended", "-c", "32", "-j", "2"}},
 		{name: "result5mb", title: "5 MB results", pgbench: []string{"-c", "4", "-j", "2"}, script: "result5mb"},
 		{name: "tls", title: "`-S` over TLS", pgbench: []string{"-S", "-M", "simple", "-c", "32", "-j", "2"}, tls: true},
 		{name: "connect", title: "connect per transaction", pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
