@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/lib/pq"
 
 	"github.com/postern/postern/test/harness"
 )
@@ -79,9 +77,12 @@ var matrixClients = []struct {
 	{"psql15", []transport{plain, overTLS}, func(t *testing.T, v visit) { visitPSQL(t, v, nil) }},
 	{"psql18", []transport{plain, overTLS, direct}, func(t *testing.T, v visit) { visitPSQL(t, v, harness.LibpqEnv(t)) }},
 	{"pgx", []transport{plain, overTLS, direct}, visitPGX},
-	{"pq", []transport{plain, overTLS}, visitPQ}, // its direct TLS lacks ALPN, which Postgres demands as well
-	{"pgbench-simple", []transport{plain, overTLS}, func(t *testing.T, v visit) { visitPgbench(t, v, "simple") }},
-	{"pgbench-extended", []transport{plain, overTLS}, func(t *testing.T, v visit) { visitPgbench(t, v, "extended") }},
+	{"pq", []transport{plain, overTLS}, visitPQ},
+	{"pq", []transport{direct}, visitPQWithoutALPN},
+	{"pgbench15-simple", []transport{plain, overTLS}, func(t *testing.T, v visit) { visitPgbench(t, v, "simple", nil) }},
+	{"pgbench15-extended", []transport{plain, overTLS}, func(t *testing.T, v visit) { visitPgbench(t, v, "extended", nil) }},
+	{"pgbench18-simple", []transport{direct}, func(t *testing.T, v visit) { visitPgbench(t, v, "simple", harness.LibpqEnv(t)) }},
+	{"pgbench18-extended", []transport{direct}, func(t *testing.T, v visit) { visitPgbench(t, v, "extended", harness.LibpqEnv(t)) }},
 }
 
 func TestMatrix(t *testing.T) {
@@ -101,9 +102,6 @@ func TestMatrix(t *testing.T) {
 				}
 				for _, client := range matrixClients {
 					for _, over := range client.transports {
-						if strings.HasPrefix(client.name, "pgbench") && version == 1 {
-							continue // takes a while, and differs from version 2 in nothing but the first bytes
-						}
 						v := visit{g, mode, over, port}
 						t.Run(fmt.Sprintf("%s/v%d/%s/%s", mode, version, over.name, client.name), func(t *testing.T) {
 							t.Parallel()
@@ -204,7 +202,9 @@ func visitPSQL(t *testing.T, v visit, env []string) {
 	}
 }
 
-// visitPGX uses both of pgx's modes for poolers where transactions are pooled, and its default where sessions are.
+// visitPGX uses both of pgx's modes for poolers where transactions are pooled, and its default where sessions are. Over TLS
+// pgx demands that the channel is bound, as the connection string says; TestChannelBindingRequired shows that it would not
+// go on without.
 func visitPGX(t *testing.T, v visit) {
 	pgxModes := []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
 	if v.mode == "session" {
@@ -283,95 +283,4 @@ func pgxCopy(ctx context.Context, t *testing.T, conn *pgx.Conn) {
 		t.Fatalf("copy out: %q, %v", out.String(), err)
 	}
 	do(t, conn, "drop table "+table)
-}
-
-// visitPQ leaves channel binding out, which lib/pq does not have, and copies in transactions only, as lib/pq demands.
-func visitPQ(t *testing.T, v visit) {
-	connector, err := pq.NewConnector(v.goDSN("channel_binding"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	connector.Dialer(loopback{})
-	db := sql.OpenDB(connector)
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var sum int
-	if err := db.QueryRowContext(ctx, "select $1::int + $2::int", 40, 2).Scan(&sum); err != nil || sum != 42 {
-		t.Fatalf("parameters: %d, %v", sum, err)
-	}
-	var pqErr *pq.Error
-	if _, err := db.ExecContext(ctx, "select 1/$1::int", 0); !asPQ(err, &pqErr) || pqErr.Code != "22012" {
-		t.Fatalf("error: %v", err)
-	}
-	rows, err := db.QueryContext(ctx, bigQuery)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var size int
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			t.Fatal(err)
-		}
-		size += len(s)
-	}
-	if err := rows.Err(); err != nil || size != bigRow*bigRows {
-		t.Fatalf("large result: %d bytes, %v", size, err)
-	}
-	if v.mode == "statement" {
-		return
-	}
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := harness.Unique("pq")
-	if _, err := tx.ExecContext(ctx, "create table "+table+"(a int, b text)"); err != nil {
-		t.Fatal(err)
-	}
-	stmt, err := tx.PrepareContext(ctx, pq.CopyIn(table, "a", "b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 100 {
-		if _, err := stmt.ExecContext(ctx, i, fmt.Sprint("row ", i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := stmt.ExecContext(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := stmt.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	if err := tx.QueryRowContext(ctx, "select count(*) from "+table+" where a < $1", 50).Scan(&n); err != nil || n != 50 {
-		t.Fatalf("copied %d, %v", n, err)
-	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func asPQ(err error, target **pq.Error) bool {
-	e, ok := err.(*pq.Error)
-	*target = e
-	return ok
-}
-
-// loopback is a dialer of lib/pq that finds localhost at 127.0.0.1 only.
-type loopback struct{}
-
-func (loopback) Dial(network, address string) (net.Conn, error) {
-	return loopback{}.DialTimeout(network, address, 20*time.Second)
-}
-
-func (loopback) DialTimeout(_, address string, limit time.Duration) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	return net.DialTimeout("tcp4", net.JoinHostPort("127.0.0.1", port), limit)
 }

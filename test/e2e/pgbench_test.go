@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -20,14 +21,16 @@ func initPgbench(t *testing.T, g *gate) {
 	}
 }
 
-// visitPgbench runs selects on more clients than the pool has servers.
-func visitPgbench(t *testing.T, v visit, protocol string) {
+// visitPgbench runs selects on more clients than the pool has servers. env may choose another libpq.
+func visitPgbench(t *testing.T, v visit, protocol string, env []string) {
 	clients, each := 10, 20
 	if v.mode == "session" {
 		clients = 4 // each keeps its server
 	}
 	args := []string{"-n", "-S", "-M", protocol, "-c", fmt.Sprint(clients), "-j", "2", "-t", fmt.Sprint(each), v.dsn()}
-	out, err := exec.CommandContext(t.Context(), harness.Program(t, "pgbench"), args...).CombinedOutput()
+	cmd := exec.CommandContext(t.Context(), harness.Program(t, "pgbench"), args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("pgbench: %v\n%s", err, out)
 	}

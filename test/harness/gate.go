@@ -41,6 +41,7 @@ type GateConfig struct {
 	Config  Map      // top-level keys of the configuration file, each replacing the default one
 	Tenants []Map    // of the tenants file; nil: Acme on the shared cluster
 	Env     []string // added to the environment
+	Plain   bool     // run [PlainBinary] rather than [Binary]
 }
 
 // A Gate is a running postern serve.
@@ -81,7 +82,11 @@ func Postern(t testing.TB, conf GateConfig) *Gate {
 	maps.Copy(file, conf.Config)
 	g.writeYAML(t, "postern.yaml", file)
 
-	g.cmd = exec.Command(Binary(t), "serve", "--config", filepath.Join(g.Dir, "postern.yaml"))
+	binary := Binary
+	if conf.Plain {
+		binary = PlainBinary
+	}
+	g.cmd = exec.Command(binary(t), "serve", "--config", filepath.Join(g.Dir, "postern.yaml"))
 	g.cmd.Env = append(os.Environ(), conf.Env...)
 	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
 	if err := g.cmd.Start(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -290,5 +291,37 @@ func TestLogFindsByAttributes(t *testing.T) {
 	}
 	if len(l.Entries()) != 2 {
 		t.Errorf("%d entries", len(l.Entries()))
+	}
+}
+
+func TestPlainGateShowsItsPeak(t *testing.T) {
+	g := Postern(t, GateConfig{Plain: true})
+	if g.PeakRSS(t) < g.RSS(t) {
+		t.Errorf("a peak of %d bytes, below the %d now", g.PeakRSS(t), g.RSS(t))
+	}
+	g.WatchPeakRSS(t)
+	before := g.PeakRSS(t)
+	// Each holds a session and a read-ahead buffer until it is gone.
+	for range 300 {
+		Dial(t, g.Addr(t, Session))
+	}
+	Eventually(t, patience, "all are there", func() bool { return g.Goroutines(t) >= 300 })
+	if peak := g.PeakRSS(t); peak < before+1<<20 {
+		t.Errorf("a peak of %d bytes with 300 clients, %d without", peak, before)
+	}
+	out, err := exec.Command("go", "version", "-m", PlainBinary(t)).Output()
+	if err != nil || strings.Contains(string(out), "-race=true") {
+		t.Errorf("built with the race detector, or %v", err)
+	}
+}
+
+func TestDescriptorsMayBeOpen(t *testing.T) {
+	const many = 1500
+	if n := Descriptors(t, many); n != many {
+		t.Fatalf("only %d", n)
+	}
+	out, err := exec.Command("sh", "-c", "ulimit -n").Output()
+	if n, wrong := strconv.Atoi(strings.TrimSpace(string(out))); n < many {
+		t.Errorf("a process of this one may open %q, %v, %v", out, wrong, err)
 	}
 }

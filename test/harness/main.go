@@ -21,7 +21,8 @@ import (
 type world struct {
 	dir    string // others than root may pass through, unlike t.TempDir
 	names  atomic.Int64
-	binary func() (string, error)
+	binary func() (string, error) // with the race detector if the tests have it
+	plain  func() (string, error) // never with it
 	pg     func() (*postgresWorld, error)
 
 	mu     sync.Mutex
@@ -42,7 +43,11 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	w := &world{dir: dir}
-	w.binary, w.pg = sync.OnceValues(w.build), sync.OnceValues(w.makePostgres)
+	w.binary = sync.OnceValues(func() (string, error) { return w.build("postern", raceEnabled) })
+	w.plain, w.pg = w.binary, sync.OnceValues(w.makePostgres)
+	if raceEnabled {
+		w.plain = sync.OnceValues(func() (string, error) { return w.build("postern-plain", false) })
+	}
 	current = w
 	code := m.Run()
 	for _, end := range w.atExit {
@@ -90,10 +95,21 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-func (w *world) build() (string, error) {
-	path := filepath.Join(w.dir, "postern")
+// PlainBinary is Binary without the race detector, whatever the tests have: for what is measured in bytes, in time, or in
+// more than the 8128 goroutines that the detector can follow.
+func PlainBinary(t testing.TB) string {
+	t.Helper()
+	path, err := shared(t).plain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) build(name string, race bool) (string, error) {
+	path := filepath.Join(w.dir, name)
 	args := []string{"build", "-buildvcs=false", "-o", path}
-	if raceEnabled {
+	if race {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "github.com/postern/postern/cmd/postern")...).CombinedOutput()

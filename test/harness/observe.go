@@ -174,4 +174,28 @@ func (g *Gate) RSS(t testing.TB) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// WatchPeakRSS begins a new watch for [Gate.PeakRSS] (Linux).
+func (g *Gate) WatchPeakRSS(t testing.TB) {
+	t.Helper()
+	const resetPeak = "5" // proc(5), /proc/pid/clear_refs
+	if err := os.WriteFile(g.proc("clear_refs"), []byte(resetPeak), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// PeakRSS is the most resident memory in bytes that the gate had at any time since WatchPeakRSS, or since its start (Linux).
+func (g *Gate) PeakRSS(t testing.TB) int64 {
+	t.Helper()
+	content, err := os.ReadFile(g.proc("status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(content), "\nVmHWM:")
+	var kB int64
+	if _, err := fmt.Sscanf(rest, "%d kB", &kB); err != nil {
+		t.Fatalf("no VmHWM: %v", err)
+	}
+	return kB << 10
+}
+
 func (g *Gate) proc(name string) string { return filepath.Join("/proc", strconv.Itoa(g.PID()), name) }

@@ -172,7 +172,7 @@ func TestAuthentication(t *testing.T) {
 	for _, junk := range []string{"garbage", "x,,n=,r=abc", "n", "n,", "n,,", "n,,n=", "n,,r=abc", "n,,n=,x=abc", "n,,n=,r=abc,", "n,x,n=,r=abc", "p=,,n=,r=abc", ",,,,", "n,,n=,r=a\x00b"} {
 		rows = append(rows, failedRow("A09", fmt.Sprintf("first message %q", junk), whenAsked(refused("08P01", first(junk)))))
 	}
-	g.guard(t, false, func() { g.run(t, rows) })
+	g.guard(t, 0, func() { g.run(t, rows) })
 }
 
 // asIs leaves a final message as it is.
@@ -227,7 +227,7 @@ func TestChannelBinding(t *testing.T) {
 		})
 	}
 	ok := []string{login("acme", "ok")}
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		g.run(t, []row{
 			{id: "B04", name: "-PLUS with the right binding", play: logIn(scramClient{password: canaryRight, gs2: flag}, true), moves: ok},
 			{id: "B04", name: "no binding, though it could", play: logIn(scramClient{password: canaryRight}, false), moves: ok},
@@ -249,7 +249,7 @@ func TestChannelBinding(t *testing.T) {
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateOptions{})
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		p := g.connect(t, g.freshClient())
 		p.send(appStartup())
 		s := &scramClient{password: canaryRight}
@@ -298,9 +298,9 @@ func TestAfterAuthentication(t *testing.T) {
 	retired["id"], choosy["id"] = "retired", "choosy"
 	retired["users"] = []harness.Map{{"name": role, "verifier": v.Encode()}}
 	choosy["databases"] = []string{"postgres"}
-	g := startGate(t, gateOptions{tenants: []harness.Map{retired, choosy}})
+	g := startGate(t, gateOptions{timeouts: brief, tenants: []harness.Map{retired, choosy}})
 	with := func(kv ...string) []byte { return startup(v30, append([]string{"user", "app.acme"}, kv...)...) }
-	g.guard(t, true, func() {
+	g.guard(t, 11, func() {
 		for _, r := range []struct {
 			id, name string
 			startup  []byte

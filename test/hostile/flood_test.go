@@ -1,11 +1,8 @@
-// Many hostile sockets at once, in each phase of a login: P36, P37, P40, S02, S03, B14, A30.
+// A crowd of hostile sockets, in all phases of a login at once: P30, P36, P37, S02, S03, S48, A30, B14.
 
 package hostile
 
 import (
-	"encoding/binary"
-	"math/rand/v2"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -13,7 +10,7 @@ import (
 )
 
 const (
-	crowd                       = 300 // sockets at a time
+	crowd                       = 300 // sockets at a time, over all phases; multitude_test.go has more
 	headerTimeout, loginTimeout = time.Second, 3 * time.Second
 )
 
@@ -62,7 +59,7 @@ func TestFlood(t *testing.T) {
 		}, trickle([]byte("x")), false, loginTimeout, moves(login("acme", "aborted"))},
 	}
 	each := crowd / len(phases)
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		before := counters(g.Metrics(t))
 		stop := make(chan struct{})
 		var all []*peer
@@ -105,41 +102,12 @@ func moves(series string) func(before, after map[string]float64) float64 {
 	return func(before, after map[string]float64) float64 { return after[series] - before[series] }
 }
 
-// TestFloodOnePhase lets a whole crowd stand in one place, where the phases of [TestFlood] share it.
-func TestFloodOnePhase(t *testing.T) {
-	t.Parallel()
-	g := startGate(t, gateOptions{timeouts: impatient})
-	for _, ph := range []struct {
-		name  string
-		begin func(p *peer)
-	}{
-		{"P37 no header", func(*peer) {}},
-		{"S02 no startup", func(p *peer) { p.send(v2From(g.freshClient())) }},
-		{"A30 no password", func(p *peer) { p.send(v2From(g.freshClient()), appStartup()); p.auth(10) }},
-	} {
-		t.Run(ph.name, func(t *testing.T) {
-			g.guard(t, false, func() {
-				var all []*peer
-				for range crowd {
-					p := g.dial(t, behindProxy)
-					ph.begin(p)
-					all = append(all, p)
-				}
-				g.goodLogin(t)
-				for _, p := range all {
-					p.silence()
-				}
-			})
-		})
-	}
-}
-
 // TestOneAddress is a crowd from one address: it may hold a part of the handshakes and no more, so that others get in.
 func TestOneAddress(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateOptions{limits: harness.Map{"handshakes": 80}, timeouts: impatient})
 	const most = 80 / 2 // at most half of all
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		stranger := g.freshClient()
 		before := counters(g.Metrics(t))
 		var all []*peer
@@ -155,22 +123,6 @@ func TestOneAddress(t *testing.T) {
 		g.login(t, "acme", stranger).quit() // the places that his own connections held are free again
 		if n := moves(refusal("limit"))(before, counters(g.Metrics(t))); n < 79-most {
 			t.Errorf("%v of 79 turned away, want %d at least", n, 79-most)
-		}
-	})
-}
-
-// TestAddressesThatRotate is P40: what is remembered of clients is bounded, however many addresses they have.
-func TestAddressesThatRotate(t *testing.T) {
-	t.Parallel()
-	g := startGate(t, gateOptions{})
-	random := rand.New(rand.NewPCG(1, 2))
-	g.guard(t, false, func() {
-		for i := range 1500 {
-			p := g.dial(t, behindProxy)
-			from := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, random.Uint32()|1<<28)))
-			p.send(v2From(netip.AddrPortFrom(from, uint16(i))), startup(v30, "user", "app.walled"))
-			p.want("E")
-			p.Close()
 		}
 	})
 }

@@ -5,6 +5,7 @@ package hostile
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,14 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	code := harness.Main(m)
+	if why := everybody.all.judge(); why != "" {
+		fmt.Println("all groups together:", why)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // Marked secrets. Whatever happens, none of them may turn up in a log or a metric.
 const (
@@ -36,6 +44,8 @@ const (
 // gateOptions are what tests want otherwise than the default.
 type gateOptions struct {
 	withoutTLS bool
+	bare       bool        // the binary without the race detector, see harness.PlainBinary
+	crowd      int         // how many connections it will have at a time, beyond what is usual
 	mockSecret string      // file; "": a new one
 	timeouts   harness.Map // of the section
 	limits     harness.Map // likewise
@@ -46,6 +56,8 @@ type gateOptions struct {
 type gate struct {
 	*harness.Gate
 	mockSecret string
+	growth     float64 // what R8 allows after a group, in bytes
+	brief      bool    // idle server connections go soon
 	roots      *x509.CertPool
 	secrets    []secret
 	clients    atomic.Uint32 // client addresses given away
@@ -54,7 +66,7 @@ type gate struct {
 // startGate runs a gate until the end of the test.
 func startGate(t *testing.T, o gateOptions) *gate {
 	t.Helper()
-	g := &gate{mockSecret: o.mockSecret}
+	g := &gate{mockSecret: o.mockSecret, growth: growth + float64(o.crowd)*perSocket}
 	cluster := harness.Postgres(t)
 	verifier, err := scram.ParseVerifier(harness.Verifier(t, cluster, harness.App))
 	if err != nil {
@@ -92,7 +104,7 @@ func startGate(t *testing.T, o gateOptions) *gate {
 		conf["tls"] = harness.Map{"certificates": []harness.Map{{"cert": pair.CertFile, "key": pair.KeyFile}}, "tenant_domain": "db.example.com"}
 	}
 	if o.timeouts != nil {
-		conf["timeouts"] = o.timeouts
+		conf["timeouts"], g.brief = o.timeouts, o.timeouts["server_idle"] != nil
 	}
 	if o.limits != nil {
 		conf["limits"] = o.limits
@@ -114,7 +126,7 @@ func startGate(t *testing.T, o gateOptions) *gate {
 			g.judgeLog(t)
 		}
 	})
-	g.Gate = harness.Postern(t, harness.GateConfig{Config: conf, Tenants: append([]harness.Map{tenant("acme"), tenant("globex"), walled, sixOnly, secure}, o.tenants...)})
+	g.Gate = harness.Postern(t, harness.GateConfig{Plain: o.bare, Config: conf, Tenants: append([]harness.Map{tenant("acme"), tenant("globex"), walled, sixOnly, secure}, o.tenants...)})
 	return g
 }
 

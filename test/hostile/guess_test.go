@@ -38,7 +38,7 @@ func TestGhosts(t *testing.T) {
 	g := startGate(t, gateOptions{})
 	const nonce = "abcdefghijklmnopqrst"
 	salts := make(map[string]string)
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		want, real := g.attempt(t, "app.acme", nonce)
 		salts["app.acme"] = real
 		for _, tenant := range []string{"globex", "ghost", "Not An Id", strings.Repeat("x", 200)} {
@@ -119,7 +119,7 @@ func TestThrottle(t *testing.T) {
 			return
 		}
 	}
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		stopped(at("198.51.100.7"), "acme")
 		before := counters(g.Metrics(t))
 		if code, _ := guess(at("198.51.100.7"), "acme"); code != "53400" {
@@ -168,7 +168,7 @@ func TestParallelGuesses(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateOptions{})
 	client := g.freshClient()
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		type guess struct {
 			p         *peer
 			s         *scramClient
@@ -208,7 +208,7 @@ const nasty = "n\n{}\x1b[31m\x7f\u009b\xff\u202e\u2028"
 func TestLogOfNames(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateOptions{})
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		p := g.connect(t, g.freshClient())
 		p.send(startup(v30, "user", nasty, "options", `reference=`+strings.ReplaceAll(nasty, "\n", "\\\n")))
 		p.wrongPassword(nasty)
@@ -219,8 +219,8 @@ func TestLogOfNames(t *testing.T) {
 // TestLogOfDatabaseNames is the same for what a good user calls a database.
 func TestLogOfDatabaseNames(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateOptions{})
-	g.guard(t, true, func() {
+	g := startGate(t, gateOptions{timeouts: brief})
+	g.guard(t, 3, func() {
 		for _, name := range []string{nasty, strings.Repeat("x", 8000)} {
 			p := g.connect(t, g.freshClient())
 			p.send(startup(v30, "user", "app.acme", "database", name))

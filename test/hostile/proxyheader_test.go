@@ -178,7 +178,7 @@ func TestProxyHeader(t *testing.T) {
 	rows = append(rows, denied("P34", "sixonly", "127.0.0.1"))
 
 	g := startGate(t, gateOptions{})
-	g.guard(t, false, func() { g.run(t, rows) })
+	g.guard(t, 0, func() { g.run(t, rows) })
 }
 
 // TestProxyHeaderSplit is P03: a header is complete when it is complete, however it comes, and what follows is whole.
@@ -186,7 +186,7 @@ func TestProxyHeaderSplit(t *testing.T) {
 	t.Parallel()
 	client := netip.MustParseAddrPort("198.51.100.7:40000")
 	g := startGate(t, gateOptions{})
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		for name, h := range map[string][]byte{"v1": harness.V1(client, somewhere(client)), "v2": harness.V2(client, somewhere(client), harness.TLV{Type: tlvAuthority, Value: []byte("x")})} {
 			t.Run("P03/"+name, func(t *testing.T) {
 				for i := 1; i <= len(h); i++ {
@@ -256,7 +256,7 @@ func TestProxyHeaderEveryByte(t *testing.T) {
 		}
 		g.moved(t, before, want...)
 	}
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		t.Run("P25-P28", func(t *testing.T) {
 			count(t, func(moves map[string]int) {
 				for family := range 256 {

@@ -50,8 +50,8 @@ func (g *gate) secretIn(text string) string {
 // bad input brings one out is judged with every group of rows.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateOptions{})
-	g.guard(t, true, func() {
+	g := startGate(t, gateOptions{timeouts: brief})
+	g.guard(t, 2, func() {
 		p := g.login(t, "acme", g.freshClient())
 		p.send(query("select '" + canaryQuery + "'"))
 		p.want("TDCZ")

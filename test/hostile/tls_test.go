@@ -175,7 +175,7 @@ func TestTLS(t *testing.T) {
 		}),
 		{id: "S50", name: "TLS required, and there", play: requested(good, asked(startup(v30, "user", "app.secure"))), moves: []string{login("secure", "aborted")}},
 	}
-	g.guard(t, false, func() { g.run(t, rows) })
+	g.guard(t, 0, func() { g.run(t, rows) })
 }
 
 // alerted sends what TLS cannot make sense of: an alert record may come back, nothing else, and then the end.
@@ -251,7 +251,7 @@ func (c *fragmented) Write(b []byte) (int, error) {
 func TestTLSResumption(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateOptions{})
-	g.guard(t, false, func() {
+	g.guard(t, 0, func() {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			cache := &tickets{}
 			for _, sni := range []string{"acme.db.example.com", "acme.db.example.com", "globex.db.example.com"} {

@@ -216,7 +216,13 @@ func (g *gate) freshClient() netip.AddrPort {
 // dial connects to a listener and sends nothing.
 func (g *gate) dial(t testing.TB, listener string) *peer {
 	t.Helper()
-	c, err := net.DialTimeout("tcp4", g.Addr(t, listener), patience)
+	return dialTo(t, g.Addr(t, listener))
+}
+
+// dialTo is a client of anybody's.
+func dialTo(t testing.TB, address string) *peer {
+	t.Helper()
+	c, err := net.DialTimeout("tcp4", address, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
