@@ -23,14 +23,16 @@ demo: ## two tenants on two local PostgreSQL machines that sleep; ARGS=--once fo
 
 test: ## everything that must pass before a change lands
 	./scripts/install-test-deps.sh
+	./scripts/install-driver-deps.sh
 	$(MAKE) check
 	go test $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 
 test-all: ## longer: every test three times in random order, then a minute of fuzzing for each target
 	./scripts/install-test-deps.sh
+	./scripts/install-driver-deps.sh
 	$(MAKE) check
-	go test -race -p 2 -timeout 60m -count 3 -shuffle on ./...
+	POSTERN_TEST_LONG=1 go test -race -p 2 -timeout 60m -count 3 -shuffle on ./...
 	$(MAKE) fuzz FUZZTIME=60s
 
 check: vet build ## all that needs no server

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs what test/drivers needs beside what all tests need: drivers of Python, Perl and Java with the Java compiler from
+# the system's packages, and drivers of node from npm below .cache/drivers-npm. Does nothing where they are.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+
+missing=
+# need PACKAGE COMMAND...: the package is missing if the command fails.
+need() {
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+for module in psycopg2 psycopg asyncpg sqlalchemy; do
+	need "python3-$module" /usr/bin/python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)"
+done
+need libdbd-pg-perl /usr/bin/perl -MDBD::Pg -e 1
+need perl /usr/bin/perl -MJSON::PP -e 1
+need libpostgresql-jdbc-java test -e /usr/share/java/postgresql.jar
+need default-jdk-headless command -v javac
+need nodejs command -v node
+need npm command -v npm
+# shellcheck disable=SC2086 # one word per package
+[ -z "$missing" ] || scripts/apt-install.sh $missing
+
+# Everything is installed in a neighbour that takes its place last, so that half an installation is never taken for a whole one.
+npm=.cache/drivers-npm
+if ! cmp -s scripts/drivers-npm/package-lock.json "$npm/package-lock.json"; then
+	rm -rf "$npm" "$npm.new"
+	mkdir -p "$npm.new"
+	cp scripts/drivers-npm/package.json scripts/drivers-npm/package-lock.json "$npm.new/"
+	npm ci --prefix "$npm.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
+	mv "$npm.new" "$npm"
+fi
