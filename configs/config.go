@@ -45,7 +45,7 @@ type Listener struct {
 	PoolMode       string         `mapstructure:"pool_mode"`       // session, transaction or statement
 	ProxyProtocol  string         `mapstructure:"proxy_protocol"`  // require or off
 	TrustedProxies []netip.Prefix `mapstructure:"trusted_proxies"` // who may send PROXY headers
-	Console        bool           `mapstructure:"console"`         // the admin console answers here; not built yet
+	Console        bool           `mapstructure:"console"`         // the admin console answers here, for Admin.ConsoleUsers
 
 	Timeouts ListenerTimeouts `mapstructure:"timeouts"`
 }
@@ -79,11 +79,12 @@ type Auth struct {
 type Admin struct {
 	Address       string        `mapstructure:"address"`        // as Listener.Address; empty: no admin HTTP
 	TokenFile     string        `mapstructure:"token_file"`     // bearer token; empty: what needs one answers 401
-	ConsoleUsers  []ConsoleUser `mapstructure:"console_users"`  // not built yet
+	ConsoleUsers  []ConsoleUser `mapstructure:"console_users"`  // needed where a listener has Console
 	MetricsPublic bool          `mapstructure:"metrics_public"` // /metrics needs no token
 }
 
-// ConsoleUser may log in to the admin console.
+// ConsoleUser may log in to the admin console. The verifier is in the text form of pg_authid.rolpassword; whether its
+// numbers are sound is for whoever uses it to say.
 type ConsoleUser struct {
 	Name     string `mapstructure:"name"`
 	Verifier Secret `mapstructure:"verifier"`

@@ -38,12 +38,13 @@ listeners:
     address: "[::1]:6432"
     pool_mode: statement
     proxy_protocol: off
-    console: false
+    console: true
 tls:
   certificates: [{cert: server.crt, key: /keys/server.key}]
   tenant_domain: db.example.com
 auth: {mock_secret_file: mock.key}
-admin: {address: "0.0.0.0:9187", token_file: admin.token, console_users: [], metrics_public: true}
+admin: {address: "0.0.0.0:9187", token_file: admin.token, metrics_public: true,
+  console_users: [{name: ops, verifier: "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$c3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkMTI=:c2VydmVyc2VydmVyc2VydmVyc2VydmVyc2VydmVyMTI="}]}
 tenants: {file: sub/tenants.yaml}
 machines: {fly: {api: "https://api.machines.dev", token_file: fly.token}, local: {dir: clusters}, state_file: sub/known.json}
 timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 4s, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
@@ -62,12 +63,13 @@ func TestLoadFull(t *testing.T) {
 		Listeners: []Listener{
 			{Name: "transaction", Address: "0.0.0.0:6543", PoolMode: PoolTransaction, ProxyProtocol: ProxyRequire,
 				TrustedProxies: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("fdaa::/16")}},
-			{Name: "private", Address: "[::1]:6432", PoolMode: PoolStatement, ProxyProtocol: ProxyOff},
+			{Name: "private", Address: "[::1]:6432", PoolMode: PoolStatement, ProxyProtocol: ProxyOff, Console: true},
 		},
 		TLS: TLS{Certificates: []CertificateFile{{Cert: "/etc/postern/server.crt", Key: "/keys/server.key"}},
 			TenantDomain: "db.example.com"},
-		Auth:    Auth{MockSecretFile: "/etc/postern/mock.key"},
-		Admin:   Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true},
+		Auth: Auth{MockSecretFile: "/etc/postern/mock.key"},
+		Admin: Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true,
+			ConsoleUsers: []ConsoleUser{{Name: "ops", Verifier: aVerifier}}},
 		Tenants: Tenants{File: "/etc/postern/sub/tenants.yaml"},
 		Machines: Machines{Fly: FlyMachines{API: "https://api.machines.dev", TokenFile: "/etc/postern/fly.token"},
 			Local: LocalMachines{Dir: "/etc/postern/clusters"}, StateFile: "/etc/postern/sub/known.json"},
@@ -193,8 +195,7 @@ func TestLoadProblems(t *testing.T) {
 			"log.format: must be one of json, text (line 9)"}},
 		{"not built", "listeners:\n  - {name: a, address: ':1', console: true}\ntenants: {postgres: {dsn_file: f}}\n" +
 			"admin: {address: '127.0.0.1:2', console_users: [{name: ops, verifier: s3cret}]}\n", []string{
-			"listeners[0].console: listeners[].console is documented but not built yet (line 2)",
-			"admin.console_users: admin.console_users is documented but not built yet (line 4)",
+			"admin.console_users[0].verifier: must be a SCRAM-SHA-256 verifier: postern verifier makes one (line 4)",
 			"tenants.postgres: tenants.postgres is documented but not built yet (line 3)"}},
 		{"machines without anything", minimal + "machines: {}\n", []string{"machines: is empty: leave the key out if you mean the defaults (line 7)"}},
 		{"providers without anything", minimal + "machines: {fly: {}, local: }\n", []string{

@@ -20,6 +20,7 @@ func (c *Config) validate() problems {
 	c.checkListeners(&ps)
 	c.checkTLS(&ps)
 	c.checkAdmin(&ps)
+	c.checkConsole(&ps)
 	c.checkTenants(&ps)
 	c.checkMachines(&ps)
 	c.checkTimeouts(&ps)
@@ -120,6 +121,34 @@ func (c *Config) checkAdmin(ps *problems) {
 	}
 }
 
+// verifier is the shape of a SCRAM-SHA-256 verifier: iterations, salt, stored key and server key.
+var verifier = regexp.MustCompile(`^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
+
+func (c *Config) checkConsole(ps *problems) {
+	for i, l := range c.Listeners {
+		if l.Console && len(c.Admin.ConsoleUsers) == 0 {
+			ps.add(fmt.Sprintf("listeners[%d].console", i), "needs admin.console_users: nobody could log in")
+		}
+	}
+	names := make(map[string]int)
+	for i, u := range c.Admin.ConsoleUsers {
+		at := fmt.Sprintf("admin.console_users[%d]", i)
+		if u.Name == "" || strings.ContainsRune(u.Name, 0) {
+			ps.add(at+".name", "is missing")
+		} else if first, taken := names[u.Name]; taken {
+			ps.add(at+".name", "admin.console_users[%d] has the same name", first)
+		} else {
+			names[u.Name] = i
+		}
+		if !verifier.MatchString(string(u.Verifier)) {
+			ps.add(at+".verifier", "must be a SCRAM-SHA-256 verifier: postern verifier makes one")
+		}
+	}
+	if len(names) > 0 && !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Console }) {
+		ps.add("admin.console_users", "has no meaning without a listener with console: true")
+	}
+}
+
 func (c *Config) checkTenants(ps *problems) {
 	switch inPostgres := c.Tenants.Postgres != (TenantsPostgres{}); {
 	case c.Tenants.File == "" && !inPostgres:
@@ -208,19 +237,7 @@ func oneOf(ps *problems, path, value string, allowed ...string) {
 
 // checkNotBuilt refuses what the documentation describes and this version would silently ignore.
 func (c *Config) checkNotBuilt(ps *problems) {
-	notBuilt := func(path string, isSet bool) {
-		if isSet {
-			ps.add(path, "%s is documented but not built yet", withoutIndexes(path))
-		}
+	if c.Tenants.Postgres != (TenantsPostgres{}) {
+		ps.add("tenants.postgres", "tenants.postgres is documented but not built yet")
 	}
-	for i, l := range c.Listeners {
-		notBuilt(fmt.Sprintf("listeners[%d].console", i), l.Console)
-	}
-	notBuilt("admin.console_users", len(c.Admin.ConsoleUsers) > 0)
-	notBuilt("tenants.postgres", c.Tenants.Postgres != (TenantsPostgres{}))
 }
-
-var index = regexp.MustCompile(`\[\d+\]`)
-
-// withoutIndexes turns listeners[0].console into listeners[].console, which is how the documentation names the key.
-func withoutIndexes(path string) string { return index.ReplaceAllString(path, "[]") }

@@ -111,7 +111,18 @@ func TestValidate(t *testing.T) {
 			c.Listeners[0].ProxyProtocol = ProxyRequire
 			c.Listeners[0].TrustedProxies = make([]netip.Prefix, 1)
 		}, "listeners[0].trusted_proxies[0]: must be an address block, such as 172.16.0.0/12"},
-		{"console", func(c *Config) { c.Listeners[0].Console = true }, "listeners[0].console: listeners[].console is documented but not built yet"},
+		{"console", consoleFor(ConsoleUser{"ops", aVerifier}, ConsoleUser{"Other user", aVerifier}), ""},
+		{"console for nobody", consoleFor(), "listeners[0].console: needs admin.console_users: nobody could log in"},
+		{"console users without a console", func(c *Config) { c.Admin.ConsoleUsers = []ConsoleUser{{"ops", aVerifier}} },
+			"admin.console_users: has no meaning without a listener with console: true"},
+		{"console users", consoleFor(ConsoleUser{}, ConsoleUser{"ops", aVerifier}, ConsoleUser{"ops", "SCRAM-SHA-256$4096:c2FsdA==$short:keys"}, ConsoleUser{"md5", "md53175bce1d3201d16594cebf9d7eb3f9d"},
+			ConsoleUser{"plain", "s3cret"}, ConsoleUser{"a\x00b", aVerifier}), `admin.console_users[0].name: is missing
+admin.console_users[0].verifier: must be a SCRAM-SHA-256 verifier: postern verifier makes one
+admin.console_users[2].name: admin.console_users[1] has the same name
+admin.console_users[2].verifier: must be a SCRAM-SHA-256 verifier: postern verifier makes one
+admin.console_users[3].verifier: must be a SCRAM-SHA-256 verifier: postern verifier makes one
+admin.console_users[4].verifier: must be a SCRAM-SHA-256 verifier: postern verifier makes one
+admin.console_users[5].name: is missing`},
 		{"certificate without key", func(c *Config) { c.TLS.Certificates = []CertificateFile{{Cert: "c"}, {Key: "k"}} },
 			"tls.certificates[0].key: is missing\ntls.certificates[1].cert: is missing"},
 		{"tenant domain", func(c *Config) { c.TLS = TLS{Certificates: certs, TenantDomain: "DB.example.com"} }, ""},
@@ -128,7 +139,6 @@ func TestValidate(t *testing.T) {
 		{"admin with public metrics", func(c *Config) { c.Admin = Admin{Address: "0.0.0.0:9187", MetricsPublic: true} }, ""},
 		{"admin address", func(c *Config) { c.Admin.Address = "localhost:9187" }, "admin.address: its host must be an IP address, not a name, or be left out"},
 		{"public metrics nowhere", func(c *Config) { c.Admin.MetricsPublic = true }, "admin.metrics_public: has no meaning without admin.address"},
-		{"console users", func(c *Config) { c.Admin.ConsoleUsers = []ConsoleUser{{}} }, "admin.console_users: admin.console_users is documented but not built yet"},
 		{"no tenants", func(c *Config) { c.Tenants.File = "" }, "tenants: must say where tenants are read from: set tenants.file"},
 		{"tenants twice", func(c *Config) { c.Tenants.Postgres.KeyFile = "k" },
 			"tenants: must have exactly one of file and postgres\ntenants.postgres: tenants.postgres is documented but not built yet"},
@@ -223,5 +233,16 @@ func TestNetwork(t *testing.T) {
 	defer ln.Close()
 	if ip := ln.Addr().(*net.TCPAddr).IP; ip.To4() == nil {
 		t.Errorf("listens on %v", ip)
+	}
+}
+
+// aVerifier has the shape of one.
+const aVerifier = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$c3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkMTI=:c2VydmVyc2VydmVyc2VydmVyc2VydmVyc2VydmVyMTI="
+
+// consoleFor has a console on the first listener.
+func consoleFor(users ...ConsoleUser) func(*Config) {
+	return func(c *Config) {
+		c.Listeners[0].Console = true
+		c.Admin.ConsoleUsers = users
 	}
 }

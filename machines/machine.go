@@ -120,7 +120,7 @@ func (m *Machine) observe(what Action, old, now Outcome) {
 	if now == old {
 		return
 	}
-	text := "machine woken"
+	text := "machine wake ended"
 	if what == Sleep {
 		text = "machine put to sleep"
 	}

@@ -40,7 +40,7 @@ func TestManyClientsOneWake(t *testing.T) {
 		p.Want("client")
 		pass(time.Minute)
 		g.driver.called("wake", 1)
-		if got := strings.Count(g.logged(), "machine woken"); got != 1 {
+		if got := strings.Count(g.logged(), "machine wake ended"); got != 1 {
 			t.Errorf("%d lines about one wake:\n%s", got, g.logged())
 		}
 	})
@@ -202,7 +202,7 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 		p.Drained()
 		pass(time.Minute)
 		log := g.logged()
-		for _, want := range []string{"machine call failed", "machine woken", "machine put to sleep", "kind=auth", "state=failed", "machine=local/acme"} {
+		for _, want := range []string{"machine call failed", "machine wake ended", "machine put to sleep", "kind=auth", "state=failed", "machine=local/acme"} {
 			if !strings.Contains(log, want) {
 				t.Errorf("no %q in the log", want)
 			}

@@ -19,6 +19,12 @@ func (r *Rules) Asked(s Status, err error, now time.Time) {
 
 func (r *Rules) askedUnknown(s Status, err error, now time.Time) {
 	switch {
+	case err != nil && r.wanted && r.mayRun && !lasting(err):
+		// Who cannot be asked says nothing about a machine that could not be put to
+		// sleep: Postgres itself is asked, where it was, and not for long.
+		r.enter(StateWaking, now)
+		r.deadline = now.Add(lookAfter)
+		r.startProbing(r.generation, r.endpoint, now)
 	case err != nil && (r.wanted || r.state == StateFailed || KindOf(err) == Gone):
 		r.fail(err, after(err), now)
 	case err != nil:
@@ -171,6 +177,7 @@ func (r *Rules) Slept(err error, now time.Time) {
 	default:
 		result = resultOf(err)
 		r.enter(StateUnknown, now)
+		r.mayRun = true
 		r.askAt = now.Add(later(err))
 	}
 	r.lastSleep = r.act.ended(result, now)

@@ -118,6 +118,7 @@ type Rules struct {
 	epoch      uint64
 	of         run  // what the epoch is of
 	slept      bool // since then, or was told to
+	mayRun     bool // at endpoint: it was told to sleep, and that failed
 
 	act      Outcome   // the wake or suspend under way
 	started  bool      // there is a wake under way, and it has called Start
@@ -174,6 +175,7 @@ func (r *Rules) enter(s State, now time.Time) {
 	r.state, r.since = s, now
 	r.check, r.drained, r.lost, r.locate, r.askAt = false, false, false, false, time.Time{}
 	r.forced = r.forced && s == StateDraining
+	r.mayRun = r.mayRun && s != StateAsleep && s != StateReady
 }
 
 // Want says that somebody needs the machine ready. A machine that has failed

@@ -3,6 +3,7 @@
 package machines
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -360,5 +361,64 @@ func TestNamesAreDistinct(t *testing.T) {
 	clear(seen)
 	for p := PowerUnknown; p <= Changing; p++ {
 		add(p.String())
+	}
+}
+
+// TestFailedSuspend: who cannot be asked says nothing about a machine that could not be put to sleep.
+func TestFailedSuspend(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	down := &Error{Kind: Transient, Op: "state", Err: errors.New("500")}
+	for name, answers := range map[string]bool{"it runs": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			r := NewRules(Settings{SuspendAfter: time.Second, WakeLimit: time.Minute}, nil, now)
+			expect := func(want Action) {
+				t.Helper()
+				if got, _ := r.Next(now); got != want {
+					t.Fatalf("%v is next, want %v", got, want)
+				}
+			}
+			r.Want("client", now)
+			expect(Ask)
+			r.Asked(Status{Power: Asleep}, nil, now)
+			expect(Start)
+			r.Started(Status{Power: Running}, Endpoint{"db", 5432}, nil, now)
+			expect(Probe)
+			r.Probed(nil, now)
+			now = now.Add(time.Second)
+			expect(Nothing) // draining
+			r.Drained()
+			expect(Sleep)
+			r.Slept(down, now)
+			epoch := r.View().Epoch
+
+			r.Want("client", now)
+			expect(Ask)
+			r.Asked(Status{}, down, now)
+			expect(Probe)
+			if answers {
+				r.Probed(nil, now)
+				if v := r.View(); v.State != StateReady || v.Epoch == epoch {
+					t.Errorf("%v, epoch %d after %d", v.State, v.Epoch, epoch)
+				}
+				return
+			}
+			r.Probed(errors.New("refused"), now)
+			for range 100 {
+				switch do, again := r.Next(now); do {
+				case Probe:
+					r.Probed(errors.New("refused"), now)
+				case Ask:
+					r.Asked(Status{}, down, now)
+				default:
+					if again.IsZero() || again.Sub(now) > 10*time.Second {
+						break
+					}
+					now = again
+				}
+			}
+			if v := r.View(); v.State != StateFailed {
+				t.Errorf("%v ten seconds later", v.State)
+			}
+		})
 	}
 }

@@ -14,6 +14,7 @@ type Pool struct {
 
 	tenant *Tenant // nil once removed
 	size   int     // most servers, dialing ones included
+	least  int     // servers to keep even if nobody needs them
 
 	servers [numStates]list[Server] // by state; Closed's stays empty; Idle's is ordered, the longest idle at its back
 	waiters list[Client]            // the oldest in front
@@ -38,7 +39,19 @@ func (p *Pool) Tenant() *Tenant { return p.tenant }
 func (p *Pool) Size() int { return p.size }
 
 // SetSize changes how many servers the pool may have. What is too much is closed when it is released or swept.
-func (p *Pool) SetSize(n int) { p.size = max(n, 0) }
+func (p *Pool) SetSize(n int) {
+	p.size = max(n, 0)
+	p.least = min(p.least, p.size)
+}
+
+// SetLeast changes how many servers the pool keeps, once it has had any, even if nobody needs them.
+func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size) }
+
+// WantSpare says whether the pool should dial a server that nobody waits for, to have its least number. It has one
+// such dial under way at a time, and none while dials fail.
+func (p *Pool) WantSpare() bool {
+	return p.Servers() < p.least && p.servers[Dialing].n == 0 && p.outage.err == nil && p.tenant.room() > 0
+}
 
 // Servers returns the number of servers in all states.
 func (p *Pool) Servers() int {

@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -291,5 +292,43 @@ func TestRemovedPoolIsGone(t *testing.T) {
 	}
 	for p := range w.tenant.Pools() {
 		t.Errorf("still there: %v", p)
+	}
+}
+
+func TestSpareServers(t *testing.T) {
+	w := newWorld(t, Settings{MaxServers: 3})
+	p := w.tenant.NewPool(2)
+	if p.WantSpare() {
+		t.Error("wants a spare server that nobody asked for")
+	}
+	p.SetLeast(5)
+	if !p.WantSpare() {
+		t.Error("wants no spare server")
+	}
+	s := new(Server)
+	p.StartDial(s, w.now)
+	if p.WantSpare() {
+		t.Error("wants a second one while the first is dialed")
+	}
+	p.DialDone(s, w.now)
+	if !p.WantSpare() {
+		t.Error("does not want the second one")
+	}
+	w.connect(p, 1)
+	if p.WantSpare() {
+		t.Error("wants more than its size")
+	}
+	p.RemoveServer(s)
+	p.SetSize(1)
+	if p.WantSpare() {
+		t.Error("wants more than its new size")
+	}
+	p.SetSize(2)
+	p.SetLeast(2)
+	failed := new(Server)
+	p.StartDial(failed, w.now)
+	p.DialFailed(failed, errors.New("refused"), false, w.now)
+	if p.WantSpare() {
+		t.Error("wants one although dials fail")
 	}
 }

@@ -118,7 +118,7 @@ func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 	for p.Servers() > p.size && idle.n > 0 {
 		p.takeOut(idle.last(), &surplus)
 	}
-	for s := idle.last(); limit > 0 && s != nil && now.Sub(s.idleSince) >= limit; s = idle.last() {
+	for s := idle.last(); limit > 0 && s != nil && p.Servers() > p.least && now.Sub(s.idleSince) >= limit; s = idle.last() {
 		p.takeOut(s, &unused)
 	}
 	for n := idle.tail; n != nil; {

@@ -32,6 +32,10 @@ func TestSweep(t *testing.T) {
 			w.acquire(p, new(Client), s[2])
 			w.pass(time.Hour)
 		}, "0 idle timeout, 1 idle timeout"},
+		{"idle for too long, but the least", func(w *world, p *Pool, _ []*Server) {
+			p.SetLeast(2)
+			w.pass(time.Hour / 12)
+		}, "0 idle timeout"},
 		{"rules off", func(w *world, _ *Pool, _ []*Server) {
 			w.tenant.SetSettings(Settings{})
 			w.pass(1000 * time.Hour)

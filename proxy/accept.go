@@ -59,9 +59,7 @@ func (a *acceptor) start(conn *net.TCPConn) {
 		conn.Close()
 		return
 	}
-	g.work.Add(1)
-	go func() {
-		defer g.work.Done()
+	if !g.spawn(func() {
 		h := &handshake{gate: g, acceptor: a, tcp: conn, swap: &loop.Swap{Conn: conn}, started: time.Now()}
 		defer func() { <-g.handshakes }()
 		defer func() {
@@ -72,7 +70,10 @@ func (a *acceptor) start(conn *net.TCPConn) {
 			h.close()
 		}()
 		h.run()
-	}()
+	}) {
+		<-g.handshakes
+		conn.Close()
+	}
 }
 
 // socketAddr is the TCP peer, unmapped once and for all.

@@ -162,13 +162,26 @@ func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, 
 				return v, true
 			}
 		}
-		for _, u := range conf.Users {
-			if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
-				rounds = max(rounds, v.Iterations)
-			}
-		}
+		rounds = g.rounds(conf)
 	}
 	return scram.Mock(g.opts.MockSecret, r.Tenant, r.User, rounds), false
+}
+
+// rounds is the highest iteration count among a tenant's verifiers. It is
+// counted once: whoever asks for unknown users must not take longer the more
+// known ones there are.
+func (g *Gate) rounds(conf *tenants.Tenant) int {
+	if n, ok := g.derived.rounds.Load(conf); ok {
+		return n.(int)
+	}
+	n := iterations
+	for _, u := range conf.Users {
+		if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
+			n = max(n, v.Iterations)
+		}
+	}
+	g.derived.rounds.Store(conf, n)
+	return n
 }
 
 func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifier, error) {
@@ -185,6 +198,7 @@ func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifi
 // derivedVerifiers remembers the verifiers made of password files, because
 // making one takes a while. Safe for concurrent use.
 type derivedVerifiers struct {
+	rounds sync.Map // of *tenants.Tenant: int
 	mu     sync.Mutex
 	byUser map[*tenants.User]func() (scram.Verifier, error)
 }
@@ -209,12 +223,14 @@ func (d *derivedVerifiers) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.byUser = nil
+	d.rounds.Clear()
 }
 
 // deriveAll makes the verifiers before anybody asks, so that the first login
 // of a user with a password file takes no longer than any other.
 func (g *Gate) deriveAll(s *tenants.Snapshot) {
 	for t := range s.All() {
+		g.rounds(t)
 		for _, u := range t.Users {
 			if g.ctx.Err() != nil || g.opts.Directory.Current() != s {
 				return

@@ -165,9 +165,7 @@ func (s *server) cancel(done func(result string)) {
 		return
 	}
 	s.cancels++
-	g.work.Add(1)
-	go func() {
-		defer g.work.Done()
+	if !g.spawn(func() {
 		defer func() { <-g.cancelSlots }()
 		ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
 		defer stop()
@@ -188,5 +186,9 @@ func (s *server) cancel(done func(result string)) {
 			}
 			s.clean()
 		})
-	}()
+	}) {
+		<-g.cancelSlots
+		s.cancels--
+		done("failed")
+	}
 }

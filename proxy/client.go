@@ -44,6 +44,10 @@ type client struct {
 	peer     proxyproto.Peer
 	database string
 	params   *params
+	came     *params    // what it came with
+	names    []string   // parameters that it may have set and that pg_settings does not show
+	pins     link.State // why it keeps its server
+	hidden   bool       // it has set a parameter that is not known
 	key      cancelKey
 	index    int // in tenant.clients
 	mode     poolMode
@@ -52,6 +56,8 @@ type client struct {
 	blocked  bool          // does not take input: waits for a server, or something is full
 	gone     bool          // over
 	draining bool          // to be sent away when nothing of its own runs
+	leaving  bool          // it has said its last: it goes when what it asked for is done
+	farewell *pgwire.Error // what it is told then; nil: nothing
 	revoked  *pgwire.Error // to be sent away at the next message boundary
 	reason   string        // why, for the log
 	refused  *pgwire.Error // what a server said to the client's parameters
@@ -60,7 +66,7 @@ type client struct {
 	in      []byte // borrowed: input that was read and not dealt with
 	partial int    // bytes of the current message that are passed on unseen
 	discard int    // bytes of the current message that are dropped
-	note    link.Note
+	cut     int    // see insert
 	sess    link.Session
 
 	timeouts *sessionTimeouts // nil: none
@@ -175,14 +181,14 @@ func (c *client) resume() {
 
 // mayGoOn reports whether nothing blocks the client's input.
 func (c *client) mayGoOn() bool {
-	if c.greeting || c.books.Waiting() {
+	if c.greeting || c.leaving || c.books.Waiting() {
 		return false
 	}
 	s := c.server
 	if s == nil {
 		return true
 	}
-	return !s.preparing && !s.punishing && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding &&
+	return !s.preparing && !s.punishing && !s.look.running && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding &&
 		(c.mode != statementMode || !s.link.AwaitsReady() || s.link.CopyIn())
 }
 
@@ -207,10 +213,12 @@ func (c *client) acquire() bool {
 // lent ties the client to a server that the pool lent it. True: input may go on.
 func (c *client) lent(s *server) bool {
 	c.server, s.client = s, c
-	c.tenant.machine.leases++
+	c.tenant.leased(c)
 	s.clocks = clocks{}
 	s.link.Begin(&c.sess)
-	if s.params != c.params && !s.params.same(c.params) {
+	// A session's names are its own, and what it can list, too.
+	foreign := c.mode == sessionMode && s.link.HoldsStatements()
+	if foreign || s.params != c.params && !s.params.same(c.params) {
 		s.prepare(c.params)
 		c.blocked = true
 		return false
@@ -291,6 +299,26 @@ func (c *client) fail(e *pgwire.Error, reason string) {
 	c.end(reason)
 }
 
+// leave ends the session once the requests that it has sent are answered, as
+// Postgres does, which reads one message after the other. e is what the client
+// is told then; nil: nothing.
+func (c *client) leave(e *pgwire.Error, reason string) {
+	if s := c.server; s != nil && s.link.AwaitsReady() && !s.link.CopyIn() {
+		c.leaving, c.blocked = true, true
+		c.farewell, c.reason = e, reason
+		return
+	}
+	c.depart(e, reason)
+}
+
+func (c *client) depart(e *pgwire.Error, reason string) {
+	if e != nil {
+		c.fail(e, reason)
+		return
+	}
+	c.end(reason)
+}
+
 // end is the only way out of a session.
 func (c *client) end(reason string) {
 	if c.gone {
@@ -304,8 +332,7 @@ func (c *client) end(reason string) {
 	} else {
 		c.pool.books.Leave(&c.books)
 	}
-	t.stmts.Drop(c.sess.Unnamed)
-	c.sess.Unnamed = nil
+	c.sess.Release(&t.stmts)
 	c.hold(nil)
 	if reason == "terminated" && c.conn.Pending() == 0 {
 		c.conn.Close() // it has said that it reads no more
@@ -348,7 +375,12 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	t.clients = append(t.clients, c)
 	c.in = t.loop.Append(nil, h.early)
 	c.pool = t.pool(h.key)
-	c.params = c.pool.sets.intern(h.params)
+	list := h.params
+	if t.conf != nil {
+		list = withAddress(list, t.conf.ClientAddress, c.peer.Client)
+	}
+	c.params = c.pool.sets.intern(list)
+	c.came = c.params
 	if c.mode == sessionMode {
 		t.machine.sessions++
 	}

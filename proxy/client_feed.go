@@ -20,10 +20,11 @@ type action uint8
 const (
 	passOn   action = iota
 	needMore        // not enough of it is there yet
-	insert          // put tenant.insert before it
+	insert          // put tenant.insert in the place of its first bytes, as many as c.cut says
 	replace         // put tenant.insert in its place
 	drop
-	hold // not now
+	hold  // not now
+	flush // the same, and the server is asked to send what it has to say
 )
 
 // feed deals with messages at the start of data and returns how much of it is done with.
@@ -67,6 +68,11 @@ loop:
 		case hold:
 			c.blocked = true
 			break loop
+		case flush:
+			c.server.conn.Queue(data[start:i])
+			c.server.conn.Queue(pgwire.AppendHeader(c.tenant.insert[:0], pgwire.Flush, 0))
+			start, c.blocked = i, true
+			break loop
 		case drop:
 			if c.gone {
 				return i
@@ -78,7 +84,7 @@ loop:
 		case insert:
 			c.server.conn.Queue(data[start:i])
 			c.server.conn.Queue(c.tenant.insert)
-			start = i
+			start = i + c.cut
 			i += len(message)
 			c.partial = size - len(message)
 		case replace:
@@ -126,10 +132,10 @@ func (c *client) passOn(b []byte) {
 // malformed ends a session whose framing is lost.
 func (c *client) malformed(typ byte, status pgwire.FrameStatus) {
 	if status == pgwire.FrameBadType {
-		c.fail(errViolation("invalid frontend message type "+itoa(int(typ))), "protocol_violation")
+		c.leave(errViolation("invalid frontend message type "+itoa(int(typ))), "protocol_violation")
 		return
 	}
-	c.fail(errViolation("invalid message length"), "protocol_violation")
+	c.leave(errViolation("invalid message length"), "protocol_violation")
 }
 
 // unlinked deals with a message of a client that has no server: what needs
@@ -176,13 +182,29 @@ func (c *client) judge(message []byte, size int) action {
 	switch message[0] {
 	case pgwire.Query:
 		var note link.Note
+		var text []byte
 		if shared {
-			if note = link.Leaves; len(message) == size { // what was not seen may leave anything
-				note = link.Scan(message[pgwire.HeaderSize:])
+			if len(message) == size {
+				text = message[pgwire.HeaderSize:]
+				if c.refuses(text) {
+					return c.refuseQuery()
+				}
+				note = link.Scan(text)
+				c.mayLeave(link.ScanState(text), func() []string { return link.ParameterNames(text) })
+			} else {
+				note = link.Leaves | link.Deallocates // what was not seen may leave anything
+				c.mayLeave(link.StateAny|link.StateHidden, nil)
 			}
 		}
+		switch plan := l.Query(text, note); plan.Do {
+		case link.Wait:
+			return c.wait(plan)
+		case link.Rewrite:
+			c.query()
+			c.tenant.insert = pgwire.AppendQuery(c.tenant.insert[:0], link.Dropping(plan.Name))
+			return replace
+		}
 		c.query()
-		l.Sent(link.Entry{Kind: link.Query, Note: note})
 	case pgwire.Parse:
 		if shared {
 			return c.judgeParse(message, size)
@@ -195,12 +217,15 @@ func (c *client) judge(message []byte, size int) action {
 		l.Sent(link.Entry{Kind: link.Bind})
 	case pgwire.Describe, pgwire.Close:
 		if shared {
-			return c.judgeNamed(message, size)
+			return c.judgeDescribe(message, size)
 		}
 		l.Sent(link.Entry{Kind: kindOf(message[0])})
 	case pgwire.Execute:
+		if shared {
+			return c.judgeExecute(message, size)
+		}
 		c.query()
-		l.Sent(link.Entry{Kind: link.Execute, Note: c.note})
+		l.Sent(link.Entry{Kind: link.Execute})
 	case pgwire.Sync:
 		l.Sent(link.Entry{Kind: link.Sync})
 	case pgwire.FunctionCall:
@@ -217,7 +242,7 @@ func (c *client) judge(message []byte, size int) action {
 	case pgwire.CopyDone, pgwire.CopyFail:
 		l.Sent(link.Entry{Kind: link.CopyEnd})
 	case pgwire.Terminate:
-		c.end("terminated")
+		c.leave(nil, "terminated")
 		return drop
 	}
 	return passOn
@@ -230,26 +255,12 @@ func kindOf(typ byte) link.Kind {
 	return link.Close
 }
 
-// judgeParse keeps what an unnamed Parse defines, because its Bind may come
-// when the client has another server, and refuses names.
-func (c *client) judgeParse(message []byte, size int) action {
-	if len(message) <= pgwire.HeaderSize {
-		return needMore
-	}
-	if message[pgwire.HeaderSize] != 0 {
-		return c.refuse(refuseNamed)
-	}
-	if size > maxStatement {
-		return c.refuse(refuseLong)
-	}
-	if len(message) < size {
-		return needMore
-	}
-	l := c.server.link
-	stmt := c.tenant.stmts.Intern(message[pgwire.HeaderSize:])
-	c.note = stmt.Note
-	l.Sent(link.Entry{Kind: link.Parse, Stmt: stmt})
-	return passOn
+// refuseQuery is refuse for a simple query.
+func (c *client) refuseQuery() action {
+	c.refuse(refuseState)
+	c.server.link.Sent(link.Entry{Kind: link.Sync})
+	c.tenant.insert = pgwire.AppendSync(c.tenant.insert)
+	return replace
 }
 
 // refuse has the server fail at this point, and the client told why.
@@ -257,61 +268,4 @@ func (c *client) refuse(why link.Note) action {
 	c.server.link.Sent(link.Entry{Kind: link.Describe, Mode: link.Refused, Note: why})
 	c.tenant.insert = pgwire.AppendRefusal(c.tenant.insert[:0])
 	return replace
-}
-
-// judgeBind finds out which statement is bound.
-func (c *client) judgeBind(message []byte, size int) action {
-	_, rest, ok := pgwire.CString(message[pgwire.HeaderSize:])
-	if ok {
-		var name []byte
-		if name, _, ok = pgwire.CString(rest); ok {
-			return c.judgeUse(link.Bind, len(name) == 0)
-		}
-	}
-	if len(message) < size && len(message) < maxStatement {
-		return needMore
-	}
-	return c.judgeUse(link.Bind, false) // malformed: the server says so
-}
-
-// judgeNamed deals with Describe and Close.
-func (c *client) judgeNamed(message []byte, size int) action {
-	if len(message) < size {
-		return needMore
-	}
-	kind := kindOf(message[0])
-	unnamed := size == pgwire.HeaderSize+2 && message[5] == 'S' && message[6] == 0
-	if kind == link.Close && unnamed {
-		c.server.link.Sent(link.Entry{Kind: link.Close, Note: link.DropsUnnamed})
-		return passOn
-	}
-	return c.judgeUse(kind, unnamed)
-}
-
-// judgeUse records a message that uses a statement. Where that is the unnamed
-// one and the server has another client's, or an older one, in its place, the
-// right one is defined again first.
-func (c *client) judgeUse(kind link.Kind, unnamed bool) action {
-	l := c.server.link
-	do := passOn
-	if unnamed {
-		if l.Unsure() {
-			return hold
-		}
-		if stmt, needed := l.Restore(); needed {
-			do = insert
-			if stmt != nil {
-				c.note = stmt.Note
-				c.tenant.insert = append(pgwire.AppendHeader(c.tenant.insert[:0], pgwire.Parse, len(stmt.Body)), stmt.Body...)
-				l.Sent(link.Entry{Kind: link.Parse, Mode: link.Quiet, Stmt: c.tenant.stmts.Keep(stmt)})
-			} else {
-				c.tenant.insert = append(pgwire.AppendHeader(c.tenant.insert[:0], pgwire.Close, 2), 'S', 0)
-				l.Sent(link.Entry{Kind: link.Close, Mode: link.Quiet})
-			}
-		}
-	} else if kind == link.Bind {
-		c.note = link.Leaves // a statement that SQL prepared: unknown
-	}
-	l.Sent(link.Entry{Kind: kind})
-	return do
 }

@@ -56,6 +56,18 @@ func (t *tenant) dialMore() {
 	}
 }
 
+// dialSpare starts a dial for every pool that has fewer servers than its least.
+func (t *tenant) dialSpare() {
+	if !t.mayDial() || t.conf.Pool.Min == 0 {
+		return
+	}
+	for p := range t.books.Pools() {
+		if p.WantSpare() {
+			t.dial(p.Owner.(*serverPool))
+		}
+	}
+}
+
 func (t *tenant) failWaiters(p *pool.Pool, e *pgwire.Error) {
 	for w := p.FirstWaiter(); w != nil; w = p.FirstWaiter() {
 		w.Owner.(*client).fail(e, "no_server")
@@ -124,9 +136,7 @@ func (t *tenant) dial(p *serverPool) {
 	s.target.Credentials = scram.Credentials{}
 	t.look()
 	g := t.gate
-	g.work.Add(1)
-	go func() {
-		defer g.work.Done()
+	if !g.spawn(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
 		defer cancel()
 		start := time.Now()
@@ -139,7 +149,9 @@ func (t *tenant) dial(p *serverPool) {
 		if !t.post(func() { t.dialed(s, conn, fd, err) }) && fd >= 0 {
 			loop.CloseFD(fd)
 		}
-	}()
+	}) {
+		t.dialed(s, nil, -1, ErrGateClosed)
+	}
 }
 
 // dialed is the end of a dial, on the loop.

@@ -44,7 +44,8 @@ type Options struct {
 	Throttle     netrestrict.ThrottleConfig
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
 	Driver     func(*tenants.Tenant) (machines.Driver, error)
-	Known      *Known // what is known of servers that sleep; nil: nothing is kept
+	Known      *Known   // what is known of servers that sleep; nil: nothing is kept
+	Console    *Console // nil: there is no admin console
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -59,6 +60,7 @@ type Listener struct {
 	ProxyProtocol bool
 	Trusted       []netip.Prefix
 	Timeouts      tenants.Timeouts // of its clients, where neither user nor tenant says otherwise
+	Console       bool             // the admin console answers here
 }
 
 // Timeouts bound every wait.
@@ -97,6 +99,7 @@ type Gate struct {
 	stop        context.CancelFunc
 
 	work      sync.WaitGroup // handshakes, dials, cancels
+	spawning  sync.Mutex     // held to add to work, and to end ctx
 	running   sync.WaitGroup // loops, accept loops
 	listeners []net.Listener
 	draining  atomic.Bool
@@ -107,7 +110,9 @@ type Gate struct {
 	guesses   guarded[*netrestrict.Throttle] // cancel keys that nobody has
 	perClient guarded[map[netip.Addr]int]    // handshakes by client address
 	keys      cancelKeys
+	replicas  replicas
 	derived   derivedVerifiers
+	consoles  *consoles
 
 	mu      sync.Mutex
 	tenants map[string]*tenant
@@ -136,7 +141,8 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
-		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant)}
+		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
+		consoles: newConsoles()}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
@@ -152,7 +158,7 @@ func New(o Options) (*Gate, error) {
 		return nil, err
 	}
 	o.Directory.Subscribe(g.reloaded)
-	g.work.Go(func() { g.deriveAll(o.Directory.Current()) })
+	g.spawn(func() { g.deriveAll(o.Directory.Current()) })
 	return g, nil
 }
 
@@ -177,7 +183,10 @@ func (g *Gate) Start() error {
 		g.running.Go(a.run)
 	}
 	g.running.Go(g.forgetUnused)
-	g.work.Go(func() { g.patrol(nil, g.opts.Directory.Current()) })
+	g.spawn(func() { g.patrol(nil, g.opts.Directory.Current()) })
+	if g.opts.Console != nil {
+		g.running.Go(g.sampleStats)
+	}
 	if k := g.opts.Known; k != nil {
 		g.running.Go(func() { k.run(g.ctx) })
 	}
@@ -201,6 +210,18 @@ func (g *Gate) Ready() error {
 	return nil
 }
 
+// spawn runs f in a goroutine that Close waits for. It reports false, and f is
+// dropped, once the gate closes.
+func (g *Gate) spawn(f func()) bool {
+	g.spawning.Lock()
+	defer g.spawning.Unlock()
+	if g.ctx.Err() != nil {
+		return false
+	}
+	g.work.Go(f)
+	return true
+}
+
 // Drain stops accepting, sends every client away between its transactions, and
 // closes what is left when ctx ends or everybody is gone.
 func (g *Gate) Drain(ctx context.Context) {
@@ -209,7 +230,10 @@ func (g *Gate) Drain(ctx context.Context) {
 		ln.Close()
 	}
 	for _, t := range g.runtimeTenants() {
-		t.post(t.drain)
+		t.post(func() {
+			t.drain()
+			t.endReplicas(&ending{"drain", errDraining})
+		})
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -232,13 +256,18 @@ func (g *Gate) Close() {
 			ln.Close()
 		}
 		for _, t := range g.runtimeTenants() {
-			t.loop.Call(func() { t.closeAll(errDraining, "shutdown") })
+			t.loop.Call(func() {
+				t.closeAll(errDraining, "shutdown")
+				t.endReplicas(&ending{"shutdown", errDraining})
+			})
 		}
 		// What was said last is still on its way to those who read.
 		linger, done := context.WithTimeout(context.Background(), lingerFor)
 		defer done()
 		g.awaitIdle(linger)
+		g.spawning.Lock()
 		g.stop()
+		g.spawning.Unlock()
 		g.fleet.Close()
 		g.work.Wait()
 		for _, l := range g.loops {
@@ -297,14 +326,18 @@ func (g *Gate) runtimeTenants() []*tenant {
 // reloaded is called by the directory with every new snapshot.
 func (g *Gate) reloaded(old, now *tenants.Snapshot) {
 	g.derived.clear()
-	g.work.Go(func() { g.deriveAll(now) })
-	g.work.Go(func() { g.patrol(old, now) })
+	g.spawn(func() { g.deriveAll(now) })
+	g.spawn(func() { g.patrol(old, now) })
 	for _, t := range g.runtimeTenants() {
 		conf, ok := now.Tenant(t.id)
 		if !ok {
 			conf = nil
 		}
-		t.post(func() { t.apply(conf) })
+		t.post(func() {
+			before := t.conf
+			t.apply(conf)
+			t.reviewReplicas(before, conf)
+		})
 	}
 }
 

@@ -155,7 +155,9 @@ func (h *handshake) negotiate() error {
 		}
 		switch code {
 		case pgwire.CodeCancel:
-			h.cancel(body)
+			if !h.cancelReplica(body) && !h.cancelConsole(body) {
+				h.cancel(body)
+			}
 			return errQuiet
 		case pgwire.CodeSSL:
 			if h.sslDone || len(body) != 0 {
@@ -217,6 +219,9 @@ func (h *handshake) answerSSL() error {
 func (h *handshake) login() error {
 	g := h.gate
 	s := h.startup
+	if h.wantsConsole() {
+		return h.loginConsole()
+	}
 	claim := tenants.Claim{User: s.User, Database: s.Database, Domain: g.opts.TenantDomain, Destination: h.peer.Destination.Addr()}
 	if len(s.References) > 0 {
 		claim.Reference = s.References[0]
@@ -235,10 +240,6 @@ func (h *handshake) login() error {
 		return fatal("28000", "no PostgreSQL user name specified in startup packet", "")
 	}
 	h.route = route
-	if s.Replication != "" {
-		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
-		return errReplication
-	}
 	conf, known := g.opts.Directory.Current().Tenant(route.Tenant)
 	if err := h.admit(conf, known); err != nil {
 		return err
@@ -288,6 +289,13 @@ func (h *handshake) throttled() error {
 // handOver gives the client to its tenant's loop, with everything it has sent
 // ahead. The place that was reserved goes with it.
 func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
+	if h.gate.consoles.closed(conf.ID) {
+		h.gate.release(t)
+		return errDisabled
+	}
+	if h.startup.Replication != "" {
+		return h.replicate(t, conf)
+	}
 	g := h.gate
 	database := h.route.Database
 	if database == "" {

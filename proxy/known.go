@@ -57,10 +57,14 @@ type knownEntry struct {
 	knownSet
 }
 
-// OpenKnown reads the file, if there is one. What cannot be read is learned
+// OpenKnown reads the file, if there is one; with no path what is known lives
+// as long as the process. What cannot be read is learned
 // again: a broken file is an error for the log, not for the process.
 func OpenKnown(path string, log *slog.Logger) *Known {
 	k := &Known{path: path, log: log, all: make(map[knownPool][]knownSet)}
+	if path == "" {
+		return k
+	}
 	if err := k.read(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what was known of sleeping machines is lost, and is learned again", "file", path, "error", err)
 	}
@@ -158,7 +162,7 @@ func (k *Known) run(ctx context.Context) {
 // save writes the file beside the old one and renames it.
 func (k *Known) save() {
 	k.mu.Lock()
-	if !k.dirty {
+	if !k.dirty || k.path == "" {
 		k.mu.Unlock()
 		return
 	}

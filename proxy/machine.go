@@ -124,12 +124,22 @@ func (t *tenant) noteReach() {
 	if may := t.mayDial(); may != t.machine.reachable {
 		t.machine.reachable, t.machine.since = may, t.loop.Now()
 	}
+	t.alertReplicas()
 }
 
 // want wakes the machine for a client.
 func (t *tenant) want() {
 	if h := t.machine.holder; h != nil && !t.paused && t.machine.view.State != machines.StateReady {
 		h.Want("client")
+	}
+}
+
+// leased counts a lease, and how long a login waited for the machine.
+func (t *tenant) leased(c *client) {
+	m := &t.machine
+	m.leases++
+	if c.greeting && m.holder != nil && m.since.After(c.books.WaitedSince()) {
+		t.gate.metrics.wakePhase.Observe(m.since.Sub(c.books.WaitedSince()).Seconds())
 	}
 }
 
@@ -172,6 +182,7 @@ func (t *tenant) machineIs(v machines.View) {
 // dropOlder closes every connection to an earlier run of the machine: it is a
 // lie, whatever the socket says.
 func (t *tenant) dropOlder(epoch uint64) {
+	t.unseatReplicas(&epoch, &ending{"server_lost", errUnavailable})
 	var old []*server
 	for s := range t.servers {
 		if s.epoch != epoch {
@@ -219,6 +230,7 @@ func (t *tenant) needs() []string {
 	say(n.Cleaning, "server connection being reset", "server connections being reset")
 	say(n.Dialing, "login under way", "logins under way")
 	if !t.paused {
+		say(int(t.counters.replicas.Load()), "replication connection", "replication connections")
 		say(n.Waiting, "client waiting", "clients waiting")
 	}
 	return out
@@ -301,6 +313,7 @@ func (t *tenant) letGo() {
 // pause holds all clients: what runs may finish, and what comes waits.
 func (t *tenant) pause() {
 	t.paused = true
+	t.unseatReplicas(nil, &ending{"paused", errPaused})
 	t.noteReach()
 	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("paused") })
 	t.publish()

@@ -23,6 +23,7 @@ type Metrics struct {
 	cancels      *prometheus.CounterVec
 	panics       prometheus.Counter
 	serverPhase  prometheus.Observer
+	wakePhase    prometheus.Observer
 	headerByName map[proxyproto.Reason]prometheus.Counter
 }
 
@@ -68,6 +69,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 		m.cancels.WithLabelValues(r)
 	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")
+	m.wakePhase = m.phase.WithLabelValues("wake")
 	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, m.refusals, m.cancels, m.panics)
 	return m
 }
@@ -77,12 +79,13 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 type counters struct {
 	clientsActive, clientsIdle, clientsWaiting atomic.Int64
 	dialing, idle, active, cleaning            atomic.Int64
+	replicas, replicaServers                   atomic.Int64 // replication sessions, and those that have a server
 	transactions, queries                      atomic.Uint64
 	bytesIn, bytesOut                          atomic.Uint64 // from and to clients
 	loginsOK, loginsFailed, loginsAborted      atomic.Uint64
 	serverLoginsOK, serverLoginsFailed         atomic.Uint64
 	machine                                    atomic.Int32 // machines.State
-	wakes, suspends                            tally
+	wakes, suspends, pins                      tally
 }
 
 // tally counts by labels of which there are few. Safe for concurrent use.
@@ -119,6 +122,7 @@ var (
 	descBytes        = prometheus.NewDesc("postern_bytes_total", "Bytes received from and sent to clients after login.", []string{"tenant", "direction"}, nil)
 	descLogins       = prometheus.NewDesc("postern_logins_total", "Client logins by result.", []string{"tenant", "result"}, nil)
 	descServerLogins = prometheus.NewDesc("postern_server_logins_total", "Logins on the tenant's servers by result.", []string{"tenant", "result"}, nil)
+	descPins         = prometheus.NewDesc("postern_pins_total", "Clients that kept their server for the sake of session state, by its kind.", []string{"tenant", "reason"}, nil)
 	descWakes        = prometheus.NewDesc("postern_wakes_total", "Wakes of the tenant's machine by result.", []string{"tenant", "result"}, nil)
 	descSuspends     = prometheus.NewDesc("postern_suspends_total", "Suspends of the tenant's machine by reason and result.", []string{"tenant", "reason", "result"}, nil)
 	descMachine      = prometheus.NewDesc("postern_machine_state", "1 for the state that the tenant's machine is in.", []string{"tenant", "state"}, nil)
@@ -127,7 +131,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descWakes, descSuspends, descMachine, descLag} {
+	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descPins, descWakes, descSuspends, descMachine, descLag} {
 		ch <- d
 	}
 }
@@ -149,10 +153,12 @@ func (g *Gate) Collect(ch chan<- prometheus.Metric) {
 		gauge(descClients, c.clientsActive.Load(), "active")
 		gauge(descClients, c.clientsIdle.Load(), "idle")
 		gauge(descClients, c.clientsWaiting.Load(), "waiting")
+		gauge(descClients, c.replicas.Load(), "replication")
 		gauge(descServers, c.active.Load(), "active")
 		gauge(descServers, c.idle.Load(), "idle")
 		gauge(descServers, c.dialing.Load(), "login")
 		gauge(descServers, c.cleaning.Load(), "cleaning")
+		gauge(descServers, c.replicaServers.Load(), "replication")
 		gauge(descWaiting, c.clientsWaiting.Load())
 		count(descTransactions, c.transactions.Load())
 		count(descQueries, c.queries.Load())
@@ -163,6 +169,7 @@ func (g *Gate) Collect(ch chan<- prometheus.Metric) {
 		count(descLogins, c.loginsAborted.Load(), "aborted")
 		count(descServerLogins, c.serverLoginsOK.Load(), "ok")
 		count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
+		c.pins.each(func(l [2]string, n uint64) { count(descPins, n, l[0]) })
 		if !t.hasMachine.Load() {
 			continue
 		}

@@ -19,7 +19,7 @@ const maxParamSets = 4096
 type params struct {
 	list []pgwire.Param // by name, in lower case
 	key  string
-	base *params // the same without application_name, perhaps itself
+	base *params // the same without what is each client's own (its name and address), perhaps itself
 
 	// greeting holds the ParameterStatus messages that a server sends a client
 	// with exactly this set, without application_name; nil while unknown. Kept
@@ -81,8 +81,9 @@ func (t *paramSets) shared(sorted []pgwire.Param) *params {
 	set := &params{list: sorted, key: key}
 	t.byKey[key] = set
 	set.base = set
-	if i, ok := set.find(applicationName); ok {
-		set.base = t.shared(slices.Delete(slices.Clone(sorted), i, i+1))
+	own := func(p pgwire.Param) bool { return p.Name == applicationName || p.Name == clientAddressName }
+	if slices.ContainsFunc(sorted, own) {
+		set.base = t.shared(slices.DeleteFunc(slices.Clone(sorted), own))
 	}
 	return set
 }

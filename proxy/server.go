@@ -17,6 +17,9 @@ import (
 const (
 	// abandonFor is how long the remains of a client that left may take.
 	abandonFor = time.Second
+	// farewellFor is how long what a client has asked for may take after it said
+	// goodbye.
+	farewellFor = time.Minute
 	// resetFor is how long a reset may take.
 	resetFor = 5 * time.Second
 )
@@ -33,6 +36,8 @@ type server struct {
 	target backend.Target // where it was dialed, without credentials
 	epoch  uint64         // of the machine, when it was dialed
 	clocks clocks
+	noted  link.State // what the lease may have left since it was looked at
+	look   inspection
 
 	link   *link.Link
 	client *client
@@ -45,6 +50,7 @@ type server struct {
 	stalled bool   // not read, because the client's output is full
 
 	preparing bool // the client's parameters are being set
+	restoring bool // and the client is to hear of it, for it has heard of the reset
 	punishing bool // a transaction block in statement mode is being rolled back
 	dirty     bool // has state that the next client must not see
 	resetting bool
@@ -148,7 +154,7 @@ func (s *server) midFrame() bool { return s.partial > 0 && s.toward }
 // its server, and one in the middle of a message, however pointless, needs it.
 func (s *server) mayRelease() bool {
 	c := s.client
-	return c != nil && c.mode != sessionMode && c.partial == 0 && !s.preparing && !s.punishing && !c.greeting && s.link.Free()
+	return c != nil && c.mode != sessionMode && c.pins == 0 && c.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
 }
 
 // release parts a clean server from its client and finds its next use.
@@ -206,13 +212,18 @@ func (s *server) prepare(want *params) {
 	s.preparing = true
 	list := changes(s.params, want)
 	s.link.Forget()
+	var out []byte
+	if s.client.mode == sessionMode && s.link.HoldsStatements() {
+		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+		out = pgwire.AppendQuery(out, "DEALLOCATE ALL")
+	}
 	s.link.Sent(link.Entry{Kind: link.Parse, Mode: link.Internal})
 	for range list {
 		s.link.Sent(link.Entry{Kind: link.Bind, Mode: link.Internal})
 		s.link.Sent(link.Entry{Kind: link.Execute, Mode: link.Internal})
 	}
 	s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
-	s.conn.Write(appendChanges(nil, list))
+	s.conn.Write(appendChanges(out, list))
 }
 
 // abandoned takes over a server whose client has left, at a boundary between
@@ -232,11 +243,16 @@ func (s *server) abandoned(c *client, boundary bool) {
 		return
 	}
 	// What still runs may leave anything, and its end is not looked at.
-	s.dirty = s.dirty || session || s.preparing || owned
-	s.preparing, s.punishing = false, false
+	s.dirty = s.dirty || session || s.preparing || owned || s.noted != 0 || s.look.running || c.pins != 0
+	s.failed = s.failed || c.pins&link.StateLoad != 0 // nothing takes a library out again
+	s.restoring = false
+	s.preparing, s.punishing, s.noted, s.look = false, false, 0, inspection{}
 	s.pool.books.BeginCleaning(&s.books)
 	s.within(abandonFor)
-	if owned {
+	switch {
+	case owned && c.leaving:
+		s.within(farewellFor) // what it asked for before it left is done
+	case owned:
 		s.cancel(nil)
 	}
 	s.conn.Again() // it may have been stalled
@@ -343,7 +359,7 @@ func (s *server) shut(why string) {
 	if s.conn == nil {
 		return // still being dialed
 	}
-	s.link.End()
+	s.link.Close()
 	if s.partial == 0 {
 		s.conn.Write(pgwire.AppendTerminate(nil))
 	}

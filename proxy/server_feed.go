@@ -48,7 +48,7 @@ func (s *server) feed(data []byte) int {
 		}
 		typ := data[i]
 		message := data[i:min(i+size, len(data))]
-		if looked[typ] && len(message) < size {
+		if (looked[typ] || typ == pgwire.DataRow && s.look.running) && len(message) < size {
 			if len(message) < whole {
 				break // wait for all of it
 			}
@@ -60,8 +60,19 @@ func (s *server) feed(data []byte) int {
 		}
 		verdict := s.judge(typ, message, size)
 		switch verdict {
+		case link.AsParse:
+			message[0] = pgwire.ParseComplete
+			s.toward = s.client != nil
 		case link.ToClient:
 			s.toward = s.client != nil
+			if typ != pgwire.ErrorResponse || s.client == nil || len(message) < size {
+				break
+			}
+			if e := s.named(message); e != nil {
+				s.give(data[start:i])
+				start = i + len(message)
+				s.client.write(e)
+			}
 		case link.Swallow, link.Replace:
 			s.give(data[start:i])
 			start = i + len(message)
@@ -136,12 +147,19 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 	verdict := s.link.Received(typ, status)
 	switch typ {
 	case pgwire.CommandComplete:
-		if !s.dirty && s.client != nil && s.client.mode != sessionMode {
-			h := s.link.Last()
-			s.dirty = h.Mode == link.Forward && (h.Note&link.Leaves != 0 || link.TagLeaves(trimNUL(body), h.Note))
+		if verdict != link.Broken && s.link.Completed(trimNUL(body)) {
+			return link.Swallow
+		}
+		if h := s.link.Last(); h.Mode == link.Forward && s.client != nil {
+			s.completed(trimNUL(body), h.Note)
+		}
+	case pgwire.DataRow:
+		if s.look.running && s.link.Last().Mode == link.Internal {
+			s.look.sees(body, s.target.User)
 		}
 	case pgwire.ErrorResponse:
 		e := pgwire.ParseError(body)
+		s.link.Failed(e.Code, routine(body))
 		if e.IsFatal() {
 			s.lastWords = verdict == link.ToClient
 		} else if !owed {
@@ -152,6 +170,7 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 		}
 		if s.link.Last().Mode == link.Internal {
 			s.failed = s.failed || s.preparing || s.resetting
+			s.look.failed = true
 			if s.preparing && s.client != nil {
 				// As Postgres would have told it at startup.
 				e.Severity = pgwire.Fatal
@@ -171,7 +190,7 @@ func trimNUL(b []byte) []byte {
 
 // judgeAsync deals with what a server may say at any time.
 func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
-	internal := s.client == nil || s.preparing || s.punishing
+	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
 		if !ok || len(s.status) > 256 {
@@ -210,6 +229,11 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 	switch {
 	case s.preparing:
 		return s.preparedOr(last)
+	case s.look.running:
+		if s.link.Quiet() && !s.inspected(last) {
+			return stop
+		}
+		return taken
 	case s.punishing:
 		if s.link.Quiet() {
 			s.punishing = false
@@ -231,23 +255,43 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 		s.ask("ROLLBACK")
 		return taken
 	}
+	if c.leaving && s.link.Quiet() {
+		c.write(gathered)
+		c.depart(c.farewell, c.reason)
+		return stop
+	}
 	if c.draining && s.link.Free() {
 		c.write(gathered)
 		c.fail(errDraining, "drain")
 		return stop
 	}
+	if s.link.Free() && c.partial == 0 && s.tracksState() {
+		c.write(gathered)
+		if s.inspect() || !s.mayRelease() {
+			return taken
+		}
+		return s.part(last)
+	}
 	if !s.mayRelease() {
 		return goOn
 	}
-	if !last {
-		// What follows answers nothing: nobody else may see it, so the server is
-		// looked at without a client first.
+	if last {
+		s.release() // the next client first
 		c.write(gathered)
+		return stop
+	}
+	c.write(gathered)
+	return s.part(false)
+}
+
+// part ends the lease. Whatever follows what was received answers nothing:
+// nobody else may see it, so the server is looked at without a client first.
+func (s *server) part(last bool) outcome {
+	if !last {
 		s.unlend()
 		return taken
 	}
-	s.release() // the next client first
-	c.write(gathered)
+	s.release()
 	return stop
 }
 
@@ -272,6 +316,11 @@ func (s *server) preparedOr(last bool) outcome {
 		return stop
 	}
 	s.params = c.params
+	if s.restoring {
+		if s.restoring = false; s.mayRelease() {
+			return s.part(true)
+		}
+	}
 	if c.prepared() {
 		c.resume()
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -33,7 +34,10 @@ var (
 	errLimit       = fatal("53300", "too many clients already", "")
 	errTenantLimit = fatal("53300", "too many clients for this project already", "")
 	errTLSRequired = fatal("28000", "this project requires TLS", "Connect with sslmode=require or stronger.")
-	errReplication = fatal("0A000", "replication connections are not available through the pooler yet", "Connect to the database directly.")
+	errReplicas    = fatal("53300", "too many replication connections for this project already", "")
+	errPhysical    = fatal("28000", "physical replication is not allowed for this project", "It reads all databases, and the project allows only some.")
+	errWalsender   = fatal("28000", "the database does not allow replication connections for this user", "See pg_hba.conf and the role's REPLICATION attribute.")
+	errWalsenders  = fatal("53300", "the database has too many connections or replication connections already", "See max_connections and max_wal_senders.")
 	errUnavailable = fatal("57P03", "the database is not accepting connections", "Try again in a moment.")
 	errUnencrypted = fatal("08P01", "received unencrypted data after SSL request",
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
@@ -55,9 +59,13 @@ var (
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
 	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
 		Message: "transaction blocks are not allowed in statement pooling mode"}
-	errNamed = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
-		Message: "named prepared statements are not available in this pool mode yet",
-		Hint:    "Use the unnamed statement or the simple protocol, or connect to a session mode port."}
+	errManyNamed = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
+		Message: "too many prepared statements",
+		Detail:  fmt.Sprintf("A session may have %d prepared statements, of %d MiB together.", link.MaxNamed, link.MaxNamedBytes>>20),
+		Hint:    "Close those that are not used any more."}
+	errState = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
+		Message: "session state of this kind is not allowed in this pool mode",
+		Hint:    "Use a form that ends with the transaction, such as SET LOCAL, or connect to a session mode port."}
 	errTooLong = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
 		Message: fmt.Sprintf("statement is longer than the %d MiB that can be kept in this pool mode", maxStatement>>20)}
 	noticeWaiting = notice("all server connections are in use: waiting for one")
@@ -66,11 +74,12 @@ var (
 )
 
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
-var refusals = [...]*pgwire.Error{refuseNamed: errNamed, refuseLong: errTooLong}
+var refusals = [...]*pgwire.Error{refuseMany: errManyNamed, refuseLong: errTooLong, refuseState: errState}
 
 const (
-	refuseNamed = iota
+	refuseMany = iota
 	refuseLong
+	refuseState
 )
 
 func errPassword(user string) *pgwire.Error {
@@ -135,6 +144,26 @@ func errDial(err error) *pgwire.Error {
 		return errStaleLogin
 	}
 	return errUnavailable
+}
+
+// errReplicaDial is errDial for a replication session, which is the tenant's
+// own affair from end to end: that the role may not replicate is told as the
+// server told it. What it said before it has proved itself counts by its code
+// only, and pg_hba.conf's refusal names our address.
+func errReplicaDial(err error) *pgwire.Error {
+	var server *backend.ServerError
+	if errors.As(err, &server) {
+		r := server.Response
+		switch {
+		case server.Proven && len(r.Code) == 5:
+			return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
+		case r.Code == "28000":
+			return errWalsender
+		case r.Code == "53300":
+			return errWalsenders
+		}
+	}
+	return errDial(err)
 }
 
 // errMachine is what a client is told whose machine cannot be had, and why, as

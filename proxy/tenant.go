@@ -56,6 +56,7 @@ type tenant struct {
 	janitor  *loop.Timer
 	redial   *loop.Timer
 	machine  machine
+	policies policies
 	paused   bool // all clients are held
 	timed    int  // clients with timeouts
 	draining bool
@@ -84,6 +85,9 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
 	t.open()
+	if conf != nil {
+		t.policies = policiesOf(conf)
+	}
 	t.touch()
 	t.machine.reachable = conf != nil
 	if conf != nil && conf.Machine != nil {
@@ -155,6 +159,7 @@ func (t *tenant) pool(key poolKey) *serverPool {
 		return p
 	}
 	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user))}
+	p.books.SetLeast(t.conf.Pool.Min)
 	p.books.Owner = p
 	p.fresh = p.sets.shared(nil)
 	p.recall()
@@ -205,6 +210,7 @@ func (t *tenant) sweep() {
 		}
 	}
 	t.dialMore()
+	t.dialSpare()
 	t.publish()
 	t.tellUse()
 	if len(t.clients) > 0 || t.books.Servers() > 0 {
@@ -255,10 +261,12 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 		t.letGo()
 		return
 	}
+	t.policies = policiesOf(conf)
 	t.books.SetSettings(t.settings())
 	moved := t.moveMachine(old, conf)
 	for _, p := range t.pools {
 		p.books.SetSize(t.poolSize(p.key.user))
+		p.books.SetLeast(conf.Pool.Min)
 		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
 			for _, set := range p.sets.byKey {
 				set.greeting = nil

@@ -19,9 +19,11 @@ import (
 // tenant reads one tenant. It is complete only if no problem was reported.
 func (l *loader) tenant(v value) *Tenant {
 	t := &Tenant{
-		Database: DefaultDatabase,
-		Users:    map[string]*User{},
-		Pool:     Pool{Size: DefaultPoolSize, MaxClients: DefaultMaxClients, MaxServers: DefaultMaxServers},
+		Database:      DefaultDatabase,
+		State:         defaultState(),
+		ClientAddress: AddressOff,
+		Users:         map[string]*User{},
+		Pool:          Pool{Size: DefaultPoolSize, MaxClients: DefaultMaxClients, MaxServers: DefaultMaxServers},
 	}
 	var machine, database, cleartext []value // judged at the end, when the rest is known
 	seen := v.keys(map[string]func(value){
@@ -37,9 +39,9 @@ func (l *loader) tenant(v value) *Tenant {
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
 		"auth_query":          func(v value) { v.notBuilt("auth_query") },
-		"client_address":      clientAddress,
-		"state":               state,
-		"server_reset_always": serverResetAlways,
+		"client_address":      func(v value) { t.ClientAddress = oneOf(v, AddressOff, AddressName, AddressGUC) },
+		"state":               func(v value) { state(v, t.State) },
+		"server_reset_always": func(v value) { t.ResetAlways = v.boolean() },
 		"regions":             regions,
 	})
 	if seen == nil {
@@ -265,12 +267,23 @@ func pool(v value, p *Pool) {
 		"max_clients": func(v value) { p.MaxClients = v.integer(1, maxCount) },
 		"max_servers": func(v value) { p.MaxServers = v.integer(1, maxCount) },
 		"mode":        func(v value) { p.Mode = oneOf(v, "", "session", "transaction", "statement") },
-		"min": func(v value) {
-			if v.integer(0, maxCount) > 0 {
-				v.notBuilt("a min above 0")
-			}
-		},
+		"min":         func(v value) { p.Min = v.integer(0, maxCount) },
 	})
+}
+
+// state reads what is done about each kind of session state.
+func state(v value, policies map[StateKind]Policy) {
+	kinds := make(map[string]func(value))
+	for kind := range policies {
+		kinds[string(kind)] = func(v value) {
+			p := oneOf(v, PolicyTrack, PolicyPin, PolicyReset, PolicyRefuse, PolicyAllow)
+			if p == PolicyTrack && kind != StateSet {
+				v.fail("cannot be tracked: only parameters can be set again on another server")
+			}
+			policies[kind] = p
+		}
+	}
+	v.keys(kinds)
 }
 
 func timeouts(v value, t *Timeouts) {
@@ -288,28 +301,6 @@ func timeouts(v value, t *Timeouts) {
 }
 
 // Keys that are documented, whose neutral value is accepted, and whose other values are not built yet.
-
-func clientAddress(v value) {
-	switch oneOf(v, "off", "application_name", "guc") {
-	case "application_name", "guc":
-		v.notBuilt("client_address other than off")
-	}
-}
-
-func state(v value) {
-	v.keys(map[string]func(value){
-		"set":           func(v value) { v.notBuilt("state.set") },
-		"listen":        func(v value) { v.notBuilt("state.listen") },
-		"temp":          func(v value) { v.notBuilt("state.temp") },
-		"advisory_lock": func(v value) { v.notBuilt("state.advisory_lock") },
-	})
-}
-
-func serverResetAlways(v value) {
-	if v.boolean() {
-		v.notBuilt("server_reset_always: true")
-	}
-}
 
 func regions(v value) {
 	if v.node.Kind != yaml.MappingNode || len(v.node.Content) > 0 {

@@ -234,13 +234,13 @@ func TestProblems(t *testing.T) {
 		}},
 		{up + "timeouts: {query: -1s, idle: 5s, client_idle: 3}", []string{"tenants[0].timeouts.query: must not be negative",
 			"tenants[0].timeouts.idle: unknown key", "tenants[0].timeouts.client_idle: needs a unit, such as 30s or 5m"}},
-		{up + "pool: {min: 1}", []string{"tenants[0].pool.min: a min above 0 is documented but not built yet"}},
+		{up + "pool: {min: -1}", []string{"tenants[0].pool.min: must be between 0 and 1000000"}},
 		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: auth_query is documented but not built yet"}},
-		{up + "client_address: guc", []string{"tenants[0].client_address: client_address other than off is documented but not built yet"}},
+		{up + "client_address: yes", []string{"tenants[0].client_address: must be one of off, application_name, guc"}},
 		{up + "client_address: false", []string{"tenants[0].client_address: must be text, not true or false (put it in quotes if you mean the word)"}},
 		{up + "client_address: on", []string{"tenants[0].client_address: must be one of off, application_name, guc"}},
-		{up + "state: {set: track, tmp: pin}", []string{"tenants[0].state.set: state.set is documented but not built yet", "tenants[0].state.tmp: unknown key"}},
-		{up + "server_reset_always: true", []string{"tenants[0].server_reset_always: server_reset_always: true is documented but not built yet"}},
+		{up + "state: {set: drop, tmp: pin, temp: track}", []string{"tenants[0].state.set: must be one of track, pin, reset, refuse, allow",
+			"tenants[0].state.tmp: unknown key", "tenants[0].state.temp: cannot be tracked: only parameters can be set again on another server"}},
 		{up + "regions: {ams: {}}", []string{"tenants[0].regions: regions is documented but not built yet"}},
 	} {
 		checkProblems(t, c.in, c.want)

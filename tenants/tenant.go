@@ -39,7 +39,11 @@ type Tenant struct {
 	Allow      *netrestrict.AllowList // nil: everyone
 	RequireTLS bool                   // not judged for CancelRequests
 	Timeouts   Timeouts               // of its clients; a user's own win
-	Pool       Pool
+	State      map[StateKind]Policy   // in pool modes that share servers; has every kind
+	// ResetAlways resets a server after every transaction, for those whose functions leave state that no text shows.
+	ResetAlways   bool
+	ClientAddress ClientAddress
+	Pool          Pool
 }
 
 // User returns the user that a client calls name. The name is compared byte by byte, as Postgres does.
@@ -114,6 +118,7 @@ type Timeouts struct {
 // Pool holds a tenant's limits.
 type Pool struct {
 	Size       int    // server connections per (user, database); a user's PoolSize wins
+	Min        int    // of them, kept even if nobody needs them
 	MaxClients int    // per tenant
 	MaxServers int    // per tenant
 	Mode       string // "session", "transaction", "statement"; "": the listener's

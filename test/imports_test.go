@@ -57,15 +57,16 @@ type wall struct {
 // walls lists every package. Arrows point down: cmd, then proxy and admin,
 // then pool, tenants and machines, then netrestrict and the leaves.
 var walls = map[string]wall{
-	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, fsnotify, pgx, goproxy, prometheus, xsync, xterm}},
+	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, fsnotify, pgx, goproxy, prometheus, xterm}},
 	"configs":   {modules: []string{viper, mapstruct, yaml}},
 	"admin":     {ours: []string{"pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {
 		ours: []string{"pool", "tenants", "netrestrict", "machines",
-			"proxy/backend", "proxy/link", "proxy/loop", "proxy/pgwire", "proxy/proxyproto", "proxy/scram"},
+			"proxy/backend", "proxy/console", "proxy/link", "proxy/loop", "proxy/pgwire", "proxy/proxyproto", "proxy/scram"},
 		modules: []string{pgx, prometheus, xsync, xsys, xtime},
 	},
 	"proxy/backend":    {ours: []string{"proxy/loop", "proxy/pgwire", "proxy/scram"}, modules: []string{pgx}},
+	"proxy/console":    {ours: []string{"proxy/pgwire"}, pure: true},
 	"proxy/link":       {ours: []string{"proxy/pgwire"}, pure: true},
 	"proxy/loop":       {modules: []string{xsys}},
 	"proxy/pgwire":     {pure: true},

@@ -39,6 +39,9 @@ func newCheckConfig() *cobra.Command {
 		if _, err := loadCertificates(conf); err != nil {
 			problems = append(problems, err)
 		}
+		if _, err := consoleUsers(conf); err != nil {
+			problems = append(problems, err)
+		}
 		if _, err := mockSecret(conf, slog.New(slog.DiscardHandler)); err != nil {
 			problems = append(problems, err)
 		}

@@ -70,12 +70,14 @@ type process struct {
 	admin     *admin.Server
 	adminLn   net.Listener
 
+	shutdown chan struct{} // the console's; what is sent to it drains
+
 	tlsOK, tlsFailed atomic.Uint64 // reloads of certificates
 }
 
 // build makes the graph and binds the addresses; nothing runs yet.
 func build(conf *configs.Config, log *slog.Logger) (*process, error) {
-	p := &process{conf: conf}
+	p := &process{conf: conf, shutdown: make(chan struct{}, 1)}
 	var err error
 	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
 		s, err := loadTenants(conf)
@@ -100,9 +102,10 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 	}
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
 	options.Driver = p.drivers.of
-	if file := conf.Machines.KnownFile(); file != "" {
-		options.Known = proxy.OpenKnown(file, log)
+	if options.Console, err = p.console(log); err != nil {
+		return nil, err
 	}
+	options.Known = proxy.OpenKnown(conf.Machines.KnownFile(), log)
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
@@ -131,7 +134,7 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 		Loops:   conf.Loops, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {
 		o.Listeners = append(o.Listeners, proxy.Listener{Name: l.Name, Network: l.Network(), Address: l.Address, Mode: l.PoolMode,
-			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: tenants.Timeouts(l.Timeouts)})
+			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: tenants.Timeouts(l.Timeouts), Console: l.Console})
 	}
 	return o
 }
@@ -228,9 +231,11 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 		select {
 		case <-until.Done():
 			serving = false
+		case <-p.shutdown:
+			serving = false
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				p.reload(log)
+				_ = p.reload(log)
 				continue
 			}
 			serving = false
@@ -263,22 +268,22 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 }
 
 // reload reads tenants and certificates again; what cannot be read stays as it was.
-func (p *process) reload(log *slog.Logger) {
-	_ = p.directory.Reload() // it logs and counts how it went
-	p.reloadCertificates(log)
+func (p *process) reload(log *slog.Logger) error {
+	return errors.Join(p.directory.Reload(), p.reloadCertificates(log)) // which log and count how it went
 }
 
-func (p *process) reloadCertificates(log *slog.Logger) {
+func (p *process) reloadCertificates(log *slog.Logger) error {
 	if p.certs == nil {
-		return
+		return nil
 	}
 	if err := p.certs.Reload(); err != nil {
 		p.tlsFailed.Add(1)
 		log.Error("certificates not reloaded: the old ones stay", "error", err)
-		return
+		return err
 	}
 	p.tlsOK.Add(1)
 	log.Info("certificates reloaded")
+	return nil
 }
 
 // watch reloads what changes on disk.
@@ -287,7 +292,7 @@ func (p *process) watch(ctx context.Context, log *slog.Logger) error {
 	defer all.Wait()
 	var tlsErr error
 	if p.certs != nil {
-		all.Go(func() { tlsErr = watchFiles(ctx, p.certs.Files(), func() { p.reloadCertificates(log) }) })
+		all.Go(func() { tlsErr = watchFiles(ctx, p.certs.Files(), func() { _ = p.reloadCertificates(log) }) })
 	}
 	err := p.directory.Watch(ctx, p.conf.Tenants.File)
 	all.Wait()

@@ -5,8 +5,6 @@ package backend
 import (
 	"encoding/binary"
 
-	"github.com/jackc/pgx/v5/pgproto3"
-
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -33,15 +31,7 @@ type login struct {
 
 // run logs in and returns after ReadyForQuery.
 func (l *login) run() error {
-	// Nothing but who and where: settings belong to the client that gets the connection.
-	startup := pgproto3.StartupMessage{
-		ProtocolVersion: pgproto3.ProtocolVersion30,
-		Parameters:      map[string]string{"user": l.t.User},
-	}
-	if l.t.Database != "" {
-		startup.Parameters["database"] = l.t.Database
-	}
-	if err := l.send(startup.Encode(nil)); err != nil {
+	if err := l.send(startupMessage(l.t)); err != nil {
 		return err
 	}
 	if err := l.authenticate(); err != nil {

@@ -48,6 +48,13 @@ type Target struct {
 	Auth        Auth   // "": AuthSCRAM
 	Credentials scram.Credentials
 
+	// Replication asks for a walsender: "true" for a physical one, "database" for
+	// one that also knows SQL and logical decoding; "": an ordinary session.
+	Replication string
+	// Settings are run-time parameters to start the session with, the last of a
+	// name winning. Pools leave them out: what they dial is for anybody.
+	Settings []Parameter
+
 	// Dial opens the TCP connection; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Control sets socket options before the first byte; nil: none.
@@ -88,6 +95,11 @@ func (t *Target) checkLogin() error {
 		return fmt.Errorf("%w: a user or database name with a zero byte", ErrTarget)
 	case !hasKey && t.Credentials.Password == "":
 		return fmt.Errorf("%w: neither a password nor a client key", ErrTarget)
+	}
+	for _, p := range t.Settings {
+		if IsReserved(p.Name) {
+			return fmt.Errorf("%w: %q is not a setting", ErrTarget, p.Name)
+		}
 	}
 	switch t.Auth {
 	case "", AuthSCRAM:

@@ -7,14 +7,13 @@ import "testing"
 var body = []byte("\x00select abalance from pgbench_accounts where aid = $1\x00\x00\x00")
 
 // round is what pgbench sends and gets in the extended protocol.
-func round(l *Link, stmts *Statements) {
-	l.Sent(Entry{Kind: Parse, Stmt: stmts.Intern(body)})
-	if _, needed := l.Restore(); needed {
+func round(l *Link) {
+	l.Parse(nil, nil, body)
+	if p := l.Bind(nil, nil, nil); p.Do != Pass || len(p.Puts) > 0 {
 		panic("needed")
 	}
-	l.Sent(Entry{Kind: Bind})
 	l.Sent(Entry{Kind: Describe})
-	l.Sent(Entry{Kind: Execute})
+	l.Execute(nil)
 	l.Sent(Entry{Kind: Sync})
 	for _, c := range "12TDCZ" {
 		if l.Received(byte(c), 'I') != ToClient {
@@ -31,7 +30,7 @@ func TestNoAllocations(t *testing.T) {
 	lease := func() { // two clients take turns
 		turn++
 		l.Begin(&s[turn%2])
-		round(l, &stmts)
+		round(l)
 		if !l.Free() {
 			t.Fatal("not free")
 		}
@@ -53,13 +52,69 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// namedRound is what pgbench -M prepared and most drivers send.
+func namedRound(l *Link, env any, name []byte) {
+	p := l.Bind(env, nil, name)
+	if p.Do != Rename || len(p.Puts) > 0 {
+		panic("not held")
+	}
+	l.Sent(Entry{Kind: Describe})
+	l.Execute(nil)
+	l.Sent(Entry{Kind: Sync})
+	for _, c := range "2TDCZ" {
+		if l.Received(byte(c), 'I') != ToClient {
+			panic("not for the client")
+		}
+		if c == 'C' {
+			l.Completed(selected)
+		}
+	}
+}
+
+var (
+	selected = []byte("SELECT 1")
+	prepared = []byte("P_0")
+)
+
+// newNamed returns a link that holds a statement, and its client.
+func newNamed() (*Link, *Session, any) {
+	l, s, env := New(&Statements{}), &Session{}, &struct{ int }{}
+	l.Begin(s)
+	l.Parse(env, prepared, body)
+	l.Sent(Entry{Kind: Sync})
+	l.Received('1', 0)
+	l.Received('Z', 'I')
+	l.End()
+	return l, s, env
+}
+
+func TestNoAllocationsForNamed(t *testing.T) {
+	l, s, env := newNamed()
+	if n := testing.AllocsPerRun(1000, func() {
+		l.Begin(s)
+		namedRound(l, env, prepared)
+		l.End()
+	}); n != 0 {
+		t.Errorf("%v allocations per round", n)
+	}
+}
+
+func BenchmarkNamedRound(b *testing.B) {
+	l, s, env := newNamed()
+	l.Begin(s)
+	b.ReportAllocs()
+	for b.Loop() {
+		namedRound(l, env, prepared)
+	}
+}
+
 func BenchmarkExtendedRound(b *testing.B) {
 	var stmts Statements
 	l := New(&stmts)
 	l.Begin(&Session{})
 	b.ReportAllocs()
 	for b.Loop() {
-		round(l, &stmts)
+		round(l)
 	}
 }
 

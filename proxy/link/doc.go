@@ -21,10 +21,19 @@
 //   - Flush makes answers come without a Sync, so an empty queue alone does
 //     not mean that the server is free (state open).
 //
+// Statements are shared by all clients of a tenant (Statements), a client's
+// names for them are its own (Session), and each server holds some under names
+// of Postern's (cache). Messages that define, use or drop a statement are
+// planned (Plan): what is put in before them, what name stands in them, whether
+// they wait. See named.go for the rules.
+//
 // Invariants: the queue never holds more than MaxOutstanding entries of the
 // client's; Free is true only when the server provably waits for a new
 // command outside a transaction with nothing owed; whatever cannot be
-// explained is Broken, and a broken link's server is closed.
+// explained is Broken, and a broken link's server is closed; nobody runs a
+// statement that another client has defined, unless its own has the same text
+// and was prepared under the same settings; every reference to a Stmt has one
+// owner (a session, a cache, or an entry of the queue).
 //
 // Source: PostgreSQL documentation, "Message Flow".
 package link

@@ -7,6 +7,7 @@ import "testing"
 func FuzzLink(f *testing.F) {
 	f.Add([]byte("P1B2E7C9sZ"))
 	f.Add([]byte{0, 1, 'Z', 5, 'C', 0x40, 'G', 8, 'C', 'Z', 0x80})
+	tags := []string{"SELECT 1", "DEALLOCATE", "PREPARE", "DEALLOCATE ALL", "DISCARD ALL", "SET"}
 	types := []byte("12CDEGHIKNSTVWZcdnst")
 	f.Fuzz(func(t *testing.T, script []byte) {
 		var stmts Statements
@@ -22,17 +23,31 @@ func FuzzLink(f *testing.F) {
 					l.Sent(Entry{Kind: e.Kind, Mode: Internal})
 					break
 				}
-				if e.Kind == Parse && e.Mode == Forward {
-					e.Stmt = stmts.Intern([]byte{0, b, 0})
+				switch name := []byte{"ab\x00"[i%3]}[:min(1, i%4)]; {
+				case e.Mode != Forward || i%5 == 0:
+					l.Sent(Entry{Kind: e.Kind, Mode: e.Mode & Refused})
+				case e.Kind == Parse:
+					l.Parse(i%2, name, []byte{0, b, 0, 0, 0})
+				case e.Kind == Bind:
+					l.Bind(i%2, name[:0], name)
+				case e.Kind == Describe:
+					l.DescribeStatement(i%2, name)
+				case e.Kind == Close:
+					l.CloseStatement(name)
+				case e.Kind == Execute:
+					l.Execute(name[:0])
+				case e.Kind == Query:
+					l.Query([]byte("deallocate a"), Deallocates)
+				default:
+					l.Sent(e)
 				}
-				if e.Kind == Bind && !l.Unsure() {
-					if stmt, needed := l.Restore(); needed && stmt != nil {
-						l.Sent(Entry{Kind: Parse, Mode: Quiet, Stmt: stmts.Keep(stmt)})
-					}
-				}
-				l.Sent(e)
 			case 1: // the server answers
-				l.Received(types[int(b&0x3f)%len(types)], "ITE?"[i%4])
+				typ := types[int(b&0x3f)%len(types)]
+				if v := l.Received(typ, "ITE?"[i%4]); v != Broken && typ == 'C' {
+					l.Completed([]byte(tags[i%len(tags)]))
+				} else if v != Broken && typ == 'E' {
+					l.Failed("26000", "")
+				}
 			case 2:
 				l.SentFlush()
 			case 3: // the client leaves, another comes
@@ -45,9 +60,9 @@ func FuzzLink(f *testing.F) {
 				t.Fatalf("free after %d of %x, and yet not", i+1, script)
 			}
 		}
-		l.End()
+		l.Close()
 		for i := range sessions {
-			stmts.Drop(sessions[i].Unnamed)
+			sessions[i].Release(&stmts)
 		}
 		for body, s := range stmts.byBody {
 			if s.refs != 0 {

@@ -9,56 +9,13 @@ import "github.com/postern/postern/proxy/pgwire"
 // answer is five bytes at least, so waiting here cannot block both sides.
 const MaxOutstanding = 4096
 
-// Kind is the frontend message that an answer is due for.
-type Kind uint8
-
-// The kinds. CopyEnd marks a CopyDone or CopyFail that was sent before it was
-// known whether the server is in COPY IN; it has no answer of its own.
-const (
-	Query Kind = iota
-	FunctionCall
-	Parse
-	Bind
-	Describe
-	Close
-	Execute
-	Sync
-	CopyEnd
-)
-
-// extended reports whether an error at this kind makes the server skip to Sync.
-func (k Kind) extended() bool { return k >= Parse && k <= Execute }
-
-// Mode says what happens to an answer.
-type Mode uint8
-
-// The modes.
-const (
-	Forward Mode = iota // the client gets it
-	// Quiet: Postern asked on the client's behalf (a statement parsed again). A
-	// success is swallowed; an error is the client's.
-	Quiet
-	// Internal: Postern asked for itself. Nothing reaches the client.
-	Internal
-	// Refused: the message stands in for one of the client's that Postern does
-	// not allow. The server's error is replaced by Postern's own.
-	Refused
-)
-
-// Entry is one outstanding answer.
-type Entry struct {
-	Kind Kind
-	Mode Mode
-	Note Note  // Query, Execute: what Scan said of the text; Refused: which refusal, the caller's affair
-	Stmt *Stmt // an unnamed Parse: what it defines; the link owns the reference
-}
-
 // Verdict is what to do with a backend message.
 type Verdict uint8
 
 // The verdicts.
 const (
 	ToClient Verdict = iota
+	AsParse          // the client gets a ParseComplete instead
 	Swallow
 	Replace // send the client Postern's own error instead, see Head
 	Broken  // not explainable: close the server
@@ -91,6 +48,21 @@ type Link struct {
 	// that one is skipped.
 	redefinitions int
 	unsure        bool
+
+	// Named statements; see named.go.
+	Limit   int // how many the server may hold; 0: DefaultLimit
+	cache   cache
+	changes int  // entries of the queue that would have to be undone
+	sealed  bool // a Sync was sent behind them
+	drops   int  // Queries and Executes in the queue that may drop statements
+	altered bool // a setting was changed during this lease
+	flushed bool // a Flush was put in behind all that was sent
+	puts    []Put
+
+	// What an Execute will run; see portal.go.
+	latest  *Stmt // the unnamed statement as of what was sent
+	bound   bound // the unnamed portal
+	portals bound // all named portals of this lease
 }
 
 // New returns the link of a server that has just logged in.
@@ -153,7 +125,7 @@ func (l *Link) Sent(e Entry) {
 			return
 		}
 		l.skip, l.open = false, false
-		l.unsure = l.redefinitions > 0
+		l.unsure, l.sealed = l.redefinitions > 0, l.changes > 0
 	case CopyEnd:
 		if l.copyIn {
 			l.copyIn = false
@@ -173,6 +145,7 @@ func (l *Link) Sent(e Entry) {
 		if e.redefines() && e.Mode == Forward {
 			// A Query that cannot be read leaves the old one in place.
 			l.known, l.unsure = true, e.Kind == Query
+			l.latest = e.Stmt
 		}
 		if l.copyIn {
 			l.distrust() // ends the COPY with an error, and most likely the session
@@ -196,8 +169,15 @@ func (l *Link) push(e Entry) {
 		l.queue, l.head = l.queue[:n], 0
 	}
 	l.queue = append(l.queue, e)
+	l.flushed = false
 	if e.redefines() {
 		l.redefinitions++
+	}
+	if e.changes() {
+		l.changes++
+	}
+	if e.drops() {
+		l.drops++
 	}
 }
 
@@ -212,13 +192,24 @@ func (l *Link) pop() {
 	}
 }
 
+// drop removes the head.
 func (l *Link) drop() {
-	if l.queue[l.head].redefines() {
+	e := &l.queue[l.head]
+	if e.redefines() {
 		if l.redefinitions--; l.redefinitions == 0 {
 			l.unsure, l.known = false, l.holds(l.client)
+			if l.client != nil {
+				l.latest = l.client.Unnamed
+			}
 		}
 	}
-	l.stmts.Drop(l.queue[l.head].Stmt)
+	if e.changes() {
+		l.confirm(e)
+	}
+	if e.drops() {
+		l.drops--
+	}
+	l.stmts.Drop(e.Stmt)
 	l.queue[l.head] = Entry{}
 	l.head++
 }
@@ -259,8 +250,12 @@ func (l *Link) Received(typ, status byte) Verdict {
 	case pgwire.ParameterDescription:
 		ok = h.Kind == Describe
 	case pgwire.ParseComplete:
-		if ok = h.Kind == Parse; ok {
-			l.defined(h)
+		if ok = h.Kind == Parse && h.Mode != Stand; ok {
+			if h.Mode == Doomed {
+				l.usurped(h)
+			} else if h.named == nil && h.held == nil {
+				l.defined(h)
+			}
 			l.pop()
 		}
 	case pgwire.BindComplete:
@@ -268,7 +263,7 @@ func (l *Link) Received(typ, status byte) Verdict {
 			l.pop()
 		}
 	case pgwire.CloseComplete:
-		if ok = h.Kind == Close; ok {
+		if ok = h.Kind == Close || h.Mode == Stand; ok {
 			if h.redefines() {
 				l.undefined(h, true)
 			}
@@ -328,6 +323,10 @@ func verdict(h Entry, typ byte) Verdict {
 			return Replace
 		}
 		return Broken // it was bound to fail
+	case Stand:
+		if typ != pgwire.ErrorResponse {
+			return AsParse
+		}
 	}
 	return ToClient
 }
@@ -341,6 +340,13 @@ func (l *Link) failed(h Entry) {
 	}
 	if h.Stmt != nil {
 		l.undefined(h, false) // dropped already, unless the Parse could not be read
+	}
+	end := l.head + 1
+	for end < len(l.queue) && l.queue[end].Kind != Sync {
+		end++
+	}
+	for i := end - 1; i >= l.head; i-- { // the latest change first
+		l.undo(&l.queue[i])
 	}
 	l.drop()
 	for l.head < len(l.queue) && l.queue[l.head].Kind != Sync {

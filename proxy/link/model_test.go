@@ -4,6 +4,7 @@ package link
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,6 +15,7 @@ import (
 // scripts are what statements are drawn from; those of COPY IN stand apart.
 var (
 	scripts = []string{"sel", "sel#2", "cmd", "", "err", "syn", "out", "susp", "dfr", "begin", "commit"}
+	drops   = []string{"dealloc#a", "dealloc#b", "dealloc#a", "dealloc-all"}
 	copies  = []string{"in", "in", "in!"}
 )
 
@@ -23,6 +25,16 @@ type taste struct {
 	copySyncs  bool // Sync while it lasts
 	chaos      bool // anything at any time
 	unreadable bool // messages that the server cannot read
+	names      bool // more statements with a name than without
+}
+
+// name is which statement is meant.
+func (like taste) name(t *rapid.T) string {
+	names := []string{"", "", "", "", "", "", "a"}
+	if like.names {
+		names = []string{"", "a", "a", "b", "c", "postern_3"}
+	}
+	return rapid.SampledFrom(names).Draw(t, "name")
 }
 
 // draw is the next message of a client. mustEnd says that it has begun a COPY
@@ -47,24 +59,27 @@ func draw(t *rapid.T, like taste, mustEnd bool) sent {
 	if like.copies {
 		from = append(append([]string(nil), scripts...), copies...)
 	}
+	if like.names {
+		from = append(append([]string(nil), from...), drops...)
+	}
 	text := rapid.SampledFrom(from)
 	odd := func(label string) bool { return rapid.IntRange(0, 7).Draw(t, label) == 7 }
 	switch m.typ {
 	case 'Q':
 		m.text = text.Draw(t, "text")
-		if odd("two") {
-			m.text += ";" + text.Draw(t, "second")
+		if second := text.Draw(t, "second"); odd("two") && !strings.Contains(m.text+second, "dealloc#") { // known only alone
+			m.text += ";" + second
 		}
 		m.bad = like.unreadable && odd("unreadable")
 	case 'P':
 		m.text = text.Draw(t, "text")
 		m.bad = like.unreadable && odd("unreadable")
-		m.named = odd("named")
+		m.name = like.name(t)
 	case 'B', 'D':
 		m.bad = like.unreadable && odd("unreadable")
-		m.named = odd("named")
+		m.name = like.name(t)
 	case 'C':
-		m.named = odd("named")
+		m.name = like.name(t)
 	case 'F':
 		m.text = rapid.SampledFrom([]string{"", "err"}).Draw(t, "function")
 	case 'd', 'c':
@@ -90,7 +105,11 @@ type driver struct {
 func (d *driver) mustEnd() bool { return d.direct.copies > d.ended }
 
 func (d *driver) next(t *rapid.T, r *rig) {
-	d.sends(r, draw(t, d.like, d.mustEnd()))
+	m := draw(t, d.like, d.mustEnd())
+	if name, ok := strings.CutPrefix(m.text, "dealloc#"); ok && m.typ == 'P' && d.direct.named[name] == nil {
+		m.text = "cmd" // a DEALLOCATE is known only if there is something to drop when it is parsed
+	}
+	d.sends(r, m)
 }
 
 func (d *driver) sends(r *rig, m sent) {
@@ -154,7 +173,7 @@ func finish(t rapid.TB, r *rig, ds ...*driver) {
 	}
 	for _, d := range ds {
 		if len(d.pending) > 0 {
-			t.Fatalf("%d messages are stuck, the first %+v", len(d.pending), d.pending[0])
+			t.Fatalf("%d messages are stuck, the first %+v; %+v, %+v", len(d.pending), d.pending[0], r.servers[0].link, r.servers[0].pgServer)
 		}
 		d.direct.flush()
 		if diff := cmp.Diff(d.want(), d.got, cmp.AllowUnexported(answer{}), cmpopts.EquateEmpty()); diff != "" {
@@ -190,12 +209,30 @@ func checkReferences(t rapid.TB, r *rig) {
 		if c.Unnamed != nil {
 			used[c.Unnamed]++
 		}
+		for _, n := range c.named {
+			used[n.stmt]++
+		}
 	}
 	for _, s := range r.servers {
 		for _, e := range s.link.queue[s.link.head:] {
 			if e.Stmt != nil {
 				used[e.Stmt]++
 			}
+			if e.named != nil && (e.Kind == Close || e.Mode == Doomed) {
+				used[e.named.stmt]++
+			}
+			if e.held != nil && e.Kind == Close {
+				used[e.held.stmt]++
+			}
+		}
+		n, bytes := 0, 0
+		for h := s.link.cache.newest; h != nil; h = h.elder {
+			used[h.stmt]++
+			n++
+			bytes += len(h.stmt.Body)
+		}
+		if c := s.link.cache; n != c.n || bytes != c.bytes {
+			t.Fatalf("%d statements of %d bytes are held, counted %d of %d", n, bytes, c.n, c.bytes)
 		}
 	}
 	unused := 0
@@ -232,6 +269,7 @@ func TestFreeIsExact(t *testing.T) {
 			copies:     rapid.Bool().Draw(t, "copies"),
 			copySyncs:  rapid.Bool().Draw(t, "copy syncs"),
 			unreadable: rapid.Bool().Draw(t, "unreadable"),
+			names:      rapid.Bool().Draw(t, "names"),
 		}
 		r := newRig(1, 1)
 		r.pinned = true
@@ -253,7 +291,7 @@ func TestFreeIsExact(t *testing.T) {
 		if s := r.servers[0]; !s.link.Free() && !s.link.doubt {
 			t.Fatalf("not free in the end: %+v", s.link)
 		}
-		if l := r.servers[0].link; l.redefinitions != 0 || l.unsure || l.slack != 0 {
+		if l := r.servers[0].link; l.redefinitions != 0 || l.unsure || l.slack != 0 || l.changes != 0 || l.sealed || l.drops != 0 {
 			t.Fatalf("something is left over: %+v", l)
 		}
 		checkReferences(t, r)
@@ -268,8 +306,10 @@ func TestLeases(t *testing.T) {
 			copies:     rapid.Bool().Draw(t, "copies"),
 			copySyncs:  rapid.Bool().Draw(t, "copy syncs"),
 			unreadable: rapid.Bool().Draw(t, "unreadable"),
+			names:      rapid.Bool().Draw(t, "names"),
 		}
 		r := newRig(3, rapid.IntRange(1, 3).Draw(t, "servers"))
+		r.setLimit(rapid.IntRange(1, 4).Draw(t, "limit"))
 		var ds []*driver
 		for _, c := range r.clients {
 			ds = append(ds, &driver{peer: c, like: like})
@@ -300,7 +340,7 @@ func TestLeases(t *testing.T) {
 func TestChaos(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		r := newRig(1, 1)
-		d := &driver{peer: r.clients[0], like: taste{copies: true, copySyncs: true, chaos: true, unreadable: true}}
+		d := &driver{peer: r.clients[0], like: taste{copies: true, copySyncs: true, chaos: true, unreadable: true, names: true}}
 		r.doubtful = func() bool { return true }
 		for range rapid.IntRange(1, 40).Draw(t, "messages") {
 			d.next(t, r)

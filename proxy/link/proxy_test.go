@@ -12,6 +12,7 @@ import (
 // rig is a proxy in transaction mode with models for servers.
 type rig struct {
 	stmts   Statements
+	limit   int // named statements per server; 0: many
 	clients []*peer
 	servers []*lease
 	// pinned keeps clients on their servers, so that Free can be compared while
@@ -28,6 +29,7 @@ type rig struct {
 type peer struct {
 	Session
 	server  *lease
+	env     int
 	pending []sent   // what the proxy has not dealt with
 	got     []answer // what it was sent
 	direct  *pgServer
@@ -44,15 +46,29 @@ type lease struct {
 
 func newRig(clients, servers int) *rig {
 	r := &rig{}
-	for range clients {
+	for i := range clients {
 		d := newServer()
 		d.dropsUnread = true
-		r.clients = append(r.clients, &peer{direct: d})
+		r.clients = append(r.clients, &peer{direct: d, env: i % 2})
 	}
 	for range servers {
-		r.servers = append(r.servers, &lease{pgServer: newServer(), link: New(&r.stmts)})
+		r.servers = append(r.servers, r.newLease())
 	}
 	return r
+}
+
+// setLimit bounds the named statements of each server.
+func (r *rig) setLimit(n int) {
+	r.limit = n
+	for _, s := range r.servers {
+		s.link.Limit = n
+	}
+}
+
+func (r *rig) newLease() *lease {
+	s := &lease{pgServer: newServer(), link: New(&r.stmts)}
+	s.link.Limit = r.limit
+	return s
 }
 
 // send has a client send a message. What a server of its own would answer is
@@ -88,7 +104,7 @@ func (r *rig) pump(c *peer) {
 				return
 			}
 		}
-		if !c.judge(&r.stmts, m) {
+		if !c.judge(m) {
 			return
 		}
 		c.pending = c.pending[1:]
@@ -119,61 +135,92 @@ func (r *rig) release(c *peer) {
 }
 
 // judge sends a message on; false holds it.
-func (c *peer) judge(stmts *Statements, m sent) bool {
+func (c *peer) judge(m sent) bool {
 	s := c.server
+	l := s.link
 	e := Entry{}
+	plan := Plan{Do: Pass}
 	switch m.typ {
 	case 'Q':
-		e.Kind = Query
+		plan = l.Query([]byte(sql(m.text)), Scan([]byte(sql(m.text))))
 	case 'F':
 		e.Kind = FunctionCall
+		l.Sent(e)
 	case 'P':
-		e.Kind = Parse
-		if !m.named {
-			e.Stmt = stmts.Intern([]byte("\x00" + m.text + "\x00" + fmt.Sprint(m.bad)))
-		}
+		plan = l.Parse(c.env, []byte(m.name), []byte("\x00"+sql(m.text)+"\x00"+fmt.Sprint(m.bad)))
 	case 'E':
-		e.Kind = Execute
+		plan = l.Execute(nil)
 	case 'S':
-		e.Kind = Sync
+		l.Sent(Entry{Kind: Sync})
 	case 'c', 'f':
-		e.Kind = CopyEnd
+		l.Sent(Entry{Kind: CopyEnd})
 	case 'C':
-		e.Kind = Close
-		if !m.named {
-			e.Note = DropsUnnamed
-		}
-	case 'B', 'D':
-		if e.Kind = Bind; m.typ == 'D' {
-			e.Kind = Describe
-		}
-		if m.named || m.bad { // which one cannot be seen
+		plan = l.CloseStatement([]byte(m.name))
+	case 'B':
+		if m.bad { // which one cannot be seen
+			l.BindUnseen()
 			break
 		}
-		if s.link.Unsure() {
-			return false
+		plan = l.Bind(c.env, nil, []byte(m.name))
+	case 'D':
+		if m.bad {
+			l.Sent(Entry{Kind: Describe})
+			break
 		}
-		if st, needed := s.link.Restore(); needed {
-			if st == nil {
-				s.link.Sent(Entry{Kind: Close, Mode: Quiet})
-				s.in = append(s.in, sent{typ: 'C', quiet: true})
-			} else {
-				s.link.Sent(Entry{Kind: Parse, Mode: Quiet, Stmt: stmts.Keep(st)})
-				text, bad, _ := strings.Cut(st.Body[1:], "\x00")
-				s.in = append(s.in, sent{typ: 'P', text: text, bad: bad == "true", quiet: true})
-			}
-		}
+		plan = l.DescribeStatement(c.env, []byte(m.name))
 	case 'H':
-		s.link.SentFlush()
-		s.in = append(s.in, m)
-		return true
-	case 'd':
-		s.in = append(s.in, m)
-		return true
+		l.SentFlush()
 	}
-	s.link.Sent(e)
+	for _, p := range plan.Puts {
+		put := sent{typ: 'C', name: named(p.Name)}
+		if p.Kind == Parse {
+			put.typ = 'P'
+			put.text, put.bad = unSQL(p.Stmt)
+		}
+		s.in = append(s.in, put)
+	}
+	switch plan.Do {
+	case Wait:
+		if plan.Flush {
+			s.in = append(s.in, sent{typ: 'H'})
+		}
+		return false
+	case Rename:
+		m.name = named(plan.Name)
+	case StandIn:
+		m = sent{typ: 'C', name: named(plan.Name)}
+	case Rewrite:
+		if m.typ == 'Q' {
+			m.text = "prepare#" + named(plan.Name) + ";dealloc#" + named(plan.Name)
+			break
+		}
+		m.name = named(plan.Name)
+		m.text, m.bad = unSQL(plan.Stmt)
+	case TooMany:
+		panic("too many")
+	}
 	s.in = append(s.in, m)
 	return true
+}
+
+func named(n ServerName) string { return string(n.Append(nil)) }
+
+// sql is a script as the link reads it: it knows DEALLOCATE by its text.
+func sql(script string) string {
+	return strings.NewReplacer("dealloc#", "deallocate ", "dealloc-all", "deallocate all").Replace(script)
+}
+
+// unSQL is the script of a definition, and whether it cannot be read.
+func unSQL(st *Stmt) (text string, bad bool) {
+	if st == nil {
+		return "", false
+	}
+	text, after, _ := strings.Cut(st.Body[1:], "\x00")
+	if target, ok := strings.CutPrefix(text, "DEALLOCATE "); ok {
+		target, _, _ = strings.Cut(target, " --")
+		return "dealloc#" + target, after == "true"
+	}
+	return strings.NewReplacer("deallocate all", "dealloc-all", "deallocate ", "dealloc#").Replace(text), after == "true"
 }
 
 // deliver hands one answer of a server to its client.
@@ -196,8 +243,15 @@ func (r *rig) receive(s *lease, a answer) Verdict {
 		status = a.detail[0]
 	}
 	v := s.link.Received(a.typ, status)
-	if v == Broken {
+	switch {
+	case v == Broken:
 		return v
+	case v == AsParse:
+		a, v = answer{'1', ""}, ToClient
+	case a.typ == 'C' && s.link.Completed([]byte(a.detail)):
+		v = Swallow
+	case a.typ == 'E':
+		a.detail = s.fails(a.detail)
 	}
 	if c := s.client; c != nil {
 		if v == ToClient {
@@ -209,6 +263,19 @@ func (r *rig) receive(s *lease, a answer) Verdict {
 	}
 	r.serve()
 	return v
+}
+
+// fails has the link look at an error, and exchanges names in its text.
+func (s *lease) fails(why string) string {
+	if strings.HasPrefix(why, "unknown ") {
+		s.link.Failed("26000", "")
+	}
+	if server, client, ok := s.link.Naming(); ok {
+		if what, name, _ := strings.Cut(why, " "); name == named(server) {
+			return what + " " + client
+		}
+	}
+	return why
 }
 
 // serve lends servers to whoever waits.
@@ -225,14 +292,11 @@ func (r *rig) leave(c *peer) {
 		s.client, s.cleaning, s.reset = nil, true, false
 		s.clean()
 	}
-	c.Session.drop(&r.stmts)
-	*c = peer{direct: newServer()}
+	c.Release(&r.stmts)
+	*c = peer{direct: newServer(), env: c.env}
 	c.direct.dropsUnread = true
 	r.serve()
 }
-
-// drop gives back what a client holds.
-func (s *Session) drop(stmts *Statements) { stmts.Drop(s.Unnamed) }
 
 func (s *lease) internal(k Kind, m sent) {
 	s.link.Sent(Entry{Kind: k, Mode: Internal})
@@ -255,7 +319,7 @@ func (s *lease) clean() {
 	default: // ends a transaction, and resets
 		s.reset = true
 		s.link.Forget()
-		s.internal(Query, sent{typ: 'Q', text: "commit;cmd"})
+		s.internal(Query, sent{typ: 'Q', text: "commit;dealloc-all"})
 	}
 }
 
@@ -289,11 +353,11 @@ func (r *rig) closeDoubtful() (any bool) {
 			if !s.link.doubt && s.link.slack == 0 {
 				panic(fmt.Sprintf("cannot be cleaned: %+v", s.link))
 			}
-			s.link.End()
+			s.link.Close()
 			if c != nil {
 				c.server = nil
 			}
-			*s = lease{pgServer: newServer(), link: New(&r.stmts)}
+			*s = *r.newLease()
 			r.serve()
 			any = true
 		}

@@ -15,11 +15,13 @@ const (
 	SetHarmless
 	// DropsUnnamed marks a Close of the unnamed statement; Scan never says it.
 	DropsUnnamed
+	// Deallocates marks a text that may drop prepared statements.
+	Deallocates
 )
 
 // wordStart marks the first letters of the words that Scan looks at.
 var wordStart = func() (t [256]bool) {
-	for _, c := range "hHpPsStT" {
+	for _, c := range "dDhHpPsStT" {
 		t[c] = true
 	}
 	return t
@@ -60,6 +62,10 @@ func Scan(text []byte) Note {
 					harmless = true
 				} else {
 					harmful = true
+				}
+			case c|0x20 == 'd':
+				if equalFold(word, "deallocate") || equalFold(word, "discard") {
+					note |= Deallocates
 				}
 			case leaves(word, prev, text):
 				note |= Leaves

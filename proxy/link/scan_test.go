@@ -24,7 +24,7 @@ func TestScan(t *testing.T) {
 			"create table t (id int)", "CREATE UNLOGGED TABLE t ()", "create index concurrently on t (a)",
 			"DECLARE c CURSOR FOR SELECT 1", "create type mood as enum ('hot')", "select $1::text",
 			"show search_path", "SELECT current_setting('x.y')", "select 'it''s the set'",
-			"RESET ALL", "DISCARD ALL", "LISTEN ch", // their tags say so
+			"RESET ALL", "LISTEN ch", // their tags say so
 			"copy t from stdin", "select * from pg_temperature", "select household, threshold from t",
 		},
 		Leaves: {
@@ -48,6 +48,10 @@ func TestScan(t *testing.T) {
 			"set intervalstyle = iso_8601", "SET standard_conforming_strings = on", "SET DateStyle TO 'ISO'",
 			"BEGIN; SET LOCAL x.y = 1; UPDATE t SET a = 1; COMMIT", ";;set local a.b=1",
 			"SET SESSION TIME ZONE 'UTC'", "SET\nLOCAL\nx.y = 1",
+		},
+		Deallocates: {
+			"DISCARD ALL", "DEALLOCATE ALL", "deallocate s1", `DEALLOCATE PREPARE "a b"`, "select 1; discard plans", "/* x */ deallocate all",
+			"select 'deallocate'",
 		},
 		SetHarmless | Leaves: {
 			"set local a.b = 1; create temp table x()",
@@ -129,7 +133,7 @@ func FuzzScan(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		note := Scan(text)
-		if note&^(Leaves|SetHarmless) != 0 {
+		if note&^(Leaves|SetHarmless|Deallocates) != 0 {
 			t.Fatalf("%q: %d", text, note)
 		}
 		if upper := []byte(strings.ToUpper(string(text))); len(upper) == len(text) && isASCII(text) && Scan(upper) != note {

@@ -10,16 +10,14 @@ import (
 // sent is a frontend message. Its texts are scripts, statements separated by
 // semicolons: sel, cmd, nothing, in and out (COPY), err (fails when it runs),
 // syn (fails when it is parsed), in! (fails before it reads), susp (a portal
-// that suspends), dfr (fails at the end of its transaction), begin, commit. A
-// # and what follows is only a name.
+// that suspends), dfr (fails at the end of its transaction), begin, commit,
+// dealloc (of the statement whose name follows #), dealloc-all, prepare (of what
+// follows #). Otherwise a # and what follows is only a name.
 type sent struct {
 	typ  byte
 	text string // Q, P, F: script; d and c: bad fails
 	bad  bool   // malformed
-	// named says that a Parse, Bind, Describe or Close is not of the unnamed
-	// statement.
-	named bool
-	quiet bool // put in by the proxy: its success is not for the client
+	name string // P, B, D, C: of the statement
 }
 
 // answer is a backend message, with a detail for comparison.
@@ -42,6 +40,7 @@ type pgServer struct {
 	status   byte
 	deferred bool
 	unnamed  *string
+	named    map[string]*string
 	portal   *string
 	copying  *copying
 	dead     bool
@@ -59,7 +58,7 @@ type copying struct {
 	extended bool
 }
 
-func newServer() *pgServer { return &pgServer{status: 'I'} }
+func newServer() *pgServer { return &pgServer{status: 'I', named: make(map[string]*string)} }
 
 // idle reports whether the server waits for a new command, outside a
 // transaction, with nothing on its way to it that has an answer, or from it.
@@ -145,7 +144,7 @@ func (s *pgServer) step() {
 		s.say('V', "")
 		s.ready()
 	case 'P':
-		if !m.named && (!m.bad || s.dropsUnread) {
+		if m.name == "" && (!m.bad || s.dropsUnread) {
 			s.unnamed = nil
 		}
 		switch {
@@ -153,46 +152,52 @@ func (s *pgServer) step() {
 			s.fail("unread", true)
 		case verb(m.text) == "syn":
 			s.fail("syntax", true)
-		case s.aborted(m.text):
+		case m.text != "" && s.aborted(m.text): // nothing may be prepared at any time
 			s.fail("aborted", true)
+		case m.name == "":
+			s.unnamed = &m.text
+			s.say('1', "")
+		case s.named[m.name] != nil:
+			s.fail("exists "+m.name, true)
 		default:
-			if !m.named {
-				s.unnamed = &m.text
-			}
+			s.named[m.name] = &m.text
 			s.say('1', "")
 		}
 	case 'B':
+		st := s.statement(m.name)
 		switch {
 		case m.bad:
 			s.fail("unread", true)
-		case m.named || s.unnamed == nil:
-			s.fail("no statement", true)
-		case s.aborted(*s.unnamed):
+		case st == nil:
+			s.fail("unknown "+m.name, true)
+		case s.aborted(*st):
 			s.fail("aborted", true)
 		default:
-			s.portal = s.unnamed
+			s.portal = st
 			s.say('2', "")
 		}
 	case 'D':
+		st := s.statement(m.name)
 		switch {
 		case m.bad:
 			s.fail("unread", true)
-		case m.named || s.unnamed == nil:
-			s.fail("no statement", true)
+		case st == nil:
+			s.fail("unknown "+m.name, true)
 		case s.status == 'E':
 			s.fail("aborted", true)
 		default:
-			s.say('t', *s.unnamed)
-			if strings.HasPrefix(*s.unnamed, "sel") {
+			s.say('t', described(*st))
+			if strings.HasPrefix(*st, "sel") {
 				s.say('T', "")
 			} else {
 				s.say('n', "")
 			}
 		}
 	case 'C':
-		if !m.named {
+		if m.name == "" {
 			s.unnamed = nil
 		}
+		delete(s.named, m.name)
 		s.say('3', "")
 	case 'E':
 		s.execute()
@@ -201,6 +206,14 @@ func (s *pgServer) step() {
 	case 'H':
 		s.flush()
 	}
+}
+
+// statement returns a statement's text, nil for none.
+func (s *pgServer) statement(name string) *string {
+	if name == "" {
+		return s.unnamed
+	}
+	return s.named[name]
 }
 
 func verb(text string) string {
@@ -229,18 +242,21 @@ func (s *pgServer) run(script []string) {
 			s.say('D', text)
 			s.say('C', text)
 		default:
-			s.simple(text)
+			if !s.simple(text, false) {
+				return
+			}
 		}
 	}
 	s.ready()
 }
 
-// simple runs a statement that is the same in both protocols.
-func (s *pgServer) simple(text string) {
+// simple runs a statement that is the same in both protocols. False: it has failed.
+func (s *pgServer) simple(text string, extended bool) bool {
+	_, object, _ := strings.Cut(text, "#")
 	switch verb(text) {
 	case "":
 		s.say('I', "")
-		return
+		return true
 	case "begin":
 		s.status = 'T'
 	case "commit":
@@ -251,8 +267,22 @@ func (s *pgServer) simple(text string) {
 		s.say('c', "")
 	case "dfr":
 		s.deferred = true
+	case "dealloc":
+		if s.named[object] == nil {
+			s.fail("unknown "+object, extended)
+			return false
+		}
+		delete(s.named, object)
+		text = "DEALLOCATE"
+	case "prepare":
+		s.named[object] = &text
+		text = "PREPARE"
+	case "dealloc-all":
+		clear(s.named)
+		text = "DEALLOCATE ALL"
 	}
 	s.say('C', text)
+	return true
 }
 
 func (s *pgServer) execute() {
@@ -277,7 +307,7 @@ func (s *pgServer) execute() {
 		s.say('D', text)
 		s.say('s', "")
 	default:
-		s.simple(text)
+		s.simple(text, true)
 	}
 }
 
@@ -324,4 +354,12 @@ func (s *pgServer) copyData(m sent) {
 		s.flush()
 		s.copying, s.dead = nil, true
 	}
+}
+
+// described is what shows of a statement in its description: not what it drops.
+func described(text string) string {
+	if verb(text) == "dealloc" {
+		return "dealloc"
+	}
+	return text
 }

@@ -35,7 +35,7 @@ func StateNames() []string {
 	return []string{"set", "listen", "temp", "advisory_lock", "cursor", "prepare", "load"}
 }
 
-// Of returns the names of the kinds in s.
+// Names returns the names of the kinds in s.
 func (s State) Names() (names []string) {
 	for i, name := range StateNames() {
 		if s&(1<<i) != 0 {
@@ -149,7 +149,9 @@ func TagState(tag []byte, note Note) State {
 		return StatePrepared
 	case "DO":
 		return StateAny // its body may do anything, and says so in words of its own
-	case "DISCARD ALL", "DISCARD TEMP", "DEALLOCATE", "DEALLOCATE ALL", "UNLISTEN", "CLOSE CURSOR", "CLOSE CURSOR ALL":
+	case "DISCARD ALL":
+		return StateEnds | StateSet
+	case "DISCARD TEMP", "DEALLOCATE", "DEALLOCATE ALL", "UNLISTEN", "CLOSE CURSOR", "CLOSE CURSOR ALL":
 		return StateEnds
 	}
 	return 0

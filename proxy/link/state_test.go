@@ -57,7 +57,7 @@ func TestScanState(t *testing.T) {
 
 func TestTagState(t *testing.T) {
 	for tag, want := range map[string]State{"SET": StateSet, "RESET": StateSet, "LISTEN": StateListen, "UNLISTEN": StateEnds, "LOAD": StateLoad,
-		"PREPARE": StatePrepared, "DO": StateAny, "DISCARD ALL": StateEnds, "DEALLOCATE ALL": StateEnds, "SELECT 1": 0, "": 0, "SETTLE": 0} {
+		"PREPARE": StatePrepared, "DO": StateAny, "DISCARD ALL": StateEnds | StateSet, "DEALLOCATE ALL": StateEnds, "SELECT 1": 0, "": 0, "SETTLE": 0} {
 		if got := TagState([]byte(tag), 0); got != want {
 			t.Errorf("%s: %b, want %b", tag, got, want)
 		}

@@ -67,13 +67,13 @@ func TestUnnamedFollowsItsClient(t *testing.T) {
 		{"dropped by a Query that fails", []sent{query("err"), bind, sync}, "EZEZ"},
 		{"dropped by a Query that is no SQL", []sent{query("syn"), bind, sync}, "EZEZ"},
 		{"dropped by a Close", []sent{{typ: 'C'}, bind, sync}, "3EZ"},
-		{"not by another's Close", []sent{{typ: 'C', named: true}, bind, sync}, "32Z"},
+		{"not by another's Close", []sent{{typ: 'C', name: "none"}, bind, sync}, "32Z"},
 		{"dropped by a Parse that fails", []sent{parse("syn"), sync, bind, sync}, "EZEZ"},
 		{"and by one that cannot be read", []sent{unread, sync, bind, sync}, "EZEZ"},
-		{"not by a Parse that is skipped", []sent{{typ: 'B', named: true}, parse("sel#2"), sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
-		{"not by a Query that is skipped", []sent{{typ: 'B', named: true}, query("cmd"), sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
+		{"not by a Parse that is skipped", []sent{{typ: 'B', name: "none"}, parse("sel#2"), sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
+		{"not by a Query that is skipped", []sent{{typ: 'B', name: "none"}, query("cmd"), sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
 		{"not by a function call", []sent{{typ: 'F'}, bind, execute, sync}, "VZ2D(sel#1)CZ"},
-		{"skipped with its Bind", []sent{{typ: 'B', named: true}, bind, execute, sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
+		{"skipped with its Bind", []sent{{typ: 'B', name: "none"}, bind, execute, sync, bind, execute, sync}, "EZ2D(sel#1)CZ"},
 	} {
 		t.Run(tc.id, func(t *testing.T) {
 			r, c, _ := moved(t)
@@ -103,10 +103,10 @@ func TestNobodyRunsAnothers(t *testing.T) {
 		{"an unreadable Query", []sent{badQuery, bind, execute, sync}, "EZEZ"},
 		{"an unreadable Query, then a Sync", []sent{badQuery, sync, bind, execute, sync}, "EZZEZ"},
 		{"an unreadable Query among others", []sent{query("cmd"), badQuery, query("cmd"), bind, execute, sync}, "CZEZCZEZ"},
-		{"a skipped Query", []sent{{typ: 'B', named: true}, query("cmd"), sync, bind, execute, sync}, "EZEZ"},
-		{"a skipped Parse", []sent{{typ: 'B', named: true}, parse("sel#2"), sync, bind, execute, sync}, "EZEZ"},
-		{"a skipped Close", []sent{{typ: 'B', named: true}, {typ: 'C'}, sync, bind, execute, sync}, "EZEZ"},
-		{"a Bind that is skipped itself", []sent{{typ: 'B', named: true}, bind, sync, bind, execute, sync}, "EZEZ"},
+		{"a skipped Query", []sent{{typ: 'B', name: "none"}, query("cmd"), sync, bind, execute, sync}, "EZEZ"},
+		{"a skipped Parse", []sent{{typ: 'B', name: "none"}, parse("sel#2"), sync, bind, execute, sync}, "EZEZ"},
+		{"a skipped Close", []sent{{typ: 'B', name: "none"}, {typ: 'C'}, sync, bind, execute, sync}, "EZEZ"},
+		{"a Bind that is skipped itself", []sent{{typ: 'B', name: "none"}, bind, sync, bind, execute, sync}, "EZEZ"},
 	} {
 		t.Run(tc.id, func(t *testing.T) {
 			for _, apart := range []bool{false, true} { // each message answered before the next
@@ -157,37 +157,37 @@ func TestRestoreOnlyWhenNeeded(t *testing.T) {
 	var s, other Session
 	l := New(&stmts)
 	l.Begin(&s)
-	if _, needed := l.Restore(); !needed {
+	if _, needed := l.missing(); !needed {
 		t.Error("a fresh server holds nothing")
 	}
 	st := stmts.Intern([]byte("\x00x\x00\x00\x00"))
 	l.Sent(Entry{Kind: Parse, Stmt: st})
-	if _, needed := l.Restore(); needed {
+	if _, needed := l.missing(); needed {
 		t.Error("behind its Parse")
 	}
 	l.Sent(Entry{Kind: Sync})
-	if !l.Unsure() {
+	if !l.undecided() {
 		t.Error("a Parse that may have failed, and a Sync: nothing is sure")
 	}
 	l.Received('1', 0)
 	l.Received('Z', 'I')
-	if l.Unsure() {
+	if l.undecided() {
 		t.Error("everything is answered")
 	}
 	l.End()
 	l.Begin(&s)
-	if _, needed := l.Restore(); needed {
+	if _, needed := l.missing(); needed {
 		t.Error("same client, same server")
 	}
 	l.End()
 	l.Begin(&other)
-	if st, needed := l.Restore(); !needed || st != nil {
+	if st, needed := l.missing(); !needed || st != nil {
 		t.Error("another's must go")
 	}
 	l.End()
 	l.Begin(&s)
 	l.Forget()
-	if got, needed := l.Restore(); !needed || got != st {
+	if got, needed := l.missing(); !needed || got != st {
 		t.Error("Postern used it meanwhile")
 	}
 	l.End()
@@ -208,7 +208,7 @@ func TestEndInTheMiddle(t *testing.T) {
 		{"a Query", []Entry{{Kind: Query}}, "CZ"},
 		{"a Close", []Entry{{Kind: Close, Note: DropsUnnamed}, {Kind: Sync}}, "3Z"},
 		{"a Parse put in", []Entry{{Kind: Parse, Mode: Quiet}, {Kind: Bind}, {Kind: Sync}}, "12Z"},
-		{"a Close put in", []Entry{{Kind: Close, Mode: Quiet}, {Kind: Bind}, {Kind: Sync}}, "32Z"},
+		{"a Close put in", []Entry{{Kind: Close, Mode: Quiet, Note: DropsUnnamed}, {Kind: Bind}, {Kind: Sync}}, "32Z"},
 	} {
 		t.Run(tc.id, func(t *testing.T) {
 			var stmts Statements
@@ -232,7 +232,7 @@ func TestEndInTheMiddle(t *testing.T) {
 			}
 			// The next client parses in one round and binds in the next, like lib/pq.
 			l.Begin(&next)
-			if _, needed := l.Restore(); !needed {
+			if _, needed := l.missing(); !needed {
 				t.Error("what the leaver did is taken for the next client's")
 			}
 			l.known = false
@@ -240,10 +240,10 @@ func TestEndInTheMiddle(t *testing.T) {
 			l.Sent(Entry{Kind: Sync})
 			l.Received('1', 0)
 			l.Received('Z', 'I')
-			if l.Unsure() {
+			if l.undecided() {
 				t.Error("waits for an answer that the leaver was owed")
 			}
-			if _, needed := l.Restore(); needed {
+			if _, needed := l.missing(); needed {
 				t.Error("its own Parse is not known")
 			}
 			l.End()
@@ -268,10 +268,10 @@ func TestEndWhileAnothersIsDropped(t *testing.T) {
 	l.Received('Z', 'I')
 	l.End()
 	l.Begin(&b)
-	if st, needed := l.Restore(); !needed || st != nil {
+	if st, needed := l.missing(); !needed || st != nil {
 		t.Fatal("another's must go")
 	}
-	l.Sent(Entry{Kind: Close, Mode: Quiet})
+	l.Sent(Entry{Kind: Close, Mode: Quiet, Note: DropsUnnamed})
 	l.Sent(Entry{Kind: Bind})
 	l.Sent(Entry{Kind: Sync})
 	l.End()
@@ -279,7 +279,7 @@ func TestEndWhileAnothersIsDropped(t *testing.T) {
 		l.Received(byte(c), 'I')
 	}
 	l.Begin(&a)
-	if st, needed := l.Restore(); !needed || st != a.Unnamed {
+	if st, needed := l.missing(); !needed || st != a.Unnamed {
 		t.Error("dropped, and taken to be there")
 	}
 }
@@ -290,12 +290,12 @@ func TestRestoreWhileSkipping(t *testing.T) {
 	l.Begin(&Session{})
 	l.Sent(Entry{Kind: Bind})
 	l.Received('E', 0)
-	if _, needed := l.Restore(); needed {
+	if _, needed := l.missing(); needed {
 		t.Error("put in where the server ignores it")
 	}
 	l.Sent(Entry{Kind: Bind})
 	l.Sent(Entry{Kind: Sync})
-	if _, needed := l.Restore(); !needed {
+	if _, needed := l.missing(); !needed {
 		t.Error("forgotten afterwards")
 	}
 }
@@ -305,11 +305,11 @@ func TestUnsureDuringCopy(t *testing.T) {
 	l := New(&Statements{})
 	l.Begin(&Session{})
 	l.Sent(Entry{Kind: Query})
-	if !l.Unsure() {
+	if !l.undecided() {
 		t.Error("a Query that may be unreadable")
 	}
 	l.Received('G', 0)
-	if l.Unsure() {
+	if l.undecided() {
 		t.Error("waits for an answer that the server gives only after more data")
 	}
 }

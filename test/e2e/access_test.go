@@ -265,15 +265,6 @@ func TestUnknownDatabase(t *testing.T) {
 	}
 }
 
-func TestReplicationIsRefused(t *testing.T) {
-	t.Parallel()
-	g := startGate(t, gateConf{})
-	for _, kind := range []string{"true", "database"} {
-		_, err := pgconn.Connect(t.Context(), g.dsn("session", "replication="+kind))
-		wantState(t, err, "0A000")
-	}
-}
-
 func TestRequireTLS(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateConf{TLS: true, Tenant: func(m harness.Map) { m["require_tls"] = true }})

@@ -25,7 +25,7 @@ import (
 // dsn is how app reaches the gate. options are more key=value pairs.
 func (g *gate) dsn(listener string, options ...string) string {
 	return strings.Join(append([]string{"host=127.0.0.1", "port=" + g.port(listener), "user=app.acme", "password=pw-app", "sslmode=disable",
-		"connect_timeout=10"}, options...), " ")
+		"connect_timeout=60"}, options...), " ")
 }
 
 // pooledConfig is pgx's configuration; in the shared modes without named statements.

@@ -462,7 +462,7 @@ func TestMachineThatCannotStart(t *testing.T) {
 	if err := os.Rename(found[0], found[0]+".away"); err != nil {
 		t.Fatal(err)
 	}
-	before := g.logged("machine woken")
+	before := g.logged("machine wake ended")
 	for i := range 5 {
 		began := time.Now()
 		conn, err := connectBriefly(g, "transaction")
@@ -474,7 +474,7 @@ func TestMachineThatCannotStart(t *testing.T) {
 			t.Errorf("told after %v", took)
 		}
 	}
-	if n := g.logged("machine woken") - before; n > 4 {
+	if n := g.logged("machine wake ended") - before; n > 4 {
 		t.Errorf("%d tries for 5 clients", n)
 	}
 	if err := os.Rename(found[0]+".away", found[0]); err != nil {

@@ -1,4 +1,4 @@
-// The unnamed statement over several leases, and statements with a name where transactions are pooled.
+// The unnamed statement over several leases, and what the statement mode refuses.
 
 package e2e
 
@@ -126,36 +126,6 @@ func TestPQ(t *testing.T) {
 	}
 	if err := all.Wait(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestNamedStatements are refused where transactions are pooled, and the session goes on as Postgres would after an error.
-func TestNamedStatements(t *testing.T) {
-	t.Parallel()
-	g := startGate(t, gateConf{PoolSize: 1})
-	s := g.script(t, "session")
-	s.want("1 2 D:1 C:SELECT_1 Z:I", 1, parse("one", "select 1"), bind("one"), execute(), syncUp())
-	s.want("C:CREATE_TABLE Z:I", 1, query("create table t(a int)"))
-	s.conn.Close()
-	for _, mode := range []string{"transaction", "statement"} {
-		s := g.script(t, mode)
-		s.want("E:0A000 Z:I", 1, parse("one", "select 1"), syncUp())
-		s.want("E:0A000 Z:I", 1, parse("one", "select 1"), bind("one"), execute(), syncUp())
-		s.want("E:26000 Z:I", 1, bind("one"), execute(), syncUp())
-		// What came before in the same implicit transaction is rolled back, and what follows is skipped.
-		s.want("1 2 C:INSERT_0_1 E:0A000 Z:I", 1, parse("", "insert into t values (1)"), bind(""), execute(), parse("one", "select 1"),
-			bind("one"), execute(), syncUp())
-		s.want("T D:0 C:SELECT_1 Z:I", 1, query("select count(*) from t"))
-		s.want("1 2 D:ok C:SELECT_1 Z:I", 1, parse("", "select 'ok'"), bind(""), execute(), syncUp())
-		if mode == "statement" {
-			continue
-		}
-		s.want("C:BEGIN Z:T C:INSERT_0_1 Z:T E:0A000 Z:E E:25P02 Z:E C:ROLLBACK Z:I", 5, query("begin"), query("insert into t values (1)"),
-			parse("one", "select 1"), syncUp(), query("select 1"), query("commit"))
-		s.want("T D:0 C:SELECT_1 Z:I", 1, query("select count(*) from t"))
-		// SQL's own PREPARE works within the transaction, and nobody else finds it afterwards.
-		s.want("C:BEGIN Z:T C:PREPARE Z:T T D:8 C:SELECT_1 Z:T C:COMMIT Z:I", 4, query("begin"), query("prepare p as select 8"), query("execute p"), query("commit"))
-		g.script(t, mode).want("E:26000 Z:I", 1, query("execute p"))
 	}
 }
 

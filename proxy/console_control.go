@@ -1,0 +1,279 @@
+// What the console's commands do to tenants.
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/console"
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+// consoleGate is the gate as one session of the console sees it.
+type consoleGate struct {
+	gate    *Gate
+	session *consoleSession
+}
+
+func consoleError(code, message, hint string) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Err, Code: code, Message: message, Hint: hint}
+}
+
+// Do implements console.Gate. Nothing here wakes a machine.
+func (v *consoleGate) Do(c console.Command) error {
+	v.session.log.Info("console command", "command", c.Verb, "argument", clip(c.Arg))
+	switch c.Verb {
+	case console.Reload:
+		if err := v.gate.opts.Console.Reload(); err != nil {
+			return consoleError("F0000", "RELOAD failed, see logs for additional details", "")
+		}
+		return nil
+	case console.Shutdown:
+		return v.shutdown(c.Arg)
+	case console.KillClient:
+		return v.killClient(c.Arg)
+	case console.Pause, console.Resume:
+		if c.Arg == "" && c.Verb == console.Pause {
+			return v.pauseAll()
+		} else if c.Arg == "" {
+			return v.gate.resumeAll()
+		}
+	}
+	if c.Arg != "" {
+		if err := v.known(c); err != nil {
+			return err
+		}
+	}
+	switch c.Verb {
+	case console.Pause:
+		return v.pause(c.Arg)
+	case console.Resume:
+		return v.resume(c.Arg)
+	case console.Kill:
+		return v.gate.withTenant(c.Arg, (*tenant).kill)
+	case console.Disable, console.Enable:
+		v.gate.consoles.disable(c.Arg, c.Verb == console.Disable)
+		return nil
+	case console.Reconnect:
+		for _, t := range v.inUse(c.Arg) {
+			t.loop.Call(t.reconnect)
+		}
+		return nil
+	case console.WaitClose:
+		return v.released(v.inUse(c.Arg), (*tenant).closing)
+	}
+	return fmt.Errorf("console: no such command")
+}
+
+// known fails unless the argument is a tenant's id.
+func (v *consoleGate) known(c console.Command) error {
+	if isConsole(c.Arg) {
+		return consoleError("42809", "cannot "+strings.ToLower(c.Verb)+" admin db: "+c.Arg, "")
+	}
+	if _, ok := v.gate.opts.Directory.Current().Tenant(c.Arg); ok {
+		return nil
+	}
+	hint := "SHOW TENANTS lists them."
+	if tenant, _, ok := strings.Cut(c.Arg, "/"); ok {
+		hint = "Commands are for all databases of a tenant: " + c.Verb + " " + clip(tenant)
+	}
+	return consoleError("3D000", "no such database: "+clip(c.Arg), hint)
+}
+
+// inUse are the tenants that a command is for, those without a run-time side left out.
+func (v *consoleGate) inUse(id string) []*tenant {
+	return slices.DeleteFunc(v.gate.runtimeTenants(), func(t *tenant) bool { return id != "" && t.id != id })
+}
+
+// released waits until busy says no of every tenant.
+func (v *consoleGate) released(list []*tenant, busy func(*tenant) bool) error {
+	return v.session.until(func() bool {
+		list = slices.DeleteFunc(list, func(t *tenant) bool {
+			still := false
+			t.loop.Call(func() { still = busy(t) })
+			return !still
+		})
+		return len(list) == 0
+	})
+}
+
+// pause holds a tenant's clients, and is done when it has no server connection left.
+func (v *consoleGate) pause(id string) error {
+	if err := v.gate.Pause(id); err != nil {
+		return err
+	}
+	return v.released(v.inUse(id), (*tenant).leaving)
+}
+
+// leaving reports whether a paused tenant still has servers.
+func (t *tenant) leaving() bool {
+	return t.paused && (t.books.Servers() > 0 || t.counters.replicaServers.Load() > 0)
+}
+
+func (v *consoleGate) resume(id string) error {
+	paused := false
+	if err := v.gate.withTenant(id, func(t *tenant) {
+		if paused = t.paused; paused {
+			t.resume()
+		}
+	}); err != nil {
+		return err
+	}
+	if !paused {
+		return consoleError("55000", "database "+id+" is not paused", "")
+	}
+	return nil
+}
+
+// pauseAll pauses every tenant that is not paused. If the client leaves or
+// cancels before it is done, they are resumed, as in PgBouncer.
+func (v *consoleGate) pauseAll() error {
+	if err := v.gate.pauseAll(); err != nil {
+		return err
+	}
+	err := v.released(v.inUse(""), (*tenant).leaving)
+	if errors.Is(err, errQuiet) || errors.Is(err, errCancelled) {
+		_ = v.gate.resumeAll()
+	}
+	return err
+}
+
+func (g *Gate) pauseAll() error {
+	c := g.consoles
+	c.pausing.Lock()
+	defer c.pausing.Unlock()
+	if c.pausedAll() {
+		return consoleError("55000", "already suspended/paused", "")
+	}
+	var ids []string
+	for conf := range g.opts.Directory.Current().All() {
+		_ = g.withTenant(conf.ID, func(t *tenant) { // which fails for what is going away
+			if !t.paused {
+				t.pause()
+				ids = append(ids, conf.ID)
+			}
+		})
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all, c.paused = true, ids
+	return nil
+}
+
+// resumeAll resumes what a PAUSE of everything has paused.
+func (g *Gate) resumeAll() error {
+	c := g.consoles
+	c.pausing.Lock()
+	defer c.pausing.Unlock()
+	if !c.pausedAll() {
+		return consoleError("55000", "pooler is not paused/suspended", "")
+	}
+	c.mu.Lock()
+	ids := c.paused
+	c.all, c.paused = false, nil
+	c.mu.Unlock()
+	for _, id := range ids {
+		_ = g.Resume(id) // which fails for what is going away
+	}
+	return nil
+}
+
+func (c *consoles) pausedAll() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all
+}
+
+func (c *consoles) disable(tenant string, is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if is {
+		c.disabled[tenant] = true
+	} else {
+		delete(c.disabled, tenant)
+	}
+}
+
+// kill ends every session and every server connection now, and holds those who come next.
+func (t *tenant) kill() {
+	t.endReplicas(&ending{"killed", errKilled})
+	t.pause()
+	for _, c := range slices.Clone(t.clients) {
+		c.fail(errKilled, "killed")
+	}
+	for s := range t.servers {
+		s.shut("killed")
+	}
+	t.publish()
+}
+
+// reconnect has every server connection replaced, those in use when they are released.
+func (t *tenant) reconnect() {
+	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("reconnect") })
+	t.dialMore()
+}
+
+// closing reports whether a server is in use that is to be closed.
+func (t *tenant) closing() bool {
+	for s := range t.servers {
+		if s.books.Retired() {
+			return true
+		}
+	}
+	return false
+}
+
+// killClient ends the session with the id that SHOW CLIENTS gives.
+func (v *consoleGate) killClient(arg string) error {
+	id, err := strconv.ParseUint(arg, 10, 31)
+	if err != nil {
+		return consoleError("22023", "invalid client id supplied", "SHOW CLIENTS gives it as id.")
+	}
+	found := v.gate.replicas.kill(uint32(id))
+	if c := v.gate.keys.session(uint32(id)); c != nil && !found {
+		c.tenant.loop.Call(func() {
+			if found = !c.gone && c.conn != nil; found {
+				c.revoke(errKilled, "killed")
+			}
+		})
+	}
+	if !found {
+		return consoleError("22023", "client not found", "SHOW CLIENTS gives the id.")
+	}
+	return nil
+}
+
+// session finds a session by the number that stands for its process id.
+func (k *cancelKeys) session(pid uint32) *client {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.byPID[pid]
+}
+
+// kill ends the replication session with this id, if there is one.
+func (l *replicas) kill(pid uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.byPID[pid]
+	if r != nil {
+		r.end(&ending{"killed", errKilled})
+	}
+	return r != nil
+}
+
+// shutdown begins to drain the process. The console stays until all is closed.
+func (v *consoleGate) shutdown(how string) error {
+	switch strings.ToUpper(how) {
+	case "", "WAIT_FOR_SERVERS": // which is what a drain is
+		v.gate.opts.Console.Shutdown()
+		return nil
+	case "WAIT_FOR_CLIENTS":
+		return consoleError("0A000", "SHUTDOWN WAIT_FOR_CLIENTS is not available", "SHUTDOWN sends clients away between their transactions.")
+	}
+	return consoleError("42601", "invalid argument of SHUTDOWN, use SHOW HELP;", "")
+}

@@ -1,0 +1,266 @@
+// Statements with a name: what becomes of a message that defines, uses or drops one.
+
+package link
+
+// A client's names are its own; the statements behind them are shared. Each
+// server holds some of them under names of Postern's, and whatever a client
+// wants to use is prepared first where its server lacks it.
+//
+// The books assume that what is sent succeeds. An entry of the queue that
+// changed them is undone if an error has the server skip it. Once a Sync was
+// sent behind such entries, whatever touches named statements waits for their
+// answers: the next segment would run even if they are undone. It waits as
+// well behind a command that may drop statements.
+
+// Do says what becomes of a client's message.
+type Do uint8
+
+// The ways.
+const (
+	Pass    Do = iota // it goes to the server as it is
+	Rename            // the same, with Plan.Name in place of the client's
+	Rewrite           // a Parse of Plan.Name and Plan.Stmt, or the Query Dropping, goes in its place
+	StandIn           // a Close of Plan.Name goes in its place
+	Wait              // nothing happens yet: ask again when an answer has come
+	TooMany           // the client has too many statements
+)
+
+// Put is a message that Postern puts in.
+type Put struct {
+	Kind Kind // Parse or Close
+	Name ServerName
+	Stmt *Stmt // Parse: nil for an empty text
+}
+
+// Plan is how a client's message is dealt with. Everything in it is recorded
+// already, except for TooMany.
+type Plan struct {
+	Do   Do
+	Name ServerName
+	Stmt *Stmt
+	Puts []Put // sent before it; valid until the next plan
+	// Flush: the answer that is waited for comes only after a Flush, which is put in.
+	Flush bool
+}
+
+// Parse plans a Parse. body is what stands behind the name, from the NUL which
+// ends that. env is anything comparable that stands for the client's settings:
+// a text may mean something else under others.
+func (l *Link) Parse(env any, name, body []byte) Plan {
+	l.puts = l.puts[:0]
+	if l.deaf() {
+		l.Sent(Entry{Kind: Parse})
+		return Plan{}
+	}
+	if len(name) > 0 && l.unsettled() {
+		return l.wait()
+	}
+	st, ok := l.intern(body)
+	if !ok {
+		return l.wait()
+	}
+	plan := Plan{Do: Rename, Stmt: st}
+	if st.deallocates != "" {
+		plan.Do = Rewrite
+	}
+	if len(name) == 0 {
+		if plan.Name = Unnamed; plan.Do == Rename {
+			plan.Do = Pass
+		}
+		l.Sent(Entry{Kind: Parse, Stmt: st})
+		return plan
+	}
+	if old := l.client.find(name); old != nil {
+		return l.parseTaken(plan, env, old, name)
+	}
+	n := &Name{string(name), st}
+	if l.client.full(n.size()) {
+		l.stmts.Drop(st)
+		return Plan{Do: TooMany}
+	}
+	l.client.add(n)
+	if h := l.cache.find(st, env); h != nil && l.current(h) && l.certain() {
+		l.cache.touch(h)
+		l.Sent(Entry{Kind: Parse, Mode: Stand, named: n})
+		return Plan{Do: StandIn, Name: Nothing}
+	}
+	h := l.hold(l.stmts.Keep(st), env)
+	l.Sent(Entry{Kind: Parse, named: n, held: h, name: h.name})
+	plan.Name, plan.Puts = h.name, l.puts
+	return plan
+}
+
+// parseTaken plans a Parse under a name that the client has given away. Postgres
+// looks at that last, after the text: the server itself finds it out, because
+// it holds the older statement under the name that it is sent.
+func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
+	e := Entry{Kind: Parse, Mode: Doomed, named: &Name{string(name), plan.Stmt}}
+	switch h := l.cache.find(old.stmt, env); {
+	case h != nil:
+		e.name = h.name
+	case l.AwaitsReady():
+		l.stmts.Drop(plan.Stmt)
+		return Plan{Do: Wait} // until it is known which of the next two it is
+	case l.Status() == 'E':
+		// Nothing can be prepared, this neither: an error comes all the same, except
+		// for a statement that ends transactions.
+		e.name = l.cache.name()
+	default:
+		e.name = l.ensure(old.stmt, env)
+	}
+	l.Sent(e)
+	plan.Name, plan.Puts = e.name, l.puts
+	return plan
+}
+
+// Bind plans a Bind of a statement to a portal.
+func (l *Link) Bind(env any, portal, name []byte) Plan { return l.use(env, Bind, portal, name) }
+
+// DescribeStatement plans a Describe of a statement.
+func (l *Link) DescribeStatement(env any, name []byte) Plan { return l.use(env, Describe, nil, name) }
+
+func (l *Link) use(env any, kind Kind, portal, name []byte) Plan {
+	l.puts = l.puts[:0]
+	if l.deaf() {
+		l.Sent(Entry{Kind: kind})
+		return Plan{}
+	}
+	if len(name) == 0 {
+		if l.undecided() {
+			return Plan{Do: Wait}
+		}
+		l.restore()
+		if kind == Bind {
+			l.bind(portal, l.latest)
+		}
+		l.Sent(Entry{Kind: kind})
+		return Plan{Puts: l.puts}
+	}
+	if l.unsettled() {
+		return l.wait()
+	}
+	n := l.client.find(name)
+	if n == nil {
+		if kind == Bind {
+			l.bindText(portal, unknownText) // perhaps a statement that SQL prepared
+		}
+		return l.unknown(kind, name)
+	}
+	if kind == Bind {
+		l.bind(portal, n.stmt)
+	}
+	e := Entry{Kind: kind, named: n, name: l.ensure(n.stmt, env)}
+	l.Sent(e)
+	return Plan{Do: Rename, Name: e.name, Puts: l.puts}
+}
+
+// CloseStatement plans a Close of a statement. The server keeps a named one for
+// others: it closes nothing, which is a success as well.
+func (l *Link) CloseStatement(name []byte) Plan {
+	switch {
+	case l.deaf():
+		l.Sent(Entry{Kind: Close})
+		return Plan{}
+	case len(name) == 0:
+		l.Sent(Entry{Kind: Close, Note: DropsUnnamed})
+		return Plan{}
+	case l.unsettled():
+		return l.wait()
+	}
+	n := l.client.find(name)
+	if n == nil {
+		return l.unknown(Close, name)
+	}
+	l.client.remove(n)
+	l.Sent(Entry{Kind: Close, named: n})
+	return Plan{Do: Rename, Name: Nothing}
+}
+
+// unknown plans a message with a name that the client has not given to
+// anything: the server says so, unless SQL has. Names of Postern's own are not
+// for clients.
+func (l *Link) unknown(kind Kind, name []byte) Plan {
+	if len(name) < len(prefix) || string(name[:len(prefix)]) != prefix {
+		l.Sent(Entry{Kind: kind})
+		return Plan{}
+	}
+	e := Entry{Kind: kind}
+	if kind != Close {
+		e.named = &Name{text: string(name), stmt: &Stmt{}} // for the error's text
+	}
+	l.Sent(e)
+	return Plan{Do: Rename, Name: Nothing}
+}
+
+// ensure has the server hold a statement and returns its name there.
+func (l *Link) ensure(st *Stmt, env any) ServerName {
+	if h := l.cache.find(st, env); h != nil && h.version == st.version {
+		l.cache.touch(h)
+		return h.name
+	}
+	h := l.hold(l.stmts.Keep(st), env)
+	l.put(Put{Kind: Parse, Name: h.name, Stmt: st}, Entry{held: h})
+	return h.name
+}
+
+// hold makes room for a statement whose Parse is to be sent next, and counts it
+// as held. It takes over the reference.
+func (l *Link) hold(st *Stmt, env any) *held {
+	limit := l.Limit
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	for c := &l.cache; c.n > 0 && (c.n >= limit || c.bytes+len(st.Body) > maxCacheBytes); {
+		eldest := c.eldest
+		c.remove(eldest)
+		l.put(Put{Kind: Close, Name: eldest.name}, Entry{held: eldest})
+	}
+	h := &held{stmt: st, env: env, version: st.version, changes: l.stmts.changes, name: l.cache.name()}
+	l.cache.add(h)
+	return h
+}
+
+// put puts in a message whose success is not for the client.
+func (l *Link) put(p Put, e Entry) {
+	e.Kind, e.Mode, e.name = p.Kind, Quiet, p.Name
+	l.Sent(e)
+	l.puts = append(l.puts, p)
+}
+
+// deaf reports whether the server will not read, or not read as usual, what
+// comes next: then nothing is recorded of it.
+func (l *Link) deaf() bool { return l.skip || l.copyIn }
+
+// unsettled reports whether it is open which named statements there are.
+func (l *Link) unsettled() bool { return l.sealed || l.drops > 0 }
+
+// wait plans to wait until it is settled. Sync and Query have the server send
+// what it has to say; behind an Execute it must be told to.
+func (l *Link) wait() Plan {
+	p := Plan{Do: Wait, Flush: l.open && !l.flushed}
+	if p.Flush {
+		l.SentFlush()
+		l.flushed = true
+	}
+	return p
+}
+
+// current reports whether a Parse of what is held would come to the same.
+func (l *Link) current(h *held) bool {
+	return h.version == h.stmt.version && h.changes == l.stmts.changes && !l.altered
+}
+
+// certain reports whether a Parse that was successful before will be so now:
+// in the segment that the server is in, whatever fails has it skipped, and
+// what went before has left no failed transaction.
+func (l *Link) certain() bool {
+	if l.Status() == 'E' || l.slack > 0 || l.doubt {
+		return false
+	}
+	for _, e := range l.queue[l.head:] {
+		if !e.Kind.extended() {
+			return false
+		}
+	}
+	return true
+}

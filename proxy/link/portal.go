@@ -1,0 +1,94 @@
+// What an Execute or a Query runs, as far as it can be told.
+
+package link
+
+import "slices"
+
+// bound is what is known of the texts behind a portal.
+type bound struct {
+	note        Note
+	state       State
+	names       []string
+	deallocates string // see deallocate.go
+}
+
+// unknownText is what must be assumed of a text that was not seen.
+var unknownText = bound{note: Leaves, state: StateAny | StateHidden}
+
+// bind records that a statement, nil for none, is bound to a portal.
+func (l *Link) bind(portal []byte, st *Stmt) {
+	b := bound{}
+	if st != nil {
+		b = bound{st.Note, st.State, st.Names, st.deallocates}
+	}
+	l.bindText(portal, b)
+}
+
+func (l *Link) bindText(portal []byte, b bound) {
+	if len(portal) == 0 {
+		l.bound = b
+		return
+	}
+	// Which of them an Execute runs is not kept: it may be any. What is harmless
+	// in one says nothing of the others.
+	p := &l.portals
+	p.note |= b.note &^ SetHarmless
+	p.state |= b.state
+	for _, name := range b.names {
+		if !slices.Contains(p.names, name) {
+			p.names = append(p.names, name)
+		}
+	}
+}
+
+// BindUnseen records a Bind that cannot be read.
+func (l *Link) BindUnseen() {
+	l.bindText(nil, unknownText)
+	l.Sent(Entry{Kind: Bind})
+}
+
+// Bound returns what ScanState and ParameterNames said of the texts that an
+// Execute of the portal may run.
+func (l *Link) Bound(portal []byte) (State, []string) {
+	if len(portal) == 0 {
+		return l.bound.state, l.bound.names
+	}
+	return l.portals.state, l.portals.names
+}
+
+// Execute plans an Execute of a portal.
+func (l *Link) Execute(portal []byte) Plan {
+	l.puts = l.puts[:0]
+	e := Entry{Kind: Execute, Note: l.portals.note}
+	if len(portal) == 0 {
+		e.Note = l.bound.note
+		if l.bound.deallocates != "" && !l.deaf() {
+			if l.unsettled() {
+				return l.wait()
+			}
+			e.named, e.name = l.dropping([]byte(l.bound.deallocates)), Scratch
+		}
+	}
+	l.Sent(e)
+	return Plan{Puts: l.puts}
+}
+
+// Query plans a Query of a text of which Scan has said note; text is nil where
+// it has not been seen.
+func (l *Link) Query(text []byte, note Note) Plan {
+	e := Entry{Kind: Query, Note: note}
+	if note&Deallocates != 0 && !l.deaf() {
+		if name, ok := deallocated(text); ok {
+			if l.unsettled() {
+				return l.wait()
+			}
+			if n := l.client.find(name); n != nil {
+				e.named, e.name = n, l.cache.name()
+				l.Sent(e)
+				return Plan{Do: Rewrite, Name: e.name}
+			}
+		}
+	}
+	l.Sent(e)
+	return Plan{}
+}

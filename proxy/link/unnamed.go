@@ -1,0 +1,111 @@
+// Unnamed statements: whose definition a server holds, and how to define it again elsewhere.
+
+package link
+
+// Begin starts a lease for a client whose messages follow.
+func (l *Link) Begin(s *Session) {
+	l.client = s
+	l.known = l.holds(s)
+	l.bound, l.portals, l.altered = bound{}, bound{}, false
+}
+
+// holds reports whether the server's unnamed statement is the client's.
+func (l *Link) holds(s *Session) bool {
+	return s != nil && l.owner == s && l.unnamed == s.Unnamed
+}
+
+// End ends the lease. What the client still had coming is nobody's.
+func (l *Link) End() {
+	l.client = nil
+	if l.redefinitions > 0 {
+		l.Forget() // how they end is not followed any more
+	}
+	l.redefinitions, l.unsure = 0, false
+	for i := l.head; i < len(l.queue); i++ {
+		e := &l.queue[i]
+		l.stmts.Drop(e.Stmt)
+		l.orphan(e)
+		e.Stmt, e.Mode = nil, Internal
+		if e.redefines() {
+			l.redefinitions++
+		}
+	}
+}
+
+// Close ends the lease, if there is one, and gives back what the server holds:
+// it is gone.
+func (l *Link) Close() {
+	l.End()
+	for i := l.head; i < len(l.queue); i++ {
+		if e := &l.queue[i]; e.changes() && e.Kind == Close {
+			l.confirm(e)
+		}
+	}
+	l.cache.clear(l.stmts)
+}
+
+// Forget records that Postern itself used the server's unnamed statement.
+func (l *Link) Forget() { l.owner, l.unnamed, l.known = nil, nil, false }
+
+// missing is asked before a Bind or Describe of the unnamed statement is sent:
+// needed says that the server does not hold what the client expects, which is
+// put in then: a Parse of stmt or, where that is nil because the client has
+// defined nothing, a Close.
+func (l *Link) missing() (stmt *Stmt, needed bool) {
+	if l.known || l.skip {
+		return nil, false
+	}
+	l.known = true
+	return l.client.Unnamed, true
+}
+
+// restore puts in what is missing.
+func (l *Link) restore() {
+	stmt, needed := l.missing()
+	switch {
+	case !needed:
+	case stmt == nil:
+		l.put(Put{Kind: Close, Name: Unnamed}, Entry{Note: DropsUnnamed})
+	default:
+		l.put(Put{Kind: Parse, Name: Unnamed, Stmt: stmt}, Entry{Stmt: l.stmts.Keep(stmt)})
+	}
+	if needed {
+		l.latest = stmt
+	}
+}
+
+// undecided reports whether it is still open what the server's unnamed
+// statement will be: a Bind or Describe of it waits until an answer has come.
+// While the server waits for COPY data nothing is worth waiting for.
+func (l *Link) undecided() bool { return l.unsure && !l.copyIn }
+
+// redefines reports whether the message changes the server's unnamed statement.
+func (e Entry) redefines() bool {
+	return e.Stmt != nil || e.Kind == Query || e.Kind == Close && e.Note&DropsUnnamed != 0
+}
+
+// defined records a ParseComplete.
+func (l *Link) defined(h Entry) {
+	if h.Stmt == nil || h.Mode == Internal {
+		l.owner, l.unnamed = nil, nil // nobody's, as far as is known
+		return
+	}
+	l.owner, l.unnamed = l.client, h.Stmt
+	if h.Mode == Forward && l.client != nil && l.client.Unnamed != h.Stmt {
+		l.stmts.Drop(l.client.Unnamed)
+		l.client.Unnamed = l.stmts.Keep(h.Stmt)
+	}
+}
+
+// undefined records that the server has dropped its unnamed statement, or may
+// have: a Parse or Query that it cannot even read fails without doing so, and
+// what it then still holds may be anybody's.
+func (l *Link) undefined(h Entry, certain bool) {
+	if l.owner, l.unnamed = nil, nil; certain {
+		l.owner = l.client
+	}
+	if h.Mode == Forward && l.client != nil {
+		l.stmts.Drop(l.client.Unnamed)
+		l.client.Unnamed = nil
+	}
+}
