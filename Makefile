@@ -24,6 +24,7 @@ demo: ## two tenants on two local PostgreSQL machines that sleep; ARGS=--once fo
 test: ## everything that must pass before a change lands
 	./scripts/install-test-deps.sh
 	./scripts/install-driver-deps.sh
+	./scripts/install-exporter.sh
 	$(MAKE) check
 	go test $(TESTFLAGS) ./...
 	$(MAKE) fuzz
@@ -31,6 +32,7 @@ test: ## everything that must pass before a change lands
 test-all: ## longer: every test three times in random order, then a minute of fuzzing for each target
 	./scripts/install-test-deps.sh
 	./scripts/install-driver-deps.sh
+	./scripts/install-exporter.sh
 	$(MAKE) check
 	POSTERN_TEST_LONG=1 go test -race -p 2 -timeout 60m -count 3 -shuffle on ./...
 	$(MAKE) fuzz FUZZTIME=60s

