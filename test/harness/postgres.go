@@ -121,11 +121,17 @@ func stopAfter(t testing.TB, c *local.Cluster) {
 // Postgres18 returns a PostgreSQL 18 of the test's own, with the roles App and Other.
 func Postgres18(t testing.TB) *local.Cluster {
 	t.Helper()
-	programs := pg18(t, "postgres")
+	return PostgresOf(t, 18)
+}
+
+// PostgresOf returns a PostgreSQL of a generation (16, 17 or 18) of the test's own, with the roles App and Other.
+func PostgresOf(t testing.TB, major int) *local.Cluster {
+	t.Helper()
+	programs := cached(t, major, "postgres")
 	dir := Dir(t)
 	// PostgreSQL's account may not be able to enter the checkout; the copy is where it can.
 	if out, err := exec.Command("cp", "-RL", programs, filepath.Join(dir, "programs")).CombinedOutput(); err != nil {
-		t.Fatalf("copying PostgreSQL 18: %v: %s", err, out)
+		t.Fatalf("copying PostgreSQL %d: %v: %s", major, err, out)
 	}
 	c, err := makeCluster(t.Context(), local.Options{Dir: filepath.Join(dir, "pg"), BinDir: filepath.Join(dir, "programs", "bin"), Library: filepath.Join(dir, "programs", "lib")})
 	if err != nil {
@@ -138,19 +144,19 @@ func Postgres18(t testing.TB) *local.Cluster {
 // LibpqEnv is what to add to the environment of psql or pgbench to have them run with libpq 18 instead of the system's.
 func LibpqEnv(t testing.TB) []string {
 	t.Helper()
-	return []string{"LD_LIBRARY_PATH=" + pg18(t, "libpq")}
+	return []string{"LD_LIBRARY_PATH=" + cached(t, 18, "libpq")}
 }
 
-// pg18 returns a directory of the PostgreSQL 18 below .cache.
-func pg18(t testing.TB, name string) string {
+// cached returns a directory of a PostgreSQL below .cache.
+func cached(t testing.TB, major int, name string) string {
 	t.Helper()
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(root, ".cache", "pg18", name)
+	dir := filepath.Join(root, ".cache", fmt.Sprintf("pg%d", major), name)
 	if _, err := os.Stat(dir); err != nil {
-		t.Fatalf("no PostgreSQL 18: run scripts/install-test-deps.sh (%v)", err)
+		t.Fatalf("no PostgreSQL %d: run scripts/install-test-deps.sh (%v)", major, err)
 	}
 	return dir
 }
