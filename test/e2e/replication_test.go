@@ -221,9 +221,9 @@ func TestReplicationGreeting(t *testing.T) {
 	}
 	// Neither taken from a pool nor given to one.
 	g.awaitSenders(t, 5*time.Second, "0")
-	if n := g.metric("postern_server_connections", "tenant", "acme"); n != 0 {
-		t.Errorf("%v server connections are left", n)
-	}
+	harness.Eventually(t, 5*time.Second, "no server connection is left", func() bool {
+		return g.metric("postern_server_connections", "tenant", "acme") == 0
+	})
 }
 
 // TestReplicationRefused: who may not replicate is told why, and a role is not a setting.
