@@ -266,8 +266,8 @@ func (s *server) tracksState() bool {
 // mayLeave notes what a text that goes to the server may leave there. names
 // tells the parameters that it sets; nil: unknown.
 func (c *client) mayLeave(state link.State, names func() []string) {
-	c.server.noted |= state
-	if names == nil || c.tenant.policies.track&link.StateSet == 0 {
+	c.server.noted |= state &^ link.StateNamed
+	if names == nil || state&link.StateNamed == 0 || c.tenant.policies.track&link.StateSet == 0 {
 		return
 	}
 	for _, name := range names() {

@@ -22,6 +22,8 @@ const (
 	StateLoad                       // libraries, the seed of random(): what nothing ends but the session
 	// StateEnds: something of any kind may have ended.
 	StateEnds
+	// StateNamed: the text may set or reset parameters; ParameterNames tells which.
+	StateNamed
 	// StateHidden: a parameter is set whose name the text does not tell.
 	StateHidden
 
@@ -72,7 +74,7 @@ func ScanState(text []byte) (state State) {
 // stateStart marks the first letters of the words that stateOf knows. All
 // words with "advisory" in them begin with p.
 var stateStart = func() (t [256]bool) {
-	for _, c := range "cCdDhHpPsStTuU" {
+	for _, c := range "cCdDhHpPrRsStTuU" {
 		t[c] = true
 	}
 	return t
@@ -83,17 +85,23 @@ func stateOf(word, prev, text []byte, next int) State {
 	switch word[0] | 0x20 {
 	case 's':
 		switch {
+		case equalFold(word, "set"):
+			return StateNamed
 		case equalFold(word, "set_config"):
 			name, local := setConfig(text[next:])
 			switch {
 			case local:
-				return 0
+				return StateNamed // others may be set in the same way, and not so
 			case name == "":
-				return StateSet | StateHidden
+				return StateSet | StateNamed | StateHidden
 			}
-			return StateSet
+			return StateSet | StateNamed
 		case equalFold(word, "setseed"):
 			return StateLoad
+		}
+	case 'r':
+		if equalFold(word, "reset") {
+			return StateNamed
 		}
 	case 'h':
 		if equalFold(word, "hold") {

@@ -46,10 +46,14 @@ func TestScanState(t *testing.T) {
 		"do $$ begin perform pg_advisory_lock(1); end $$":                StateLock,
 		"select pg_advisory_lock(1); create temp table x(); discard all": StateLock | StateTemp | StateEnds,
 	} {
-		if got := ScanState([]byte(text)); got != want {
+		got := ScanState([]byte(text))
+		if got&StateNamed == 0 && len(ParameterNames([]byte(text))) > 0 {
+			t.Errorf("%s: sets parameters, and is not said to", text)
+		}
+		if got &^= StateNamed; got != want {
 			t.Errorf("%s: %v %b, want %b", text, got.Names(), got, want)
 		}
-		if got := ScanState([]byte(strings.ToUpper(text))); got != want {
+		if got := ScanState([]byte(strings.ToUpper(text))) &^ StateNamed; got != want {
 			t.Errorf("%s in capitals: %b, want %b", text, got, want)
 		}
 	}
@@ -79,7 +83,7 @@ func TestRefusable(t *testing.T) {
 		"prepare transaction 'x'": 0,
 		"update t set x = 1":      0,
 	} {
-		if got := Refusable([]byte(text)); got != want {
+		if got := Refusable([]byte(text)) &^ StateNamed; got != want {
 			t.Errorf("%s: %b, want %b", text, got, want)
 		}
 	}
@@ -108,6 +112,9 @@ func TestParameterNames(t *testing.T) {
 		"set " + strings.Repeat("x", 70) + ".y = 1":  nil,
 		"set": nil,
 	} {
+		if len(want) > 0 && ScanState([]byte(text))&StateNamed == 0 {
+			t.Errorf("%s: is not said to set parameters", text)
+		}
 		if got := ParameterNames([]byte(text)); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
@@ -130,7 +137,11 @@ func FuzzScanState(f *testing.F) {
 		if Refusable(text)&state != state {
 			t.Errorf("refuses less than it sees")
 		}
-		for _, name := range ParameterNames(text) {
+		names := ParameterNames(text)
+		if len(names) > 0 && state&StateNamed == 0 {
+			t.Errorf("names %q unsaid", names)
+		}
+		for _, name := range names {
 			if len(name) > maxParameter || !hiddenName(name) {
 				t.Errorf("name %q", name)
 			}
