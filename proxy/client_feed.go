@@ -189,8 +189,9 @@ func (c *client) judge(message []byte, size int) action {
 				if c.refuses(text) {
 					return c.refuseQuery()
 				}
-				note = link.Scan(text)
-				c.mayLeave(link.ScanState(text), func() []string { return link.ParameterNames(text) })
+				var state link.State
+				note, state = link.Scan(text)
+				c.mayLeave(state, func() []string { return link.ParameterNames(text) })
 			} else {
 				note = link.Leaves | link.Deallocates // what was not seen may leave anything
 				c.mayLeave(link.StateAny|link.StateHidden, nil)

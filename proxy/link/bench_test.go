@@ -42,7 +42,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(1000, func() {
 		l.Begin(&s[0])
-		l.Sent(Entry{Kind: Query, Note: Scan(body)})
+		l.Sent(Entry{Kind: Query, Note: scanNote(body)})
 		for _, c := range "TDCZ" {
 			l.Received(byte(c), 'I')
 		}
@@ -147,7 +147,7 @@ func BenchmarkDeepPipeline(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if Scan(body) != 0 {
+		if scanNote(body) != 0 {
 			b.Fatal("note")
 		}
 	}

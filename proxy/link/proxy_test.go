@@ -142,7 +142,7 @@ func (c *peer) judge(m sent) bool {
 	plan := Plan{Do: Pass}
 	switch m.typ {
 	case 'Q':
-		plan = l.Query([]byte(sql(m.text)), Scan([]byte(sql(m.text))))
+		plan = l.Query([]byte(sql(m.text)), scanNote([]byte(sql(m.text))))
 	case 'F':
 		e.Kind = FunctionCall
 		l.Sent(e)

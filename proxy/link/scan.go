@@ -35,10 +35,11 @@ var wordByte = func() (t [256]bool) {
 }()
 
 // Scan reads a text once, without understanding it: words are compared
-// wherever they stand, even inside literals, so that it errs on the side of a
-// reset too many. What the body of a function does cannot be seen.
-func Scan(text []byte) Note {
-	var note Note
+// wherever they stand, even inside literals and comments, so that it errs on
+// the side of too much. What the body of a function does cannot be seen, and
+// what the command tag shows for certain (SET, LISTEN, ...) counts only once
+// the tag has come; see TagState.
+func Scan(text []byte) (note Note, state State) {
 	harmless, harmful := false, false
 	begin := true // at the beginning of a statement
 	var prev []byte
@@ -55,6 +56,9 @@ func Scan(text []byte) Note {
 		for i++; i < len(text) && wordByte[text[i]]; i++ {
 		}
 		word := text[start:i]
+		if stateStart[c] {
+			state |= stateOf(word, prev, text, i)
+		}
 		if wordStart[c] {
 			switch {
 			case begin && equalFold(word, "set"):
@@ -77,7 +81,7 @@ func Scan(text []byte) Note {
 	if harmless && !harmful && !hasComment(text) { // which may hide where a statement begins
 		note |= SetHarmless
 	}
-	return note
+	return note, state
 }
 
 // leaves judges one word. prev is the word before it.

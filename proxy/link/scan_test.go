@@ -58,10 +58,10 @@ func TestScan(t *testing.T) {
 		},
 	} {
 		for _, text := range texts {
-			if got := Scan([]byte(text)); got != want {
+			if got := scanNote([]byte(text)); got != want {
 				t.Errorf("%q: %d, want %d", text, got, want)
 			}
-			if got := Scan([]byte(strings.ToUpper(text))); got != want {
+			if got := scanNote([]byte(strings.ToUpper(text))); got != want {
 				t.Errorf("%q in upper case: %d, want %d", text, got, want)
 			}
 		}
@@ -84,7 +84,7 @@ func TestSetLeaves(t *testing.T) {
 		"/* trace: 1 */ SET LOCAL a.b = 1", "SET /* LOCAL */ search_path = x", "SET --local\n search_path = x", "set/**/local x.y = 1",
 		"SETsearch_path", "",
 	} {
-		if note := Scan([]byte(text)); TagState([]byte("SET"), note) == 0 {
+		if note := scanNote([]byte(text)); TagState([]byte("SET"), note) == 0 {
 			t.Errorf("%q: unnoticed (%d)", text, note)
 		}
 	}
@@ -95,13 +95,13 @@ func TestScanFindsWordsAnywhere(t *testing.T) {
 	for _, word := range []string{"set_config", "setseed", "hold", "pg_temp", "pg_advisory_lock", "create temp", "into temporary"} {
 		for _, around := range []string{"%", " %", "% ", "x;%;y", "(%)", "\t%\n", "'%'", "$$%$$", "a.%(b)", "\x00%\x00", "\"%\"", "--%", "é%é"[:0] + "%"} {
 			text := strings.ReplaceAll(around, "%", word)
-			if Scan([]byte(text))&Leaves == 0 {
+			if scanNote([]byte(text))&Leaves == 0 {
 				t.Errorf("%q: unnoticed", text)
 			}
 		}
 		for _, glued := range []string{"x%", "%x", "_%", "%1", "é%"} {
 			if text := strings.ReplaceAll(glued, "%", strings.TrimPrefix(strings.TrimPrefix(word, "create "), "into ")); text != "pg_advisory_lockx" &&
-				text != "pg_advisory_lock1" && Scan([]byte(text))&Leaves != 0 {
+				text != "pg_advisory_lock1" && scanNote([]byte(text))&Leaves != 0 {
 				t.Errorf("%q is another word", text)
 			}
 		}
@@ -113,15 +113,15 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		note := Scan(text)
+		note := scanNote(text)
 		if note&^(Leaves|SetHarmless|Deallocates) != 0 {
 			t.Fatalf("%q: %d", text, note)
 		}
-		if upper := []byte(strings.ToUpper(string(text))); len(upper) == len(text) && isASCII(text) && Scan(upper) != note {
-			t.Fatalf("%q: %d, in upper case %d", text, note, Scan(upper))
+		if upper := []byte(strings.ToUpper(string(text))); len(upper) == len(text) && isASCII(text) && scanNote(upper) != note {
+			t.Fatalf("%q: %d, in upper case %d", text, note, scanNote(upper))
 		}
 		// More text behind it hides nothing.
-		if more := Scan(append(text[:len(text):len(text)], " ;select 1"...)); more&Leaves < note&Leaves {
+		if more := scanNote(append(text[:len(text):len(text)], " ;select 1"...)); more&Leaves < note&Leaves {
 			t.Fatalf("%q: %d, with more behind it %d", text, note, more)
 		}
 		_ = TagState(text, note)

@@ -47,30 +47,6 @@ func (s State) Names() (names []string) {
 	return names
 }
 
-// ScanState reads a text once, without understanding it. Words are compared
-// wherever they stand, even inside literals and comments, so that it errs on
-// the side of too much. What the body of a function does cannot be seen. What
-// the command tag shows for certain (SET, LISTEN, ...) counts only once the
-// tag has come; see TagState.
-func ScanState(text []byte) (state State) {
-	var prev []byte
-	for i := 0; i < len(text); {
-		if !wordByte[text[i]] {
-			i++
-			continue
-		}
-		start := i
-		for i++; i < len(text) && wordByte[text[i]]; i++ {
-		}
-		word := text[start:i]
-		if stateStart[word[0]] {
-			state |= stateOf(word, prev, text, i)
-		}
-		prev = word
-	}
-	return state
-}
-
 // stateStart marks the first letters of the words that stateOf knows. All
 // words with "advisory" in them begin with p.
 var stateStart = func() (t [256]bool) {
@@ -169,7 +145,7 @@ func TagState(tag []byte, note Note) State {
 // them before they are sent: what tags would show is guessed from the words
 // that begin statements.
 func Refusable(text []byte) State {
-	state := ScanState(text)
+	_, state := Scan(text)
 	begin := true
 	for i := 0; i < len(text); {
 		if !wordByte[text[i]] {

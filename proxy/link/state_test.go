@@ -46,14 +46,14 @@ func TestScanState(t *testing.T) {
 		"do $$ begin perform pg_advisory_lock(1); end $$":                StateLock,
 		"select pg_advisory_lock(1); create temp table x(); discard all": StateLock | StateTemp | StateEnds,
 	} {
-		got := ScanState([]byte(text))
+		got := scanState([]byte(text))
 		if got&StateNamed == 0 && len(ParameterNames([]byte(text))) > 0 {
 			t.Errorf("%s: sets parameters, and is not said to", text)
 		}
 		if got &^= StateNamed; got != want {
 			t.Errorf("%s: %v %b, want %b", text, got.Names(), got, want)
 		}
-		if got := ScanState([]byte(strings.ToUpper(text))) &^ StateNamed; got != want {
+		if got := scanState([]byte(strings.ToUpper(text))) &^ StateNamed; got != want {
 			t.Errorf("%s in capitals: %b, want %b", text, got, want)
 		}
 	}
@@ -112,7 +112,7 @@ func TestParameterNames(t *testing.T) {
 		"set " + strings.Repeat("x", 70) + ".y = 1":  nil,
 		"set": nil,
 	} {
-		if len(want) > 0 && ScanState([]byte(text))&StateNamed == 0 {
+		if len(want) > 0 && scanState([]byte(text))&StateNamed == 0 {
 			t.Errorf("%s: is not said to set parameters", text)
 		}
 		if got := ParameterNames([]byte(text)); !slices.Equal(got, want) {
@@ -133,7 +133,7 @@ func FuzzScanState(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		state := ScanState(text)
+		state := scanState(text)
 		if Refusable(text)&state != state {
 			t.Errorf("refuses less than it sees")
 		}
@@ -147,4 +147,14 @@ func FuzzScanState(f *testing.F) {
 			}
 		}
 	})
+}
+
+func scanState(text []byte) State {
+	_, state := Scan(text)
+	return state
+}
+
+func scanNote(text []byte) Note {
+	note, _ := Scan(text)
+	return note
 }

@@ -52,7 +52,8 @@ func (s *Statements) Intern(body []byte) *Stmt {
 	if s.byBody == nil {
 		s.byBody = make(map[string]*Stmt)
 	}
-	st := &Stmt{Body: string(body), Note: Scan(body), State: ScanState(body), Names: ParameterNames(body), refs: 1}
+	note, state := Scan(body)
+	st := &Stmt{Body: string(body), Note: note, State: state, Names: ParameterNames(body), refs: 1}
 	s.byBody[st.Body] = st
 	return st
 }
