@@ -51,8 +51,8 @@ func TestTaggedClients(t *testing.T) {
 		}
 		most = max(most, n)
 		if rand.IntN(40) == 0 { // a server dies under whoever has it
+			w.killed.Add(1) // first: its client may hear of it before we do
 			do(t, watch, "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app' and datname = current_database() order by random() limit 1")
-			w.killed.Add(1)
 		}
 		time.Sleep(20 * time.Millisecond) // between two looks
 	}
