@@ -5,9 +5,12 @@
 // auth.go) is a goroutine that reads top-down like the story: PROXY header,
 // TLS, startup, admission, SCRAM. A session (client.go, client_feed.go) and a
 // server connection (server.go, server_feed.go) live on their tenant's event
-// loop, without a goroutine and without a buffer while idle. The rules are
+// loop, without a goroutine and without a buffer while idle. Few and rare, the
+// replication connections (replication.go) and the sessions of the admin
+// console (console.go) stay in goroutines of their own. The rules are
 // elsewhere and pure: package link (who owes whom what), package pool (who is
-// served next), package netrestrict (who may come in), params.go.
+// served next), package netrestrict (who may come in), package machines (when a
+// machine is woken and sleeps), params.go.
 //
 // Ownership: a handshake owns its net.Conn and closes it, unless it hands the
 // descriptor over to the loop. From then on the loop's thread owns everything
