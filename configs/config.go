@@ -18,6 +18,7 @@ type Config struct {
 	Timeouts  Timeouts   `mapstructure:"timeouts"`
 	Limits    Limits     `mapstructure:"limits"`
 	Loops     int        `mapstructure:"loops"` // event loops; 0: one per core
+	IOUring   string     `mapstructure:"io_uring"`
 	TCP       TCP        `mapstructure:"tcp"`
 	Log       Log        `mapstructure:"log"`
 
@@ -149,6 +150,12 @@ type TCP struct {
 	KeepaliveCount    int           `mapstructure:"keepalive_count"`
 	UserTimeout       time.Duration `mapstructure:"user_timeout"` // whole milliseconds; how long sent bytes may stay unacknowledged
 }
+
+// Values of Config.IOUring.
+const (
+	IOUringAuto = "auto" // where the kernel allows it, what a loop writes in one turn is one system call
+	IOUringOff  = "off"  // each write is a system call of its own
+)
 
 // Values of Log.Format.
 const (

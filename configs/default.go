@@ -24,7 +24,8 @@ func Default() Config {
 			KeepaliveCount:    5,
 			UserTimeout:       time.Minute,
 		},
-		Log: Log{Level: "info", Format: LogJSON},
+		IOUring: IOUringAuto,
+		Log:     Log{Level: "info", Format: LogJSON},
 	}
 }
 

@@ -30,7 +30,7 @@ func TestExampleLoads(t *testing.T) {
 	}
 	// Its comments say that it shows the defaults.
 	d := Default()
-	if c.Timeouts != d.Timeouts || c.Limits != d.Limits || c.Loops != d.Loops || c.TCP != d.TCP || c.Log != d.Log {
+	if c.Timeouts != d.Timeouts || c.Limits != d.Limits || c.Loops != d.Loops || c.IOUring != d.IOUring || c.TCP != d.TCP || c.Log != d.Log {
 		t.Errorf("shows %+v\nthe defaults are %+v", *c, d)
 	}
 }

@@ -50,6 +50,7 @@ machines: {fly: {api: "https://api.machines.dev", token_file: fly.token}, local:
 timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 4s, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
 limits: {clients: 10, handshakes: 2}
 loops: 3
+io_uring: off
 tcp: {keepalive_idle: 10s, keepalive_interval: 0s, keepalive_count: 7, user_timeout: 1500ms}
 log: {level: debug, format: text}
 `
@@ -76,10 +77,10 @@ func TestLoadFull(t *testing.T) {
 		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: 4 * time.Second,
 			QueryWait: 5 * time.Second, ServerLifetime: 7 * time.Minute, Drain: 90 * time.Second},
 		Limits: Limits{Clients: 10, Handshakes: 2},
-		Loops:  3,
-		TCP:    TCP{KeepaliveIdle: 10 * time.Second, KeepaliveCount: 7, UserTimeout: 1500 * time.Millisecond},
-		Log:    Log{Level: "debug", Format: LogText},
-		Dir:    "/etc/postern",
+		Loops:  3, IOUring: IOUringOff,
+		TCP: TCP{KeepaliveIdle: 10 * time.Second, KeepaliveCount: 7, UserTimeout: 1500 * time.Millisecond},
+		Log: Log{Level: "debug", Format: LogText},
+		Dir: "/etc/postern",
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -257,7 +258,7 @@ func TestLoadErrorHoldsProblems(t *testing.T) {
 // TestEnvironmentOverrides sets every variable there is, one at a time, and looks for its value in the result.
 func TestEnvironmentOverrides(t *testing.T) {
 	special := map[string]string{
-		"log.level": "debug", "log.format": "text", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
+		"log.level": "debug", "log.format": "text", "io_uring": "off", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
 	}
 	unbuilt := map[string]bool{"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true}

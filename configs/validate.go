@@ -200,6 +200,7 @@ func (c *Config) checkNumbers(ps *problems) {
 	if c.Loops < 0 || c.Loops > maxLoops {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)
 	}
+	oneOf(ps, "io_uring", c.IOUring, IOUringAuto, IOUringOff)
 	for i, l := range c.Listeners {
 		t := l.Timeouts
 		for key, d := range map[string]*time.Duration{"query": t.Query, "transaction": t.Transaction, "idle_transaction": t.IdleTransaction, "client_idle": t.ClientIdle} {

@@ -40,7 +40,8 @@ type Options struct {
 	Session      tenants.Timeouts // where nobody says otherwise
 	Limits       Limits
 	TCP          TCP
-	Loops        int // 0: one per core
+	Loops        int  // 0: one per core
+	NoIOUring    bool // every write is a system call of its own
 	Throttle     netrestrict.ThrottleConfig
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
 	Driver     func(*tenants.Tenant) (machines.Driver, error)
@@ -153,6 +154,12 @@ func New(o Options) (*Gate, error) {
 			return nil, err
 		}
 		g.loops = append(g.loops, l)
+		if o.NoIOUring {
+			continue
+		}
+		if err := l.BatchWrites(); err != nil && i == 0 {
+			o.Log.Info("each write is a system call of its own", "reason", err.Error())
+		}
 	}
 	if err := o.Registerer.Register(g); err != nil {
 		return nil, err

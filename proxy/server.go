@@ -288,9 +288,8 @@ func (s *server) clean() {
 	if s.closing || s.books.State() != pool.Cleaning {
 		return
 	}
-	if s.finish(); s.conn.Pending() > 0 {
-		s.conn.Flush()
-	}
+	s.finish()
+	s.conn.Flush()
 	switch {
 	case !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
 	case s.failed:

@@ -71,6 +71,7 @@ func consoleSettings(conf *configs.Config) (out []console.Setting) {
 	add("tcp_user_timeout", number(int(conf.TCP.UserTimeout.Milliseconds())), number(int(def.TCP.UserTimeout.Milliseconds())))
 	add("transaction_timeout", seconds(now.Transaction), seconds(old.Transaction))
 
+	add("io_uring", conf.IOUring, def.IOUring)
 	add("limits.handshakes", number(conf.Limits.Handshakes), number(def.Limits.Handshakes))
 	add("log.level", conf.Log.Level, def.Log.Level)
 	add("loops", number(conf.Loops), number(def.Loops))

@@ -131,7 +131,7 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle},
 		Limits:  proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
 		TCP:     proxy.TCP(conf.TCP),
-		Loops:   conf.Loops, Log: log, Registerer: reg}
+		Loops:   conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {
 		o.Listeners = append(o.Listeners, proxy.Listener{Name: l.Name, Network: l.Network(), Address: l.Address, Mode: l.PoolMode,
 			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: tenants.Timeouts(l.Timeouts), Console: l.Console})

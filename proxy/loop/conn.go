@@ -33,9 +33,11 @@ type Conn struct {
 	fd      int
 	tls     *tls.Conn
 
-	out     []byte // borrowed; bytes that the socket did not take yet
-	outFrom int
+	out     []byte // borrowed; what is to be sent
+	outFrom int    // so much of it is
 	outErr  error
+	batched bool // it will be sent at the end of the turn
+	stuck   bool // the socket took less than it was given; an event will say that it takes more
 
 	budget     int
 	readable   bool // an edge said so and no short read has said otherwise
@@ -114,9 +116,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.tls.Read(p)
 	c.tlsPending = err == nil
-	if c.Pending() > 0 { // an answer to a key update or an alert
-		c.flush()
-	}
+	c.sendLater() // an answer to a key update, or an alert
 	if errors.Is(err, errAgain) {
 		return n, ErrWouldBlock
 	}
@@ -147,23 +147,27 @@ func (c *Conn) recv(p []byte) (int, error) {
 // Readable reports whether a Read may return something.
 func (c *Conn) Readable() bool { return c.readable || c.tlsPending }
 
-// Pending is how many bytes wait for the socket to take them.
-func (c *Conn) Pending() int { return len(c.out) - c.outFrom }
+// Pending is how many bytes wait because the socket does not take them. It is 0
+// while they only wait for the end of the turn.
+func (c *Conn) Pending() int {
+	if !c.stuck {
+		return 0
+	}
+	return c.unsent()
+}
 
-// Write sends p, and keeps what the socket does not take. Errors show in
+func (c *Conn) unsent() int { return len(c.out) - c.outFrom }
+
+// Write sends p: little at the end of the turn, together with what others
+// write, much at once. What the socket does not take is kept. Errors show in
 // HungUp.
 func (c *Conn) Write(p []byte) {
-	if c.closed || c.outErr != nil || len(p) == 0 {
+	if c.closed || c.outErr != nil {
 		return
 	}
-	if c.tls != nil {
+	if c.tls != nil || c.unsent() > 0 || len(p) <= batchMost {
 		c.Queue(p)
-		c.flush()
-		return
-	}
-	if c.Pending() > 0 {
-		c.out = c.loop.Append(c.out, p)
-		c.flush()
+		c.sendLater()
 		return
 	}
 	n, err := sendFD(c.fd, p)
@@ -173,6 +177,7 @@ func (c *Conn) Write(p []byte) {
 	}
 	if n < len(p) {
 		c.out = c.loop.Append(c.out, p[n:])
+		c.stuck = true
 	}
 }
 
@@ -195,34 +200,44 @@ func (c *Conn) Queue(p []byte) {
 	}
 }
 
-// Flush sends what was queued.
+// Flush sends what was queued, as Write does.
 func (c *Conn) Flush() {
-	if !c.closed && c.Pending() > 0 {
-		c.flush()
+	if !c.closed && c.outErr == nil {
+		c.sendLater()
 	}
 }
 
+// flush sends now.
 func (c *Conn) flush() {
-	for c.Pending() > 0 && c.outErr == nil {
-		n, err := sendFD(c.fd, c.out[c.outFrom:])
-		if err == errAgain {
-			return
-		}
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		c.outFrom += n
+	if c.unsent() == 0 {
+		return
+	}
+	switch n, err := sendFD(c.fd, c.out[c.outFrom:]); err {
+	case nil:
+		c.sent(n)
+	case errAgain:
+		c.stuck = true
+	default:
+		c.fail(err)
+	}
+}
+
+// sent says that the socket took n bytes. If that was not all, it is full, and an event will say when it no longer is.
+func (c *Conn) sent(n int) {
+	c.outFrom += n
+	if c.unsent() > 0 {
+		c.stuck = true
+		return
 	}
 	c.dropOutput()
-	if c.finish && c.outErr == nil {
+	if c.finish {
 		shutdownFD(c.fd)
 	}
 }
 
 func (c *Conn) dropOutput() {
 	c.loop.Free(c.out)
-	c.out, c.outFrom = nil, 0
+	c.out, c.outFrom, c.stuck = nil, 0, false
 }
 
 // fail remembers a broken output; the handler sees it in its next turn.
@@ -242,13 +257,21 @@ func (c *Conn) CloseWrite() {
 		_ = c.tls.CloseWrite()
 	}
 	c.finish = true
-	c.flush()
+	switch {
+	case c.unsent() == 0:
+		shutdownFD(c.fd)
+	case !c.stuck:
+		c.flush()
+	}
 }
 
-// Close closes the descriptor at once; output that the socket did not take is lost.
+// Close closes the descriptor at once; output that the socket does not take is lost.
 func (c *Conn) Close() {
 	if c.closed {
 		return
+	}
+	if !c.stuck {
+		c.flush()
 	}
 	c.closed = true
 	if c.onClose != nil {

@@ -15,9 +15,16 @@
 // that does not want more bytes simply does not read, and no epoll_ctl is
 // needed per request. Backpressure is "do not read the peer", never "wait".
 //
+// A turn is: timers, connections that asked for one, send, wait, posted
+// functions, events. What is written in a turn is sent at its end, by one
+// system call for all connections where the kernel has io_uring: a thread that
+// makes one call per peer is often preempted by each peer that it wakes. Reads
+// and readiness are epoll's, so nothing but the sends depends on it.
+//
 // Invariants:
 //   - A Handler is called only from the loop's thread, and never after Close.
 //   - No buffer is held by a Conn with nothing to hold.
+//   - The loop never waits while there is output that the socket has not refused.
 //   - The loop blocks in a raw system call for a millisecond at most, because
 //     the garbage collector cannot stop a thread there; a loop that has been
 //     idle for some milliseconds blocks in an ordinary one.

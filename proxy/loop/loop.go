@@ -40,6 +40,7 @@ type Loop struct {
 	conns    []*Conn // by descriptor
 	ready    []*Conn // to be called in the next turn without an event
 	turn     []*Conn // the ready list being worked through
+	batch    batch
 	scratch  []byte
 	buffers  buffers
 	timers   timerHeap
@@ -126,6 +127,7 @@ func (l *Loop) Run() {
 		l.now = time.Now()
 		l.runTimers()
 		l.runReady()
+		l.sendBatch()
 		n := l.wait()
 		// What was posted first is done first: a client may send its next query
 		// because its cancel request was taken, and that must not hit the next one.
@@ -146,6 +148,9 @@ func (l *Loop) Run() {
 		if c != nil {
 			c.Close()
 		}
+	}
+	if l.batch.ring != nil {
+		l.batch.ring.close()
 	}
 	l.poller.close()
 }
@@ -223,7 +228,7 @@ func (l *Loop) dispatch(fd int, e events) {
 	}
 	c.halfClosed = c.halfClosed || e.halfClosed
 	c.hungUp = c.hungUp || e.hangup
-	if e.writable && c.Pending() > 0 {
+	if e.writable && c.stuck {
 		c.flush()
 	}
 	l.call(c)
