@@ -45,15 +45,6 @@ func allRows() []row {
 	}
 }
 
-// The targets, in the order of the table.
-const (
-	direct    = "direct"
-	pgbouncer = "pgbouncer"
-	postern   = "postern"
-)
-
-func allTargets() []string { return []string{direct, pgbouncer, postern} }
-
 // runsOn says whether the row has a cell for the target: an idle direct client is a server process, and no pooler's, and
 // only Postern wakes machines.
 func (w row) runsOn(target string) bool {
