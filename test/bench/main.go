@@ -78,6 +78,7 @@ func measure(ctx context.Context, opts options, progress io.Writer) (*report, er
 		}
 	}
 	result.Environment.LoadAfter = loadAverage()
+	result.Environment.IOUring = r.ioUring()
 	result.summarize(opts)
 	return result, nil
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Options are the command line, checked.
@@ -36,8 +37,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds over all cells")
 	fs.IntVar(&o.seconds, "seconds", 5, "seconds of pgbench per cell")
-	fs.StringVar(&rows, "rows", "", "comma-separated rows: simple, extended, prepared, result5mb, tls, connect, idle, idle-tls, wake-one, wake (default all)")
-	fs.StringVar(&targets, "targets", "", "comma-separated targets: direct, pgbouncer, postern (default all)")
+	fs.StringVar(&rows, "rows", "", "comma-separated `list` of rows: "+strings.Join(rowNames(), ", ")+" (default all)")
+	fs.StringVar(&targets, "targets", "", "comma-separated `list` of targets: "+strings.Join(allTargets(), ", ")+" (default all)")
 	fs.IntVar(&o.idleClients, "idle-clients", 1000, "clients of the idle rows")
 	fs.IntVar(&o.scale, "scale", 20, "pgbench scale factor")
 	fs.StringVar(&o.pgbouncer, "pgbouncer", "/usr/sbin/pgbouncer", "PgBouncer's binary")

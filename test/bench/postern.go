@@ -4,13 +4,16 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 )
 
-// startPostern starts a fresh Postern.
-func (r *rig) startPostern() (*target, error) {
-	dir, err := r.instanceDir(postern)
+// startPostern starts a fresh Postern under the given name. ioUring is its setting of that: auto or off.
+func (r *rig) startPostern(name, ioUring string) (*target, error) {
+	dir, err := r.instanceDir(name)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +46,8 @@ admin:
 tenants:
   file: %[3]s/tenants.yaml
 timeouts: {drain: 1s}
-`, loopback, port, dir, adminPort),
+io_uring: %[5]q
+`, loopback, port, dir, adminPort, ioUring),
 		filepath.Join(dir, "tenants.yaml"): fmt.Sprintf(`tenants:
   - id: %[1]s
     upstream: {host: %[2]s, port: %[3]d, tls: disable}
@@ -59,12 +63,42 @@ timeouts: {drain: 1s}
 			return nil, err
 		}
 	}
-	proc, err := start(postern, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, r.programs.postern, "serve", "--config", config)
+	proc, err := start(name, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, r.programs.postern, "serve", "--config", config)
 	if err != nil {
 		return nil, err
 	}
 	return &target{
-		name: postern, host: loopback, port: port, user: benchRole + "." + benchTenant, proc: proc,
+		name: name, host: loopback, port: port, user: benchRole + "." + benchTenant, proc: proc,
 		metrics: fmt.Sprintf("http://%s:%d/metrics", loopback, adminPort),
 	}, nil
+}
+
+// ioUring says whether the Postern of the run may send by io_uring; "" if there is none.
+func (r *rig) ioUring() string {
+	t := r.targets[postern]
+	if t == nil {
+		return ""
+	}
+	log, err := os.ReadFile(t.proc.log)
+	if err != nil {
+		return "unknown"
+	}
+	return parseIOUring(string(log))
+}
+
+// parseIOUring finds in Postern's log whether it sends by io_uring: "yes", or why not.
+func parseIOUring(log string) string {
+	for line := range strings.Lines(log) {
+		var entry struct{ Msg, Reason, Error string }
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			continue
+		}
+		switch entry.Msg {
+		case "each write is a system call of its own":
+			return "no: " + entry.Reason
+		case "io_uring failed: sending without it":
+			return "no longer: " + entry.Error
+		}
+	}
+	return "yes"
 }

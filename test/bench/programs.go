@@ -74,6 +74,7 @@ type environment struct {
 	Cores      int               `json:"cores"`
 	LoadBefore string            `json:"load_before"`
 	LoadAfter  string            `json:"load_after"`
+	IOUring    string            `json:"io_uring,omitempty"` // whether Postern has it: "yes", or why not
 	Versions   map[string]string `json:"versions"`
 }
 

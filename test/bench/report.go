@@ -40,7 +40,7 @@ type cell struct {
 // String is the progress line of a cell.
 func (c cell) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "round %d %-10s %-10s", c.Round, c.Row, c.Target)
+	fmt.Fprintf(&b, "round %d %-17s %-10s", c.Round, c.Row, c.Target)
 	for _, f := range sortedKeys(c.Figures) {
 		fmt.Fprintf(&b, " %s=%.4g", f, c.Figures[f])
 	}
@@ -143,7 +143,11 @@ func (r *report) footnote() string {
 	for _, name := range sortedKeys(e.Versions) {
 		versions = append(versions, e.Versions[name])
 	}
-	return fmt.Sprintf("%s, %d cores (%s), load %s before and %s after.\n%s.\n%d rounds of %d s per cell, interleaved; scale %d; %s idle clients. "+
+	sends := ""
+	if e.IOUring != "" {
+		sends = "Postern has io_uring: " + e.IOUring + ".\n"
+	}
+	return fmt.Sprintf("%s, %d cores (%s), load %s before and %s after.\n%s.\n%s%d rounds of %d s per cell, interleaved; scale %d; %s idle clients. "+
 		"Medians; a ratio is the median of the rounds' own ratios. Absolute figures drift with the computer: compare the ratios.\n",
-		e.Uname, e.Cores, e.CPU, e.LoadBefore, e.LoadAfter, strings.Join(versions, "; "), o.Rounds, o.Seconds, o.Scale, number(float64(o.IdleClients), 0))
+		e.Uname, e.Cores, e.CPU, e.LoadBefore, e.LoadAfter, strings.Join(versions, "; "), sends, o.Rounds, o.Seconds, o.Scale, number(float64(o.IdleClients), 0))
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -71,16 +70,23 @@ func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) 
 	if err := r.startPostgres(ctx); err != nil {
 		return r, err
 	}
-	for _, name := range opts.targets {
-		// The other rows start poolers of their own; without steady ones there is nothing for these to do.
-		if name != direct && !slices.ContainsFunc(opts.rows, row.steady) {
-			continue
-		}
-		if r.targets[name], err = r.startTarget(ctx, name); err != nil {
-			return r, err
+	return r, r.startTargets(ctx)
+}
+
+// startTargets starts what the steady rows need; the other rows start poolers of their own.
+func (r *rig) startTargets(ctx context.Context) (err error) {
+	for _, w := range r.opts.rows {
+		for _, name := range r.opts.targets {
+			instance := w.instance(name)
+			if !w.steady() || !w.runsOn(name) || r.targets[instance] != nil {
+				continue
+			}
+			if r.targets[instance], err = r.startTarget(ctx, instance); err != nil {
+				return err
+			}
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // tearDown ends every process and removes every file.
@@ -101,7 +107,7 @@ func (r *rig) warmUp(ctx context.Context) error {
 	r.opts.seconds = warmUpSeconds
 	for _, w := range r.opts.rows {
 		for _, name := range r.opts.targets {
-			if !w.steady() {
+			if !w.steady() || !w.runsOn(name) {
 				continue
 			}
 			if _, err := r.cell(ctx, w, name); err != nil {
@@ -120,7 +126,7 @@ func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
 	case w.wake > 0:
 		return r.wakeCell(ctx, w.wake)
 	}
-	return r.loadCell(ctx, w, r.targets[name])
+	return r.loadCell(ctx, w, r.targets[w.instance(name)])
 }
 
 // loadCell runs pgbench and sets its transactions against the CPU time that the target's process used meanwhile.

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,15 +13,20 @@ import (
 type row struct {
 	name    string   // for -rows
 	title   string   // for people
-	pgbench []string // its arguments; none for an idle row and the wake row
+	targets []string // that have a cell in it
+	pgbench []string // its arguments; none for rows that measure something else
 	// elsewhere are the arguments for PgBouncer where it cannot do the same: 1.18 has no prepared statements in transaction
 	// mode, and its clients must do without.
 	elsewhere []string
 	script    string // name of a script in scripts, instead of a builtin
 	tls       bool   // clients speak TLS; the pooler's own way to the server stays in plaintext
+	plain     bool   // Postern may not use io_uring
 	idle      bool   // measures memory and goroutines of idle clients instead
 	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
 }
+
+// loadClients is how many clients the rows of short transactions have.
+const loadClients = 32
 
 // scripts are the custom pgbench scripts by name.
 var scripts = map[string]string{
@@ -30,42 +36,54 @@ var scripts = map[string]string{
 
 // allRows returns every row in the order of the table.
 func allRows() []row {
+	all, poolers, ours := allTargets(), []string{pgbouncer, postern}, []string{postern}
+	selectOnly := func(mode string) []string {
+		return []string{"-S", "-M", mode, "-c", strconv.Itoa(loadClients), "-j", "2"}
+	}
 	return []row{
-		{name: "simple", title: "`-S` simple", pgbench: []string{"-S", "-M", "simple", "-c", "32", "-j", "2"}},
-		{name: "extended", title: "`-S` extended", pgbench: []string{"-S", "-M", "extended", "-c", "32", "-j", "2"}},
-		{name: "prepared", title: "`-S` prepared (PgBouncer: extended)", pgbench: []string{"-S", "-M", "prepared", "-c", "32", "-j", "2"},
-			elsewhere: []string{"-S", "-M", "extended", "-c", "32", "-j", "2"}},
-		{name: "result5mb", title: "5 MB results", pgbench: []string{"-c", "4", "-j", "2"}, script: "result5mb"},
-		{name: "tls", title: "`-S` over TLS", pgbench: []string{"-S", "-M", "simple", "-c", "32", "-j", "2"}, tls: true},
-		{name: "connect", title: "connect per transaction", pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
-		{name: "idle", title: "idle clients", idle: true},
-		{name: "idle-tls", title: "idle clients, TLS", idle: true, tls: true},
-		{name: "wake-one", title: "one client of a sleeping machine", wake: 1},
-		{name: "wake", title: "200 clients of a sleeping machine", wake: 200},
+		{name: "simple", title: "`-S` simple", targets: all, pgbench: selectOnly("simple")},
+		{name: "simple-plain", title: "`-S` simple, Postern without io_uring", targets: poolers, pgbench: selectOnly("simple"), plain: true},
+		{name: "extended", title: "`-S` extended", targets: all, pgbench: selectOnly("extended")},
+		{name: "prepared", title: "`-S` prepared (PgBouncer: extended)", targets: all, pgbench: selectOnly("prepared"), elsewhere: selectOnly("extended")},
+		{name: "result5mb", title: "5 MB results", targets: all, pgbench: []string{"-c", "4", "-j", "2"}, script: "result5mb"},
+		{name: "tls", title: "`-S` over TLS", targets: all, pgbench: selectOnly("simple"), tls: true},
+		{name: "connect", title: "connect per transaction", targets: all, pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
+		{name: "idle", title: "idle clients", targets: poolers, idle: true},
+		{name: "idle-tls", title: "idle clients, TLS", targets: poolers, idle: true, tls: true},
+		{name: "wake-one", title: "one client of a sleeping machine", targets: ours, wake: 1},
+		{name: "wake", title: "200 clients of a sleeping machine", targets: ours, wake: 200},
 	}
 }
 
-// runsOn says whether the row has a cell for the target: an idle direct client is a server process, and no pooler's, and
-// only Postern wakes machines.
-func (w row) runsOn(target string) bool {
-	return w.steady() || w.idle && target != direct || w.wake > 0 && target == postern
-}
+// runsOn says whether the row has a cell for the target.
+func (w row) runsOn(target string) bool { return slices.Contains(w.targets, target) }
 
 // steady says that the row's clients work without a pause, on poolers that live as long as the run.
-func (w row) steady() bool { return !w.idle && w.wake == 0 }
+func (w row) steady() bool { return len(w.pgbench) > 0 }
+
+// instance is which process the row's cell for a target talks to.
+func (w row) instance(target string) string {
+	if w.plain && target == postern {
+		return posternPlain
+	}
+	return target
+}
+
+// rowNames returns the names of all rows in the order of the table.
+func rowNames() (names []string) {
+	for _, w := range allRows() {
+		names = append(names, w.name)
+	}
+	return names
+}
 
 // selectRows returns the rows that a comma-separated list names, in the table's order; "" is all of them.
 func selectRows(list string) ([]row, error) {
-	rows := allRows()
-	names := make([]string, len(rows))
-	for i, w := range rows {
-		names[i] = w.name
-	}
-	chosen, err := choose(list, names, "row")
+	chosen, err := choose(list, rowNames(), "row")
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(rows, func(w row) bool { return !slices.Contains(chosen, w.name) }), nil
+	return slices.DeleteFunc(allRows(), func(w row) bool { return !slices.Contains(chosen, w.name) }), nil
 }
 
 // choose returns the members of all that a comma-separated list names, in the order of all; "" is all of them.

@@ -22,6 +22,9 @@ const (
 
 func allTargets() []string { return []string{direct, pgbouncer, postern} }
 
+// posternPlain is the instance of Postern that may not use io_uring: what it is where the kernel does not allow that.
+const posternPlain = "postern-plain"
+
 // readyWithin is how long a fresh process may take to serve its first query.
 const readyWithin = 30 * time.Second
 
@@ -35,7 +38,7 @@ type target struct {
 	metrics string // URL of its Prometheus metrics; "" if it has none
 }
 
-// startTarget starts a fresh process for the named target and waits until it serves a query.
+// startTarget starts a fresh process for a target, or posternPlain, and waits until it serves a query.
 func (r *rig) startTarget(ctx context.Context, name string) (t *target, err error) {
 	switch name {
 	case direct:
@@ -43,7 +46,9 @@ func (r *rig) startTarget(ctx context.Context, name string) (t *target, err erro
 	case pgbouncer:
 		t, err = r.startPgBouncer()
 	case postern:
-		t, err = r.startPostern()
+		t, err = r.startPostern(name, "auto")
+	case posternPlain:
+		t, err = r.startPostern(name, "off")
 	}
 	if err != nil {
 		return nil, err
