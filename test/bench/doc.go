@@ -12,6 +12,8 @@
 //     processed. The log-ins of a cell's clients are in it, for every pooler alike.
 //   - A cell with a failed transaction, an aborted client or a pooler that died ends the run with an error: a pooler
 //     that drops work must not look fast.
+//   - What tracking costs is less than two runs of a whole program differ by. Its code runs here by itself, on pgbench's
+//     messages, and its time is set against Postern's CPU in the same round.
 //   - Memory and goroutines are read from a process that was started for that cell alone, because what an earlier
 //     cell left in an allocator hides the next one's growth.
 //   - Every process of ours is started by the main goroutine, which is locked to its thread, so that Linux ends it with

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -19,12 +20,21 @@ const (
 	cpu              figure = "cpu_us_per_transaction" // the pooler's process
 	transactions     figure = "transactions"
 	memory           figure = "rss_kib_per_client"
+	scannerWarm      figure = "scanner_warm_ns" // per transaction; warm and cold: see tracking.go
+	scannerCold      figure = "scanner_cold_ns"
+	linkWarm         figure = "link_warm_ns" // the link and the statements
+	linkCold         figure = "link_cold_ns"
+	trackingWarm     figure = "tracking_warm_ns" // both
+	trackingCold     figure = "tracking_cold_ns"
 	wakeFirst        figure = "wake_first_ms" // first answer, after that of a client that dials the machine itself
 	wakeLast         figure = "wake_last_ms"
 	wakeTotal        figure = "wake_total_ms"     // from the first knock to the last answer
 	goroutinesBefore figure = "goroutines_before" // before the idle clients came
 	goroutinesAfter  figure = "goroutines_after"  // while they are there
 )
+
+// ofCPU is the figure of what f, a time, is of a transaction's CPU.
+func (f figure) ofCPU() figure { return f + "_of_cpu" }
 
 // figures are what one cell came to; what does not apply is not in it.
 type figures map[figure]float64
@@ -77,42 +87,59 @@ type report struct {
 	Cells       []cell       `json:"cells"`
 }
 
+// seriesOf gathers the cells of a row by target and figure.
+func (r *report) seriesOf(row string) map[string]map[figure]series {
+	all := map[string]map[figure]series{}
+	for _, c := range r.Cells {
+		if c.Row != row {
+			continue
+		}
+		if all[c.Target] == nil {
+			all[c.Target] = map[figure]series{}
+		}
+		for f, v := range c.Figures {
+			if all[c.Target][f] == nil {
+				all[c.Target][f] = series{}
+			}
+			all[c.Target][f][c.Round] = v
+		}
+	}
+	return all
+}
+
 // summarize fills in the summary from the cells, in the order of the rows.
 func (r *report) summarize(opts options) {
 	for _, w := range opts.rows {
 		s := rowSummary{Row: w.name, row: w, Targets: map[string]map[figure]*spread{}, Ratios: map[figure]*spread{}}
-		series := map[string]map[figure]map[int]float64{} // target, figure, round
-		for _, c := range r.Cells {
-			if c.Row != w.name {
-				continue
-			}
-			if series[c.Target] == nil {
-				series[c.Target] = map[figure]map[int]float64{}
-			}
-			for f, v := range c.Figures {
-				if series[c.Target][f] == nil {
-					series[c.Target][f] = map[int]float64{}
-				}
-				series[c.Target][f][c.Round] = v
-			}
+		all := r.seriesOf(w.name)
+		if own := all[postern]; own != nil && w.tracks != "" {
+			addShares(own, r.seriesOf(w.tracks)[postern][cpu])
 		}
-		for t, byFigure := range series {
+		for t, byFigure := range all {
 			s.Targets[t] = map[figure]*spread{}
 			for f, byRound := range byFigure {
-				var values []float64
-				for v := range maps.Values(byRound) {
-					values = append(values, v)
-				}
-				s.Targets[t][f] = spreadOf(values)
+				s.Targets[t][f] = spreadOf(slices.Collect(maps.Values(byRound)))
 			}
 		}
 		for _, f := range []figure{tps, latency, cpu, memory} {
-			if q := spreadOf(ratios(series[postern][f], series[pgbouncer][f])); q != nil {
+			if q := spreadOf(slices.Collect(maps.Values(ratios(all[postern][f], all[pgbouncer][f])))); q != nil {
 				s.Ratios[f] = q
 			}
 		}
 		r.Summary = append(r.Summary, s)
 	}
+}
+
+// addShares adds, for each time that tracking takes, what it is of a transaction's CPU in the same round, which is in µs.
+func addShares(own map[figure]series, perTransaction series) {
+	whole := series{}
+	for round, us := range perTransaction {
+		whole[round] = us * 1000
+	}
+	for f, times := range maps.Clone(own) {
+		own[f.ofCPU()] = ratios(times, whole)
+	}
+	own[cpu] = perTransaction
 }
 
 // print writes the report in one of the formats of options.output.

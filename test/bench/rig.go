@@ -125,6 +125,8 @@ func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
 		return r.idleCell(ctx, w, name)
 	case w.wake > 0:
 		return r.wakeCell(ctx, w.wake)
+	case w.tracks != "":
+		return trackingCell(ctx, w.tracks)
 	}
 	return r.loadCell(ctx, w, r.targets[w.instance(name)])
 }

@@ -23,6 +23,7 @@ type row struct {
 	plain     bool   // Postern may not use io_uring
 	idle      bool   // measures memory and goroutines of idle clients instead
 	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
+	tracks    string // measures what tracking takes of a transaction of the row of this name instead; see tracking.go
 }
 
 // loadClients is how many clients the rows of short transactions have.
@@ -45,6 +46,9 @@ func allRows() []row {
 		{name: "simple-plain", title: "`-S` simple, Postern without io_uring", targets: poolers, pgbench: selectOnly("simple"), plain: true},
 		{name: "extended", title: "`-S` extended", targets: all, pgbench: selectOnly("extended")},
 		{name: "prepared", title: "`-S` prepared (PgBouncer: extended)", targets: all, pgbench: selectOnly("prepared"), elsewhere: selectOnly("extended")},
+		{name: "tracking", title: "`-S` simple", targets: ours, tracks: "simple"},
+		{name: "tracking-extended", title: "`-S` extended", targets: ours, tracks: "extended"},
+		{name: "tracking-prepared", title: "`-S` prepared", targets: ours, tracks: "prepared"},
 		{name: "result5mb", title: "5 MB results", targets: all, pgbench: []string{"-c", "4", "-j", "2"}, script: "result5mb"},
 		{name: "tls", title: "`-S` over TLS", targets: all, pgbench: selectOnly("simple"), tls: true},
 		{name: "connect", title: "connect per transaction", targets: all, pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
@@ -77,13 +81,25 @@ func rowNames() (names []string) {
 	return names
 }
 
-// selectRows returns the rows that a comma-separated list names, in the table's order; "" is all of them.
+// selectRows returns the rows that a comma-separated list names, in the table's order; "" is all of them. What a row is
+// set against comes along, for Postern alone.
 func selectRows(list string) ([]row, error) {
 	chosen, err := choose(list, rowNames(), "row")
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(allRows(), func(w row) bool { return !slices.Contains(chosen, w.name) }), nil
+	var rows []row
+	for _, w := range allRows() {
+		needed := slices.ContainsFunc(allRows(), func(o row) bool { return o.tracks == w.name && slices.Contains(chosen, o.name) })
+		switch {
+		case slices.Contains(chosen, w.name):
+			rows = append(rows, w)
+		case needed:
+			w.targets = []string{postern}
+			rows = append(rows, w)
+		}
+	}
+	return rows, nil
 }
 
 // choose returns the members of all that a comma-separated list names, in the order of all; "" is all of them.

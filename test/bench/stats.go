@@ -20,6 +20,21 @@ func median(xs []float64) float64 {
 	return s[mid-1] + (s[mid]-s[mid-1])/2
 }
 
+// trimmedMean returns the mean of xs without its largest hundredth: times in which something else had the processor.
+// It sorts xs. It is 0 for none.
+func trimmedMean(xs []float64) float64 {
+	if len(xs) == 0 {
+		return 0
+	}
+	slices.Sort(xs)
+	xs = xs[:len(xs)-len(xs)/100]
+	sum := 0.0
+	for _, x := range xs {
+		sum += x
+	}
+	return sum / float64(len(xs))
+}
+
 // A spread is what the rounds of one figure came to.
 type spread struct {
 	Median float64 `json:"median"`
@@ -35,12 +50,15 @@ func spreadOf(xs []float64) *spread {
 	return &spread{Median: median(xs), Min: slices.Min(xs), Max: slices.Max(xs)}
 }
 
+// A series is one figure round by round.
+type series map[int]float64
+
 // ratios divides a by b round by round. A round that one of them lacks, or whose divisor is 0, gives none.
-func ratios(a, b map[int]float64) []float64 {
-	var out []float64
-	for _, round := range sortedKeys(a) {
+func ratios(a, b series) series {
+	out := series{}
+	for round, x := range a {
 		if d, ok := b[round]; ok && d != 0 {
-			out = append(out, a[round]/d)
+			out[round] = x / d
 		}
 	}
 	return out

@@ -59,6 +59,22 @@ func TestMedianProperties(t *testing.T) {
 	})
 }
 
+// Of a hundred times the longest, which was interrupted, does not count.
+func TestTrimmedMean(t *testing.T) {
+	xs := []float64{1e6}
+	for range 99 {
+		xs = append(xs, 2)
+	}
+	for _, tc := range []struct {
+		in   []float64
+		want float64
+	}{{nil, 0}, {[]float64{7}, 7}, {[]float64{1, 2, 6}, 3}, {xs, 2}} {
+		if got := trimmedMean(tc.in); got != tc.want {
+			t.Errorf("trimmedMean of %d values: %v, want %v", len(tc.in), got, tc.want)
+		}
+	}
+}
+
 func TestSpreadOf(t *testing.T) {
 	if got := spreadOf(nil); got != nil {
 		t.Errorf("spread of nothing: %v", got)
@@ -69,11 +85,11 @@ func TestSpreadOf(t *testing.T) {
 }
 
 func TestRatiosPairRounds(t *testing.T) {
-	got := ratios(map[int]float64{3: 30, 1: 10, 2: 5}, map[int]float64{1: 20, 3: 10, 4: 1})
-	if diff := cmp.Diff([]float64{0.5, 3}, got); diff != "" {
+	got := ratios(series{3: 30, 1: 10, 2: 5}, series{1: 20, 3: 10, 4: 1})
+	if diff := cmp.Diff(series{1: 0.5, 3: 3}, got); diff != "" {
 		t.Errorf("ratios (-want +got):\n%s", diff)
 	}
-	if got := ratios(map[int]float64{1: 1}, map[int]float64{1: 0}); got != nil {
+	if got := ratios(series{1: 1}, series{1: 0}); len(got) > 0 {
 		t.Errorf("divided by zero: %v", got)
 	}
 }

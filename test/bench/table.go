@@ -17,13 +17,23 @@ type table struct {
 	rows   [][]string
 }
 
-// tables makes the table of the throughput rows, that of the idle rows and that of the wake row; one without rows is left out.
+// tables makes the table of the throughput rows, those of the tracking, idle and wake rows; one without rows is left out.
 func (r *report) tables() []table {
 	load := table{header: []string{"", "direct tps", "ms", "PgBouncer tps", "ms", "µs CPU", "Postern tps", "ms", "µs CPU", "CPU ratio", "tps ratio"}}
+	tracking := table{header: []string{"tracking: caches warm-cold", "scanner ns", "link and statements ns", "Postern µs CPU", "scanner %", "link and statements %", "both %", "goal %"}}
 	idle := table{header: []string{"", "PgBouncer KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
 	wake := table{header: []string{"", "first answer after a direct client's, ms", "last", "from the first knock to the last answer"}}
 	for _, s := range r.Summary {
 		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
+		if s.row.tracks != "" {
+			goal := "-"
+			if s.row.tracks == "simple" {
+				goal = fmt.Sprintf("<= %d", trackingGoal)
+			}
+			tracking.rows = append(tracking.rows, []string{s.row.title, showFromTo(p[scannerWarm], p[scannerCold]), showFromTo(p[linkWarm], p[linkCold]), show(p[cpu]),
+				showShares(p, scannerWarm, scannerCold), showShares(p, linkWarm, linkCold), showShares(p, trackingWarm, trackingCold), goal})
+			continue
+		}
 		if s.row.idle {
 			idle.rows = append(idle.rows, []string{s.row.title, show(b[memory]), show(p[memory]), showRatio(s.Ratios[memory]),
 				showCount(p[goroutinesBefore]), showCount(p[goroutinesAfter])})
@@ -36,7 +46,7 @@ func (r *report) tables() []table {
 		load.rows = append(load.rows, []string{s.row.title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
 			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
 	}
-	return slices.DeleteFunc([]table{load, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
+	return slices.DeleteFunc([]table{load, tracking, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
 }
 
 // text writes the table in aligned columns.
@@ -99,6 +109,23 @@ func showRatio(s *spread) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.Median, s.Min, s.Max)
+}
+
+// showFromTo prints two medians as a range.
+func showFromTo(from, to *spread) string {
+	if from == nil || to == nil {
+		return "-"
+	}
+	return show(from) + "-" + show(to)
+}
+
+// showShares prints what two times are of a transaction's CPU, in percent.
+func showShares(of map[figure]*spread, from, to figure) string {
+	a, b := of[from.ofCPU()], of[to.ofCPU()]
+	if a == nil || b == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f-%.1f", 100*a.Median, 100*b.Median)
 }
 
 // number prints x with decimals and a comma every three digits.
