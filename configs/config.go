@@ -139,8 +139,11 @@ type Timeouts struct {
 
 // Limits are for the whole process; tenants have their own.
 type Limits struct {
-	Clients    int `mapstructure:"clients"`    // connections of clients, at most
-	Handshakes int `mapstructure:"handshakes"` // of them between accept and AuthenticationOk, at most
+	Clients            int `mapstructure:"clients"`              // connections of clients, at most
+	Handshakes         int `mapstructure:"handshakes"`           // of them between accept and AuthenticationOk, at most
+	Statements         int `mapstructure:"statements"`           // named prepared statements of one client, at most
+	StatementMemoryMiB int `mapstructure:"statement_memory_mib"` // of their texts and names together, at most
+	ServerStatements   int `mapstructure:"server_statements"`    // prepared statements that a server connection keeps; the least used goes first
 }
 
 // TCP is set on client and server sockets. A zero leaves the system's own setting.

@@ -4,6 +4,7 @@ package configs
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -190,12 +191,29 @@ func (c *Config) checkTimeouts(ps *problems) {
 // maxLoops is far above any count of cores: more is a slip of the finger, and each loop costs a thread.
 const maxLoops = 1024
 
+// What nobody means, and what a count of bytes can hold.
+const (
+	maxStatements   = 1_000_000
+	maxStatementMiB = 1 << 20
+)
+
 func (c *Config) checkNumbers(ps *problems) {
-	if c.Limits.Clients < 1 {
-		ps.add("limits.clients", "must be at least 1")
-	}
-	if c.Limits.Handshakes < 1 {
-		ps.add("limits.handshakes", "must be at least 1")
+	for _, n := range []struct {
+		key         string
+		value, most int
+	}{
+		{"clients", c.Limits.Clients, math.MaxInt},
+		{"handshakes", c.Limits.Handshakes, math.MaxInt},
+		{"statements", c.Limits.Statements, maxStatements},
+		{"statement_memory_mib", c.Limits.StatementMemoryMiB, maxStatementMiB},
+		{"server_statements", c.Limits.ServerStatements, maxStatements},
+	} {
+		switch {
+		case n.value < 1:
+			ps.add("limits."+n.key, "must be at least 1")
+		case n.value > n.most:
+			ps.add("limits."+n.key, "must be at most %d", n.most)
+		}
 	}
 	if c.Loops < 0 || c.Loops > maxLoops {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)

@@ -158,8 +158,15 @@ timeouts.drain: must be more than 0s: every wait has a bound`},
 		{"timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{Query: new(time.Duration)} }, ""},
 		{"negative timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{ClientIdle: new(-time.Second)} },
 			"listeners[0].timeouts.client_idle: must not be negative"},
-		{"limits", func(c *Config) { c.Limits = Limits{} }, "limits.clients: must be at least 1\nlimits.handshakes: must be at least 1"},
-		{"fewest", func(c *Config) { c.Limits = Limits{1, 1} }, ""},
+		{"limits", func(c *Config) { c.Limits = Limits{} }, `limits.clients: must be at least 1
+limits.handshakes: must be at least 1
+limits.statements: must be at least 1
+limits.statement_memory_mib: must be at least 1
+limits.server_statements: must be at least 1`},
+		{"too large limits", func(c *Config) { c.Limits = Limits{1, 1, 1_000_001, 1<<20 + 1, 1_000_001} }, `limits.statements: must be at most 1000000
+limits.statement_memory_mib: must be at most 1048576
+limits.server_statements: must be at most 1000000`},
+		{"fewest", func(c *Config) { c.Limits = Limits{1, 1, 1, 1, 1} }, ""},
 		{"negative loops", func(c *Config) { c.Loops = -1 }, "loops: must be from 0 to 1024 (0: one per core)"},
 		{"io_uring", func(c *Config) { c.IOUring = "on" }, "io_uring: must be one of auto, off"},
 		{"too many loops", func(c *Config) { c.Loops = 1025 }, "loops: must be from 0 to 1024 (0: one per core)"},

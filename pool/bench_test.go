@@ -8,12 +8,12 @@ import (
 )
 
 func hotSettings() Settings {
-	return Settings{MaxServers: 60, ServerIdle: time.Hour, ServerLifetime: time.Hour}
+	return Settings{MaxServers: 200, ServerIdle: time.Hour, ServerLifetime: time.Hour}
 }
 
 // lendAndReturn returns one transaction of a pool with an idle server.
 func lendAndReturn(w *world) func() {
-	p := w.tenant.NewPool(20)
+	p := w.tenant.NewPool(20, nil, nil)
 	w.connect(p, 20)
 	c := &Client{}
 	return func() {
@@ -24,28 +24,31 @@ func lendAndReturn(w *world) func() {
 	}
 }
 
-// handOver returns one transaction of a pool that has more clients than servers, in a tenant at its limit in which
-// the clients of another pool wait too.
+// handOver returns one transaction of a pool that has more clients than its one server, in a tenant at its limit in
+// which the clients of as many other pools as told wait as well, with as many servers each.
 func handOver(w *world, others int) func() {
-	p := w.tenant.NewPool(20)
-	s := w.connect(p, 20)[19]
+	p := w.tenant.NewPool(2, nil, nil)
+	s := w.connect(p, 1)[0]
 	clients := make([]Client, 100)
 	for i := range clients {
 		p.Acquire(&clients[i], nil, w.now)
 	}
-	settings := w.tenant.Settings()
-	settings.MaxServers = 20
-	w.tenant.SetSettings(settings)
 	for range others {
-		w.tenant.NewPool(1).Acquire(&Client{}, nil, w.now)
+		q := w.tenant.NewPool(2, nil, nil)
+		w.connect(q, 1)
+		q.Acquire(&Client{}, nil, w.now)
+		q.Acquire(&Client{}, nil, w.now)
 	}
+	settings := w.tenant.Settings()
+	settings.MaxServers = 1 + others
+	w.tenant.SetSettings(settings)
 	return func() {
 		c := s.Client()
 		if p.Release(s, w.now).Client == nil {
 			panic("not handed over")
 		}
 		p.Acquire(c, nil, w.now)
-		if q, _ := w.tenant.NextDial(w.now); q != nil {
+		if q := w.tenant.NextDial(w.now, nil); q != nil {
 			panic("dial above the limit")
 		}
 	}
@@ -55,7 +58,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	for name, do := range map[string]func(){
 		"lend and return":                lendAndReturn(newWorld(t, hotSettings())),
 		"hand over":                      handOver(newWorld(t, hotSettings()), 0),
-		"hand over while others wait":    handOver(newWorld(t, hotSettings()), 3),
+		"hand over while others wait":    handOver(newWorld(t, hotSettings()), 30),
 		"queue, leave, clean and settle": cleanAndLeave(newWorld(t, hotSettings())),
 	} {
 		if n := testing.AllocsPerRun(100, do); n != 0 {
@@ -65,7 +68,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 }
 
 func cleanAndLeave(w *world) func() {
-	p := w.tenant.NewPool(1)
+	p := w.tenant.NewPool(1, nil, nil)
 	s := w.connect(p, 1)[0]
 	var a, b Client
 	return func() {

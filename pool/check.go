@@ -13,17 +13,24 @@ func (t *Tenant) Check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	var servers [numStates]int
+	groups := map[*Group]*[numStates]int{&t.all: {}}
 	waiting, queued := 0, 0
-	checkList(&t.pools, func(p *Pool) *node[Pool] { return &p.all }, fail)
 	checkList(&t.queued, func(p *Pool) *node[Pool] { return &p.queued }, fail)
 	for p := range t.Pools() {
 		if p.tenant != t {
 			fail("%v: stands in the list of another tenant", p)
 		}
 		p.check(fail)
-		for state := range p.servers {
-			servers[state] += p.servers[state].n
+		for scope, g := range p.groups {
+			if groups[g] == nil {
+				groups[g] = new([numStates]int)
+			}
+			if p.places[scope].list != &g.pools || g.scope != Scope(scope) {
+				fail("%v: does not stand in its group", p)
+			}
+			for state := range p.servers {
+				groups[g][state] += p.servers[state].n
+			}
 		}
 		waiting += p.waiters.n
 		if p.queued.list == &t.queued {
@@ -33,8 +40,11 @@ func (t *Tenant) Check() error {
 			fail("%v: among the pools with waiters: %v", p, inQueue)
 		}
 	}
-	if servers != t.servers {
-		fail("servers by state: pools have %v, tenant counts %v", servers, t.servers)
+	for g, servers := range groups {
+		checkList(&g.pools, func(p *Pool) *node[Pool] { return &p.places[g.scope] }, fail)
+		if *servers != g.servers {
+			fail("servers by state: pools have %v, their group counts %v", *servers, g.servers)
+		}
 	}
 	if waiting != t.waiting {
 		fail("waiting clients: pools have %d, tenant counts %d", waiting, t.waiting)

@@ -23,7 +23,10 @@ func TestCheckFindsBrokenBooks(t *testing.T) {
 		{"waiting with server", func(_ *Tenant, _ *Pool, s []*Server, c []Client) { c[1].server = s[1] }, "has a server"},
 		{"queue order", func(_ *Tenant, _ *Pool, _ []*Server, c []Client) { c[1].since = start.Add(time.Hour) }, "clients are out of order"},
 		{"idle order", func(_ *Tenant, _ *Pool, s []*Server, _ []Client) { s[1].idleSince = start.Add(time.Hour) }, "servers are out of order"},
-		{"tenant's servers", func(t *Tenant, _ *Pool, _ []*Server, _ []Client) { t.servers[Active]++ }, "servers by state"},
+		{"tenant's servers", func(t *Tenant, _ *Pool, _ []*Server, _ []Client) { t.all.servers[Active]++ }, "servers by state"},
+		{"group's servers", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.groups[ByUser].servers[Idle]-- }, "servers by state"},
+		{"group's pools", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.groups[ByDatabase].pools.n++ }, "counts 2 members, has 1"},
+		{"pool's group", func(t *Tenant, p *Pool, _ []*Server, _ []Client) { p.groups[ByUser] = t.NewGroup(ByUser, 0) }, "does not stand in its group"},
 		{"tenant's waiters", func(t *Tenant, _ *Pool, _ []*Server, _ []Client) { t.waiting-- }, "waiting clients"},
 		{"pool's tenant", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.tenant = NewTenant(Settings{}) }, "another tenant"},
 		{"queued pools", func(t *Tenant, p *Pool, _ []*Server, _ []Client) { t.queued.pushBack(&p.queued, p) }, "among the pools with waiters"},
@@ -39,7 +42,7 @@ func TestCheckFindsBrokenBooks(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, Settings{})
-			p, other := w.tenant.NewPool(3), w.tenant.NewPool(3)
+			p, other := w.tenant.NewPool(3, nil, nil), w.tenant.NewPool(3, nil, nil)
 			s, c := w.connect(p, 3), make([]Client, 3)
 			s[0], s[1], s[2] = s[2], s[0], s[1]
 			// The idle list is s[2], s[1]; a minute lies between them, so that the order can be broken.

@@ -16,14 +16,24 @@ type outage struct {
 }
 
 // WantDial says whether the pool wants to dial now: more clients wait than servers are being dialed, its size allows
-// one more, and it does not pause after a failure. After a failure it tries with one dial at a time. Whether the
-// tenant has room is not considered; [Tenant.NextDial] does.
+// one more, or its reserve does and the client has waited for Settings.ReserveAfter, and it does not pause after a
+// failure. After a failure it tries with one dial at a time. Whether its groups have room is not considered;
+// [Tenant.NextDial] does.
 func (p *Pool) WantDial(now time.Time) bool {
 	dialing := p.servers[Dialing].n
-	if p.waiters.n <= dialing || p.Servers() >= p.size {
+	if p.waiters.n <= dialing || p.Servers() >= p.most() || now.Before(p.reserveAt()) {
 		return false
 	}
 	return p.outage.err == nil || dialing == 0 && !now.Before(p.outage.until)
+}
+
+// reserveAt returns when the first client without a dial has waited long enough for a server of the reserve; zero if a
+// server need not be of the reserve. There must be such a client.
+func (p *Pool) reserveAt() time.Time {
+	if p.Servers() < p.size {
+		return time.Time{}
+	}
+	return p.firstWithoutDial().since.Add(p.tenant.settings.ReserveAfter)
 }
 
 // firstWithoutDial returns the first waiter that is not covered by a dial under way. There is one if WantDial says so.
@@ -38,6 +48,18 @@ func (p *Pool) firstWithoutDial() *Client {
 // DialAfter returns when the pause after the last failed dial ends or ended; zero if the last dial did not fail.
 func (p *Pool) DialAfter() time.Time { return p.outage.until }
 
+// RetryAt returns when the pool begins to want a dial although nothing happens until then: a pause ends, or somebody
+// has waited long enough for the reserve. It is zero or past if it does not.
+func (p *Pool) RetryAt() time.Time {
+	at := p.outage.until
+	if p.waiters.n > p.servers[Dialing].n && p.Servers() < p.most() {
+		if opens := p.reserveAt(); opens.After(at) {
+			at = opens
+		}
+	}
+	return at
+}
+
 // StartDial says that s, which was never used before, is being dialed for p. It counts against the limits from now on.
 // The caller has asked NextDial; a dial that would break a limit panics.
 func (p *Pool) StartDial(s *Server, now time.Time) {
@@ -46,8 +68,13 @@ func (p *Pool) StartDial(s *Server, now time.Time) {
 		panic("BUG: pool: dial for a removed pool")
 	case s.pool != nil:
 		panic("BUG: pool: server was used before")
-	case p.Servers() >= p.size || p.tenant.room() <= 0:
+	case p.Servers() >= p.most() || !p.hasRoom(now):
 		panic("BUG: pool: no room for another server")
+	}
+	for _, g := range p.groups {
+		if g.kept == p {
+			g.kept = nil
+		}
 	}
 	// When nobody has tried for longer than the longest pause, the old failures say nothing about today.
 	if p.outage.err != nil && now.Sub(p.outage.until) > p.tenant.settings.BackoffMax {

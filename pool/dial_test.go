@@ -17,11 +17,8 @@ var (
 func (w *world) dials() (pools []*Pool, started, victims []*Server) {
 	w.Helper()
 	for {
-		p, victim := w.tenant.NextDial(w.now)
+		p := w.tenant.NextDial(w.now, func(s *Server) { victims = append(victims, s) })
 		w.check()
-		if victim != nil {
-			victims = append(victims, victim)
-		}
 		if p == nil {
 			return pools, started, victims
 		}
@@ -47,7 +44,7 @@ func TestOneDialPerWaiterWithinTheLimits(t *testing.T) {
 		{5, 0, 0, 0}, {5, 0, 3, 3}, {5, 0, 9, 5}, {5, 2, 9, 2}, {0, 0, 9, 0},
 	} {
 		w := newWorld(t, Settings{MaxServers: test.max})
-		p := w.tenant.NewPool(test.size)
+		p := w.tenant.NewPool(test.size, nil, nil)
 		clients := make([]Client, test.waiters)
 		for i := range clients {
 			w.acquire(p, &clients[i], nil)
@@ -64,7 +61,7 @@ func TestOneDialPerWaiterWithinTheLimits(t *testing.T) {
 
 func TestDialServesWhoeverWaitsLongestWhenItIsDone(t *testing.T) {
 	w := newWorld(t, Settings{})
-	p := w.tenant.NewPool(2)
+	p := w.tenant.NewPool(2, nil, nil)
 	var a, b Client
 	w.acquire(p, &a, nil)
 	w.acquire(p, &b, nil)
@@ -88,7 +85,7 @@ func TestBackoff(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, Settings{FailFor: time.Hour, Random: test.random})
-			p := w.tenant.NewPool(5)
+			p := w.tenant.NewPool(5, nil, nil)
 			c := make([]Client, 3)
 			for i := range c {
 				w.acquire(p, &c[i], nil)
@@ -133,7 +130,7 @@ func TestOldFailuresAreForgotten(t *testing.T) {
 		{DefaultBackoffMax, true}, {DefaultBackoffMax + 1, false},
 	} {
 		w := newWorld(t, Settings{FailFor: 10 * time.Second})
-		p := w.tenant.NewPool(1)
+		p := w.tenant.NewPool(1, nil, nil)
 		var c Client
 		w.acquire(p, &c, nil)
 		s := w.dial()
@@ -158,7 +155,7 @@ func TestFailing(t *testing.T) {
 	}
 	t.Run("retryable", func(t *testing.T) {
 		w := newWorld(t, settings)
-		p := w.tenant.NewPool(1)
+		p := w.tenant.NewPool(1, nil, nil)
 		var c Client
 		w.acquire(p, &c, nil)
 		failures := 0
@@ -166,7 +163,7 @@ func TestFailing(t *testing.T) {
 			if w.now.Sub(start) > 11*time.Second {
 				t.Fatal("waits for too long")
 			}
-			if q, _ := w.tenant.NextDial(w.now); q != nil {
+			if q := w.tenant.NextDial(w.now, nil); q != nil {
 				failures++
 				s := &Server{}
 				q.StartDial(s, w.now)
@@ -181,7 +178,7 @@ func TestFailing(t *testing.T) {
 	})
 	t.Run("retryable and slow", func(t *testing.T) {
 		w := newWorld(t, settings)
-		p := w.tenant.NewPool(1)
+		p := w.tenant.NewPool(1, nil, nil)
 		w.acquire(p, new(Client), nil)
 		s := w.dial()
 		w.pass(10 * time.Second) // the dial ran into its time limit
@@ -190,7 +187,7 @@ func TestFailing(t *testing.T) {
 	})
 	t.Run("retryable without a limit", func(t *testing.T) {
 		w := newWorld(t, Settings{})
-		p := w.tenant.NewPool(1)
+		p := w.tenant.NewPool(1, nil, nil)
 		w.acquire(p, new(Client), nil)
 		s := w.dial()
 		w.pass(time.Hour)
@@ -199,7 +196,7 @@ func TestFailing(t *testing.T) {
 	})
 	t.Run("permanent", func(t *testing.T) {
 		w := newWorld(t, settings)
-		p := w.tenant.NewPool(1)
+		p := w.tenant.NewPool(1, nil, nil)
 		var c Client
 		w.acquire(p, &c, nil)
 		s := w.dial()
@@ -216,7 +213,7 @@ func TestFailing(t *testing.T) {
 	})
 	t.Run("a live server is hope", func(t *testing.T) {
 		w := newWorld(t, settings)
-		p := w.tenant.NewPool(2)
+		p := w.tenant.NewPool(2, nil, nil)
 		s := w.connect(p, 1)[0]
 		w.acquire(p, new(Client), s)
 		w.acquire(p, new(Client), nil)
@@ -230,7 +227,7 @@ func TestFailing(t *testing.T) {
 	})
 	t.Run("a dial in flight is hope", func(t *testing.T) {
 		w := newWorld(t, settings)
-		p := w.tenant.NewPool(2)
+		p := w.tenant.NewPool(2, nil, nil)
 		w.acquire(p, new(Client), nil)
 		w.acquire(p, new(Client), nil)
 		_, started, _ := w.dials()

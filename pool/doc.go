@@ -2,9 +2,30 @@
 // bookkeeping: no I/O, no clock (every call that needs the time is handed it), no locks, no goroutines. All pools of a
 // [Tenant] belong to one event loop and are touched by that loop's thread alone; now must never run backwards.
 //
-// A [Tenant] has one [Pool] per (user, database, mode). Clients wait first come, first served; idle servers are lent
-// last in, first out, so that surplus ones grow old at the other end and time out; a released server goes straight to
-// the oldest waiter.
+// A [Tenant] has one [Pool] per user and database. Clients wait first come, first served; idle servers are lent last in,
+// first out, so that surplus ones grow old at the other end and time out; a released server goes straight to the oldest
+// waiter.
+//
+// # Limits
+//
+// A pool has a size, and a reserve above it, of which a server is dialed for each client that has waited for
+// Settings.ReserveAfter. It leaves by the rule for idle servers, like any other. Besides, each pool is in three groups
+// ([Group]) with a limit each: its user's pools, its database's, and all of the tenant's. The smallest limit counts.
+// When a group is full, its longest idle server makes room for a pool that wants to dial.
+//
+// # Fairness
+//
+// When nothing is idle, a server that is released is closed for another pool of the full group, if that one
+//   - has at least two servers less. Users share a tenant evenly, and pools share a user or a database evenly; who needs
+//     less than an even share gets what it needs. So a user who has less gets a server as soon as one that has more
+//     releases one, however many clients that one has.
+//   - has fewer, and its clients have waited a second longer (yieldAfter) than those of the pool that gives up, or has
+//     none at all. So nobody starves where there are more pools than servers: a client waits no longer than a second
+//     plus what those waited who were served before it, plus a transaction and a login.
+//
+// The room is kept for the pool that it was made for, a second at most. An idle server is kept from those who have more
+// for a second as well, so that a client that thinks between two transactions does not cost two logins each time. All
+// that holds where servers are released: one that is never given back is not taken away.
 //
 // # States
 //
@@ -30,10 +51,12 @@
 //
 //   - A server is Active exactly while it has a client, and that client is Served by it.
 //   - A pool never has an idle server and a waiting client at the same time, so nobody can jump the queue.
-//   - No dial starts that would take a pool above its size or its tenant above MaxServers; dialing ones count. Only a
-//     lowered limit can leave a pool above it, and then releases and sweeps bring it down.
+//   - No dial starts that would take a pool above its size and reserve or a group above its limit; dialing ones count.
+//     Only a lowered limit can leave a pool or a group above it, and then releases and sweeps bring it down.
+//   - A group counts the servers of its pools, and a pool with waiters stands in the tenant's list of those.
 //   - Acquire, Release and the hand-over allocate nothing and take constant time, except that a release walks over the
-//     tenant's pools with waiters while the tenant is at MaxServers and another of its pools has waiters.
+//     tenant's pools with waiters while clients of another pool wait, and over the pools of a full group that has idle
+//     servers.
 //   - An operation that the state does not allow is a bug of the caller and panics with "BUG" before it changes anything.
 //
 // [Tenant.Check] recounts all of it.
@@ -48,9 +71,8 @@
 //	case next.Client != nil:      serve(next.Client, s)
 //	}
 //	for {                                                           // after every event, and on a tick
-//		p, victim := t.NextDial(now)
+//		p := t.NextDial(now, func(s *pool.Server) { close(s, pool.Evicted) })
 //		if p == nil { break }
-//		if victim != nil { close(victim, pool.Evicted) }
 //		p.StartDial(newServer(p), now)
 //	}
 package pool

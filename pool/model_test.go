@@ -15,6 +15,7 @@ import (
 // modelPool is what a pool should hold. Idle is a stack, the last one is lent next; waiting is a queue.
 type modelPool struct {
 	*Pool
+	user, database                  int // which of the model's
 	dialing, idle, active, cleaning []*Server
 	waiting                         []*Client
 }
@@ -24,19 +25,13 @@ func (m *modelPool) n() int { return len(m.dialing) + len(m.idle) + len(m.active
 type model struct {
 	tenant  *Tenant
 	now     time.Time
-	max     int
+	limits  limits
+	yielded time.Time // when somebody yielded last
 	pools   []*modelPool
 	clients []*Client
 	lentTo  map[*Server]*Client
 	retired map[*Server]bool
 	dead    []*Server // taken out while dialing: their dials still end some day
-}
-
-func (m *model) n() (n int) {
-	for _, p := range m.pools {
-		n += p.n()
-	}
-	return n
 }
 
 func without[T comparable](list []T, x T) []T {
@@ -60,8 +55,7 @@ func (m *model) drop(t *rapid.T, s *Server, from *[]*Server) {
 func (m *model) settle(t *rapid.T, p *modelPool, s *Server, from *[]*Server, next Next) {
 	settings := m.tenant.Settings()
 	age := m.now.Sub(s.ConnectedAt())
-	before := len(m.pools[0].waiting) + len(m.pools[1].waiting) + len(m.pools[2].waiting) - len(p.waiting)
-	over := p.n() > p.Size() || m.n() > m.max
+	over := m.over(p)
 	switch {
 	case (next.Close == Retired) != m.retired[s]:
 		t.Fatalf("retired %v, closed because %v", m.retired[s], next.Close)
@@ -69,11 +63,14 @@ func (m *model) settle(t *rapid.T, p *modelPool, s *Server, from *[]*Server, nex
 		next.Close == Keep && age >= settings.ServerLifetime:
 		t.Fatalf("age %v, closed because %v", age, next.Close)
 	case next.Close == Surplus && !over, next.Close == Keep && over:
-		t.Fatalf("%d of %d and %d of %d, closed because %v", p.n(), p.Size(), m.n(), m.max, next.Close)
-	case next.Close == Yielded && (m.n() < m.max || before == 0):
+		t.Fatalf("%v, %+v, closed because %v", p.Pool, m.limits, next.Close)
+	case next.Close == Yielded && !m.stopsSomebody(p):
 		t.Fatalf("yielded to nobody or without need")
 	case next.Close > Surplus && next.Close != Yielded:
 		t.Fatalf("closed because %v", next.Close)
+	}
+	if next.Close == Yielded {
+		m.yielded = m.now
 	}
 	if next.Close != Keep {
 		m.drop(t, s, from)
@@ -164,33 +161,32 @@ func (m *model) acquire(t *rapid.T) {
 }
 
 func (m *model) dial(t *rapid.T) {
-	p, victim := m.tenant.NextDial(m.now)
-	if victim != nil {
-		for _, q := range m.pools {
-			if len(q.idle) > 0 && q.idle[0] != victim && q.idle[0].IdleSince().Before(victim.IdleSince()) {
-				t.Fatal("the victim was not the longest idle")
-			}
-		}
-		owner := m.poolOf(victim.Pool())
-		m.drop(t, victim, &owner.idle)
-	}
+	var victims []*modelPool
+	p := m.tenant.NextDial(m.now, func(s *Server) {
+		owner := m.poolOf(s.Pool())
+		m.drop(t, s, &owner.idle)
+		victims = append(victims, owner)
+	})
 	if p == nil {
-		for _, q := range m.pools {
-			couldGrow := len(q.waiting) > len(q.dialing) && q.n() < q.Size() && q.DialAfter().IsZero()
-			if couldGrow && (m.n() < m.max || m.n() == m.max && len(m.pools[0].idle)+len(m.pools[1].idle)+len(m.pools[2].idle) > 0) {
-				t.Fatalf("nobody may dial, although %v could", q.Pool)
-			}
-		}
+		m.expectNoneCould(t)
 		return
 	}
 	q := m.poolOf(p)
+	for _, owner := range victims {
+		if m.sharesNothing(owner, q) {
+			t.Fatal("a server was closed in vain")
+		}
+	}
 	if m.now.Before(p.DialAfter()) {
 		t.Fatal("dial within the pause")
+	}
+	if q.n() >= q.Size() && m.now.Sub(q.waiting[len(q.dialing)].since) < reserveAfter {
+		t.Fatal("the reserve was opened too early")
 	}
 	s := &Server{}
 	p.StartDial(s, m.now)
 	q.dialing = append(q.dialing, s)
-	if q.n() > q.Size() || m.n() > m.max || len(q.dialing) > len(q.waiting) {
+	if m.over(q) || len(q.dialing) > len(q.waiting) {
 		t.Fatalf("one dial too many: %v", p)
 	}
 }
@@ -260,13 +256,6 @@ func (m *model) resize(t *rapid.T) {
 	rapid.SampledFrom(m.pools).Draw(t, "pool").SetSize(rapid.IntRange(0, 4).Draw(t, "size"))
 }
 
-func (m *model) limit(t *rapid.T) {
-	settings := m.tenant.Settings()
-	m.max = rapid.IntRange(1, 8).Draw(t, "max")
-	settings.MaxServers = m.max
-	m.tenant.SetSettings(settings)
-}
-
 func (m *model) pass(t *rapid.T) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 8000).Draw(t, "ms")) * time.Millisecond)
 }
@@ -312,7 +301,7 @@ func (m *model) sweep(t *rapid.T) {
 		switch p := m.poolOf(s.Pool()); {
 		case why == IdleTimeout && m.now.Sub(s.IdleSince()) >= settings.ServerIdle,
 			why == Lifetime && m.now.Sub(s.ConnectedAt()) >= settings.ServerLifetime*4/5,
-			why == Surplus && (p.n() > p.Size() || m.n() > m.max):
+			why == Surplus && m.over(p):
 			m.drop(t, s, &p.idle)
 		default:
 			t.Fatalf("swept because %v: idle since %v, connected %v, now %v", why, s.IdleSince(), s.ConnectedAt(), m.now)
@@ -324,7 +313,7 @@ func (m *model) sweep(t *rapid.T) {
 				t.Fatal("sweep left an old server")
 			}
 		}
-		if len(p.idle) > 0 && (p.n() > p.Size() || m.n() > m.max) {
+		if len(p.idle) > 0 && m.over(p) {
 			t.Fatal("sweep left a surplus server")
 		}
 	}
@@ -360,7 +349,7 @@ func (m *model) check(t *rapid.T) {
 			t.Fatal("no hope although there are servers")
 		}
 	}
-	if got := m.tenant.Counts(); got != sum || m.tenant.Servers() != m.n() {
+	if got := m.tenant.Counts(); got != sum {
 		t.Fatalf("tenant counts %+v, want %+v", got, sum)
 	}
 	for _, c := range m.clients {
@@ -374,17 +363,11 @@ func (m *model) check(t *rapid.T) {
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		random := rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed")))
-		settings := Settings{
-			MaxServers: rapid.IntRange(1, 8).Draw(t, "max"), ServerIdle: 12 * time.Second, ServerLifetime: 30 * time.Second,
-			FailFor: 10 * time.Second, Random: random.Float64,
-		}
 		m := &model{
-			tenant: NewTenant(settings), now: start, max: settings.MaxServers,
-			lentTo: map[*Server]*Client{}, retired: map[*Server]bool{},
+			tenant: NewTenant(Settings{ServerIdle: 12 * time.Second, ServerLifetime: 30 * time.Second, FailFor: 10 * time.Second, Random: random.Float64}),
+			now:    start, lentTo: map[*Server]*Client{}, retired: map[*Server]bool{},
 		}
-		for range 3 {
-			m.pools = append(m.pools, &modelPool{Pool: m.tenant.NewPool(rapid.IntRange(1, 4).Draw(t, "size"))})
-		}
+		m.populate(t)
 		for range 12 {
 			m.clients = append(m.clients, &Client{})
 		}

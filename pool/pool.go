@@ -7,22 +7,23 @@ import (
 	"time"
 )
 
-// Pool holds the servers and the waiting clients of one (user, database, mode) of a tenant. Make it with
-// [Tenant.NewPool].
+// Pool holds the servers and the waiting clients of one user and database of a tenant. Make it with [Tenant.NewPool].
 type Pool struct {
 	Owner any // whose pool this is; set once by the owner, never touched here
 
-	tenant *Tenant // nil once removed
-	size   int     // most servers, dialing ones included
-	least  int     // servers to keep even if nobody needs them
+	tenant *Tenant               // nil once removed
+	groups [numScopes]*Group     // whose limits it counts against
+	places [numScopes]node[Pool] // in their lists
+	size   int                   // most servers, dialing ones included and the reserve not
+	least  int                   // servers to keep even if nobody needs them
 
 	servers [numStates]list[Server] // by state; Closed's stays empty; Idle's is ordered, the longest idle at its back
 	waiters list[Client]            // the oldest in front
 
-	all    node[Pool] // in tenant.pools
 	queued node[Pool] // in tenant.queued, exactly while somebody waits
 
-	outage outage
+	outage  outage
+	keepsAt time.Time // no room is kept for it before this, see yields
 }
 
 // Next says what became of a server that a client, a cleaning or a dial is done with: it must be closed (Close), it
@@ -35,8 +36,11 @@ type Next struct {
 // Tenant returns the pool's tenant; nil once the pool was removed.
 func (p *Pool) Tenant() *Tenant { return p.tenant }
 
-// Size returns how many servers the pool may have.
+// Size returns how many servers the pool may have, its reserve aside.
 func (p *Pool) Size() int { return p.size }
+
+// most returns how many servers the pool may have with its reserve.
+func (p *Pool) most() int { return p.size + p.tenant.settings.Reserve }
 
 // SetSize changes how many servers the pool may have. What is too much is closed when it is released or swept.
 func (p *Pool) SetSize(n int) {
@@ -48,9 +52,9 @@ func (p *Pool) SetSize(n int) {
 func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size) }
 
 // WantSpare says whether the pool should dial a server that nobody waits for, to have its least number. It has one
-// such dial under way at a time, and none while dials fail.
-func (p *Pool) WantSpare() bool {
-	return p.Servers() < p.least && p.servers[Dialing].n == 0 && p.outage.err == nil && p.tenant.room() > 0
+// such dial under way at a time, none while dials fail, and nobody makes room for it.
+func (p *Pool) WantSpare(now time.Time) bool {
+	return p.Servers() < p.least && p.servers[Dialing].n == 0 && p.outage.err == nil && p.hasRoom(now)
 }
 
 // Servers returns the number of servers in all states.
@@ -71,7 +75,12 @@ func (p *Pool) Remove() {
 	if p.tenant == nil || !p.Empty() {
 		panic("BUG: pool: only an empty pool can be removed, and only once")
 	}
-	p.tenant.pools.remove(&p.all)
+	for scope, g := range p.groups {
+		g.pools.remove(&p.places[scope])
+		if g.kept == p {
+			g.kept = nil
+		}
+	}
 	p.tenant = nil
 }
 

@@ -99,7 +99,7 @@ func name(s *Server) string {
 
 func TestIdleServersAreLentLastInFirstOut(t *testing.T) {
 	w := newWorld(t, Settings{})
-	p := w.tenant.NewPool(3)
+	p := w.tenant.NewPool(3, nil, nil)
 	s := w.connect(p, 3)
 	var c [3]Client
 	w.acquire(p, &c[0], s[2])
@@ -115,7 +115,7 @@ func TestIdleServersAreLentLastInFirstOut(t *testing.T) {
 
 func TestPreferredServer(t *testing.T) {
 	w := newWorld(t, Settings{})
-	p, other := w.tenant.NewPool(3), w.tenant.NewPool(1)
+	p, other := w.tenant.NewPool(3, nil, nil), w.tenant.NewPool(1, nil, nil)
 	s := w.connect(p, 3)
 	foreign := w.connect(other, 1)[0]
 	var c [3]Client
@@ -135,7 +135,7 @@ func TestPreferredServer(t *testing.T) {
 
 func TestWaitersAreServedFirstComeFirstServed(t *testing.T) {
 	w := newWorld(t, Settings{})
-	p := w.tenant.NewPool(1)
+	p := w.tenant.NewPool(1, nil, nil)
 	s := w.connect(p, 1)[0]
 	c := make([]Client, 5)
 	w.acquire(p, &c[0], s)
@@ -183,7 +183,7 @@ func TestRemoveServerFromEveryState(t *testing.T) {
 	for _, state := range []State{Dialing, Idle, Active, Cleaning, Closed} {
 		t.Run(state.String(), func(t *testing.T) {
 			w := newWorld(t, Settings{MaxServers: 1})
-			p := w.tenant.NewPool(1)
+			p := w.tenant.NewPool(1, nil, nil)
 			s, c := &Server{}, &Client{}
 			p.StartDial(s, w.now)
 			if state != Dialing {
@@ -227,7 +227,7 @@ func TestBugsPanicBeforeTheyDoHarm(t *testing.T) {
 		{"acquire while waiting", func(w *world, p *Pool, _ []*Server, c []Client) { p.Acquire(&c[2], nil, w.now) }},
 		{"release idle", func(w *world, p *Pool, s []*Server, _ []Client) { p.Release(s[1], w.now) }},
 		{"release closed", func(w *world, p *Pool, _ []*Server, _ []Client) { p.Release(new(Server), w.now) }},
-		{"release elsewhere", func(w *world, _ *Pool, s []*Server, _ []Client) { w.tenant.NewPool(1).Release(s[0], w.now) }},
+		{"release elsewhere", func(w *world, _ *Pool, s []*Server, _ []Client) { w.tenant.NewPool(1, nil, nil).Release(s[0], w.now) }},
 		{"clean idle", func(_ *world, p *Pool, s []*Server, _ []Client) { p.BeginCleaning(s[1]) }},
 		{"cleaned without begin", func(w *world, p *Pool, s []*Server, _ []Client) { p.EndCleaning(s[0], w.now) }},
 		{"dialed twice", func(w *world, p *Pool, s []*Server, _ []Client) { p.StartDial(s[0], w.now) }},
@@ -238,26 +238,26 @@ func TestBugsPanicBeforeTheyDoHarm(t *testing.T) {
 		{"dial failed for nothing", func(w *world, p *Pool, s []*Server, _ []Client) { p.DialFailed(s[0], nil, false, w.now) }},
 		{"dial above the pool's size", func(w *world, p *Pool, _ []*Server, _ []Client) { p.StartDial(new(Server), w.now) }},
 		{"dial above the tenant's limit", func(w *world, _ *Pool, _ []*Server, _ []Client) {
-			w.tenant.NewPool(1).StartDial(new(Server), w.now)
+			w.tenant.NewPool(1, nil, nil).StartDial(new(Server), w.now)
 		}},
 		{"leave while served", func(_ *world, p *Pool, _ []*Server, c []Client) { p.Leave(&c[0]) }},
 		{"leave another queue", func(_ *world, p *Pool, _ []*Server, c []Client) { p.Leave(&c[2]) }},
 		{"next of nobody", func(_ *world, p *Pool, _ []*Server, c []Client) { p.NextWaiter(&c[1]) }},
 		{"remove a pool in use", func(_ *world, p *Pool, _ []*Server, _ []Client) { p.Remove() }},
 		{"acquire from a removed pool", func(w *world, _ *Pool, _ []*Server, c []Client) {
-			q := w.tenant.NewPool(1)
+			q := w.tenant.NewPool(1, nil, nil)
 			q.Remove()
 			q.Acquire(&c[1], nil, w.now)
 		}},
 		{"dial for a removed pool", func(w *world, _ *Pool, _ []*Server, _ []Client) {
-			q := w.tenant.NewPool(1)
+			q := w.tenant.NewPool(1, nil, nil)
 			q.Remove()
 			q.StartDial(new(Server), w.now)
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, Settings{MaxServers: 2})
-			p, elsewhere := w.tenant.NewPool(2), w.tenant.NewPool(2)
+			p, elsewhere := w.tenant.NewPool(2, nil, nil), w.tenant.NewPool(2, nil, nil)
 			s, c := w.connect(p, 2), make([]Client, 3)
 			s[0], s[1] = s[1], s[0]
 			w.acquire(p, &c[0], s[0])
@@ -281,7 +281,7 @@ func TestBugsPanicBeforeTheyDoHarm(t *testing.T) {
 func TestRemovedPoolIsGone(t *testing.T) {
 	w := newWorld(t, Settings{})
 	for range 3 {
-		w.tenant.NewPool(1)
+		w.tenant.NewPool(1, nil, nil)
 	}
 	for p := range w.tenant.Pools() {
 		p.Remove()
@@ -297,30 +297,30 @@ func TestRemovedPoolIsGone(t *testing.T) {
 
 func TestSpareServers(t *testing.T) {
 	w := newWorld(t, Settings{MaxServers: 3})
-	p := w.tenant.NewPool(2)
-	if p.WantSpare() {
+	p := w.tenant.NewPool(2, nil, nil)
+	if p.WantSpare(w.now) {
 		t.Error("wants a spare server that nobody asked for")
 	}
 	p.SetLeast(5)
-	if !p.WantSpare() {
+	if !p.WantSpare(w.now) {
 		t.Error("wants no spare server")
 	}
 	s := new(Server)
 	p.StartDial(s, w.now)
-	if p.WantSpare() {
+	if p.WantSpare(w.now) {
 		t.Error("wants a second one while the first is dialed")
 	}
 	p.DialDone(s, w.now)
-	if !p.WantSpare() {
+	if !p.WantSpare(w.now) {
 		t.Error("does not want the second one")
 	}
 	w.connect(p, 1)
-	if p.WantSpare() {
+	if p.WantSpare(w.now) {
 		t.Error("wants more than its size")
 	}
 	p.RemoveServer(s)
 	p.SetSize(1)
-	if p.WantSpare() {
+	if p.WantSpare(w.now) {
 		t.Error("wants more than its new size")
 	}
 	p.SetSize(2)
@@ -328,7 +328,7 @@ func TestSpareServers(t *testing.T) {
 	failed := new(Server)
 	p.StartDial(failed, w.now)
 	p.DialFailed(failed, errors.New("refused"), false, w.now)
-	if p.WantSpare() {
+	if p.WantSpare(w.now) {
 		t.Error("wants one although dials fail")
 	}
 }

@@ -20,8 +20,8 @@ const (
 	Retired                   // its generation or configuration is no longer current
 	Lifetime                  // older than Settings.ServerLifetime allows
 	IdleTimeout               // idle for Settings.ServerIdle
-	Surplus                   // more servers than the pool or the tenant may have since a limit was lowered
-	Yielded                   // the tenant is at its limit and another pool's client has waited longer
+	Surplus                   // more servers than a limit allows since it was lowered
+	Yielded                   // a limit is reached, and another pool should have the room
 	Evicted                   // idle, while another pool needs the room
 	Removed                   // taken out while it was dialed
 )
@@ -56,9 +56,9 @@ func (p *Pool) closeReason(s *Server, now time.Time) Reason {
 		return Retired
 	case s.tooOld(now):
 		return Lifetime
-	case p.Servers() > p.size || p.tenant.room() < 0:
+	case p.Servers() > p.most() || p.aboveLimit():
 		return Surplus
-	case p.tenant.mustYield(p, now):
+	case p.yields(now):
 		return Yielded
 	}
 	return Keep
@@ -105,20 +105,24 @@ func (t *Tenant) Sweep(now time.Time, f func(*Server, Reason)) {
 	for p := range t.Pools() {
 		p.sweep(now, f)
 	}
-	for t.room() < 0 && t.servers[Idle] > 0 {
-		s := t.longestIdle()
-		s.pool.set(s, Idle, Closed, nil)
-		f(s, Surplus)
+	for p := range t.Pools() {
+		for _, g := range p.groups {
+			for g.room() < 0 && g.servers[Idle] > 0 {
+				s := g.longestIdle(nil)
+				s.pool.set(s, Idle, Closed, nil)
+				f(s, Surplus)
+			}
+		}
 	}
 }
 
 func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 	var surplus, unused, old list[Server]
-	idle, limit := &p.servers[Idle], p.tenant.settings.ServerIdle
-	for p.Servers() > p.size && idle.n > 0 {
+	idle := &p.servers[Idle]
+	for p.Servers() > p.most() && idle.n > 0 {
 		p.takeOut(idle.last(), &surplus)
 	}
-	for s := idle.last(); limit > 0 && s != nil && p.Servers() > p.least && now.Sub(s.idleSince) >= limit; s = idle.last() {
+	for s := idle.last(); s != nil && p.Servers() > p.least && p.tooIdle(s, now); s = idle.last() {
 		p.takeOut(s, &unused)
 	}
 	for n := idle.tail; n != nil; {
@@ -131,6 +135,16 @@ func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 	drain(&surplus, func(s *Server) { f(s, Surplus) })
 	drain(&unused, func(s *Server) { f(s, IdleTimeout) })
 	drain(&old, func(s *Server) { f(s, Lifetime) })
+}
+
+// tooIdle says whether nobody has used an idle server for long enough. Those of the reserve leave like all others, and
+// where idle servers stay for good, as soon as nobody would get them any more.
+func (p *Pool) tooIdle(s *Server, now time.Time) bool {
+	limit := p.tenant.settings.ServerIdle
+	if limit <= 0 && p.Servers() > p.size {
+		limit = p.tenant.settings.ReserveAfter
+	}
+	return limit > 0 && now.Sub(s.idleSince) >= limit
 }
 
 // takeOut closes s and collects it in out. Callers hear of servers only after the walk over the pool's own lists, so

@@ -55,7 +55,7 @@ func TestSweep(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, settings)
-			p := w.tenant.NewPool(3)
+			p := w.tenant.NewPool(3, nil, nil)
 			spread = 0.999
 			s := w.connect(p, 1)
 			spread = 0
@@ -90,7 +90,7 @@ func TestReleaseClosesWhatMustNotBeUsedAgain(t *testing.T) {
 			for _, cleaning := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/waiter=%v/cleaning=%v", test.name, waiter, cleaning), func(t *testing.T) {
 					w := newWorld(t, Settings{ServerLifetime: time.Hour})
-					p := w.tenant.NewPool(2)
+					p := w.tenant.NewPool(2, nil, nil)
 					s := w.connect(p, 2)
 					var c, other, waiting Client
 					w.acquire(p, &c, s[1])
@@ -122,7 +122,7 @@ func TestReleaseClosesWhatMustNotBeUsedAgain(t *testing.T) {
 
 func TestRetire(t *testing.T) {
 	w := newWorld(t, Settings{})
-	p := w.tenant.NewPool(9)
+	p := w.tenant.NewPool(9, nil, nil)
 	s := w.connect(p, 3)
 	var c Client
 	w.acquire(p, &c, s[2])

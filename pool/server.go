@@ -89,12 +89,12 @@ func (p *Pool) set(s *Server, from, to State, c *Client) {
 	if from != to {
 		if from != Closed {
 			p.servers[from].remove(&s.node)
-			p.tenant.servers[from]--
+			p.count(from, -1)
 		}
 		if to != Closed {
 			// At the front: this makes idle servers last in, first out; the other lists' order means nothing.
 			p.servers[to].pushFront(&s.node, s)
-			p.tenant.servers[to]++
+			p.count(to, 1)
 		}
 		s.state = to
 	}

@@ -59,16 +59,14 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 	g.throttle.with(func(th throttle) { th.Succeeded(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
 	t.learn(h.route.User, verifier, key)
-	if err := g.reserve(t, conf); err != nil {
+	at := h.place(conf)
+	if err := g.reserve(t, conf, at); err != nil {
 		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
 		return err
 	}
 	t.counters.loginsOK.Add(1)
-	if err := h.write(pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final))); err != nil {
-		g.release(t)
-		return err
-	}
-	return h.handOver(t, conf)
+	h.owed = pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final))
+	return h.handOver(t, conf, at)
 }
 
 // converse exchanges the SASL messages.

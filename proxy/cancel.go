@@ -112,7 +112,7 @@ func (c *client) cancel(count func(result string)) {
 	switch {
 	case c.gone:
 		count("idle")
-	case s != nil && s.link.Outstanding() > 0 && !s.preparing && !s.punishing:
+	case s != nil && s.link.Outstanding() > 0 && !s.preparing && !s.punishing && !s.look.running:
 		s.cancel(count)
 	case c.books.Waiting() && !c.greeting:
 		count("waiting")
@@ -141,6 +141,15 @@ func (c *client) cancelWaiting() {
 		c.hold(nil)
 	}
 	c.resume()
+}
+
+// cancelled goes on with what waits for a cancel request to have arrived.
+func (s *server) cancelled() {
+	if s.rests() {
+		s.rest(true)
+	} else {
+		s.clean()
+	}
 }
 
 // cancel sends the server a cancel request, unless one is on its way already.
@@ -184,7 +193,7 @@ func (s *server) cancel(done func(result string)) {
 				s.lost("cancel request failed")
 				return
 			}
-			s.clean()
+			s.cancelled()
 		})
 	}) {
 		<-g.cancelSlots

@@ -43,9 +43,11 @@ type client struct {
 	conn     *loop.Conn
 	peer     proxyproto.Peer
 	database string
+	place    place // what it counts against
 	params   *params
 	came     *params    // what it came with
 	names    []string   // parameters that it may have set and that pg_settings does not show
+	resets   resets     // since its server was looked at
 	pins     link.State // why it keeps its server
 	hidden   bool       // it has set a parameter that is not known
 	key      cancelKey
@@ -63,10 +65,11 @@ type client struct {
 	refused  *pgwire.Error // what a server said to the client's parameters
 
 	server  *server
-	in      []byte // borrowed: input that was read and not dealt with
-	partial int    // bytes of the current message that are passed on unseen
-	discard int    // bytes of the current message that are dropped
-	cut     int    // see insert
+	latest  *server // that it has had
+	in      []byte  // borrowed: input that was read and not dealt with
+	partial int     // bytes of the current message that are passed on unseen
+	discard int     // bytes of the current message that are dropped
+	cut     int     // see insert
 	sess    link.Session
 
 	timeouts *sessionTimeouts // nil: none
@@ -216,6 +219,7 @@ func (c *client) lent(s *server) bool {
 	c.tenant.leased(c)
 	s.clocks = clocks{}
 	s.link.Begin(&c.sess)
+	s.lendSequences()
 	// A session's names are its own, and what it can list, too.
 	foreign := c.mode == sessionMode && s.link.HoldsStatements()
 	if foreign || s.params != c.params && !s.params.same(c.params) {
@@ -223,7 +227,7 @@ func (c *client) lent(s *server) bool {
 		c.blocked = true
 		return false
 	}
-	s.params = c.params
+	s.agree()
 	return c.prepared()
 }
 
@@ -261,8 +265,12 @@ func (c *client) write(b []byte) {
 	c.conn.Write(b)
 }
 
-// query counts a query or an execution.
-func (c *client) query() {
+// query counts a query or an execution that goes to the server.
+func (c *client) query(state link.State) {
+	c.server.sequences.sent(state)
+	if c.tenant.policies.always {
+		c.server.dirty = true
+	}
 	c.queries++
 	c.tenant.counters.queries.Add(1)
 }
@@ -333,6 +341,7 @@ func (c *client) end(reason string) {
 		c.pool.books.Leave(&c.books)
 	}
 	c.sess.Release(&t.stmts)
+	c.latest = nil
 	c.hold(nil)
 	if reason == "terminated" && c.conn.Pending() == 0 {
 		c.conn.Close() // it has said that it reads no more
@@ -365,22 +374,24 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	conn, err := t.loop.Attach(fd, h.tls, h.swap, c)
 	if err != nil {
 		t.log.Warn("client not attached", "error", err)
-		t.gate.release(t)
+		t.gate.release(t, c.place)
 		return
 	}
 	c.conn = conn
+	conn.Write(h.owed) // one system call with the greeting, if that can be sent in this turn
 	c.books.Owner = c
 	c.blocked, c.greeting = true, true
 	c.index = len(t.clients)
 	t.clients = append(t.clients, c)
 	c.in = t.loop.Append(nil, h.early)
 	c.pool = t.pool(h.key)
-	list := h.params
+	list := withoutEffect(h.params)
 	if t.conf != nil {
 		list = withAddress(list, t.conf.ClientAddress, c.peer.Client)
 	}
 	c.params = c.pool.sets.intern(list)
 	c.came = c.params
+	c.names = c.hiddenNames()
 	if c.mode == sessionMode {
 		t.machine.sessions++
 	}

@@ -3,6 +3,8 @@
 package proxy
 
 import (
+	"encoding/binary"
+
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 )
@@ -12,6 +14,9 @@ const (
 	// asked for, so that a slow sender does not hold one.
 	collectFirst = 16 << 10
 	maxStatement = link.MaxStatement
+	// maxQuery bounds the simple queries that are collected to be read. What is in
+	// longer ones is not known.
+	maxQuery = 1 << 20
 )
 
 // action is what to do with a client's message.
@@ -22,6 +27,7 @@ const (
 	needMore        // not enough of it is there yet
 	insert          // put tenant.insert in the place of its first bytes, as many as c.cut says
 	replace         // put tenant.insert in its place
+	before          // put tenant.insert before it, and look at it again
 	drop
 	hold  // not now
 	flush // the same, and the server is asked to send what it has to say
@@ -87,6 +93,10 @@ loop:
 			start = i + c.cut
 			i += len(message)
 			c.partial = size - len(message)
+		case before:
+			c.server.conn.Queue(data[start:i])
+			c.server.conn.Queue(c.tenant.insert)
+			start = i
 		case replace:
 			c.server.conn.Queue(data[start:i])
 			c.server.conn.Queue(c.tenant.insert)
@@ -103,8 +113,8 @@ loop:
 	}
 	if !c.gone {
 		c.passOn(data[start:i])
-		if s := c.server; s != nil && s.mayRelease() {
-			s.release() // the end of a message that came too late to matter
+		if s := c.server; s != nil && s.rests() {
+			s.rest(true) // the end of a message that came too late to matter
 		}
 	}
 	return i
@@ -153,7 +163,7 @@ func (c *client) unlinked(message []byte, size int) action {
 			return drop
 		}
 	}
-	if len(message) < size && len(message) < collectFirst {
+	if len(message) < size && (len(message) < collectFirst || c.collects(message[0], size)) {
 		return needMore
 	}
 	if !c.acquire() {
@@ -163,6 +173,11 @@ func (c *client) unlinked(message []byte, size int) action {
 		return hold
 	}
 	return passOn
+}
+
+// collects reports whether all of a message must be there to be judged.
+func (c *client) collects(typ byte, size int) bool {
+	return c.mode != sessionMode && (typ == pgwire.Query && size <= maxQuery || typ == pgwire.Parse && size <= maxStatement)
 }
 
 // judge records a message that is about to go to the server.
@@ -179,33 +194,43 @@ func (c *client) judge(message []byte, size int) action {
 		}
 	}
 	shared := c.mode != sessionMode
+	if !shared && len(message) == size && (message[0] == pgwire.Query || message[0] == pgwire.Parse) {
+		c.mayReset(message[pgwire.HeaderSize:])
+	}
 	switch message[0] {
 	case pgwire.Query:
 		var note link.Note
+		var state link.State
 		var text []byte
 		if shared {
+			if len(message) < size && size <= maxQuery {
+				return needMore
+			}
 			if len(message) == size {
 				text = message[pgwire.HeaderSize:]
 				if c.refuses(text) {
 					return c.refuseQuery()
 				}
-				var state link.State
 				note, state = link.Scan(text)
 				c.mayLeave(state, func() []string { return link.ParameterNames(text) })
 			} else {
-				note = link.Leaves | link.Deallocates // what was not seen may leave anything
-				c.mayLeave(link.StateAny|link.StateHidden, nil)
+				note = link.Leaves | link.Deallocates | link.Unseen | link.Alters | link.Rereads // what was not seen may leave anything
+				state = link.StateUnseen
+				c.mayLeave(state, nil)
+			}
+			if c.mustForget(state) {
+				return c.forget(l.NeedsSync())
 			}
 		}
 		switch plan := l.Query(text, note); plan.Do {
 		case link.Wait:
 			return c.wait(plan)
 		case link.Rewrite:
-			c.query()
+			c.query(state)
 			c.tenant.insert = pgwire.AppendQuery(c.tenant.insert[:0], link.Dropping(plan.Name))
 			return replace
 		}
-		c.query()
+		c.query(state)
 	case pgwire.Parse:
 		if shared {
 			return c.judgeParse(message, size)
@@ -225,13 +250,12 @@ func (c *client) judge(message []byte, size int) action {
 		if shared {
 			return c.judgeExecute(message, size)
 		}
-		c.query()
+		c.query(0)
 		l.Sent(link.Entry{Kind: link.Execute})
 	case pgwire.Sync:
 		l.Sent(link.Entry{Kind: link.Sync})
 	case pgwire.FunctionCall:
-		c.query()
-		l.Sent(link.Entry{Kind: link.FunctionCall})
+		return c.judgeFunctionCall(message, size)
 	case pgwire.Flush:
 		if size != pgwire.HeaderSize {
 			// A server would fail at it and skip to Sync, and no answer would say that
@@ -246,6 +270,27 @@ func (c *client) judge(message []byte, size int) action {
 		c.leave(nil, "terminated")
 		return drop
 	}
+	return passOn
+}
+
+// judgeFunctionCall looks at which function is called.
+func (c *client) judgeFunctionCall(message []byte, size int) action {
+	var state link.State
+	if oid := message[pgwire.HeaderSize:]; c.mode != sessionMode && size >= pgwire.HeaderSize+4 {
+		if len(oid) < 4 {
+			return needMore
+		}
+		state = link.FunctionState(binary.BigEndian.Uint32(oid))
+		if state&c.tenant.policies.refuse != 0 {
+			return c.refuseQuery()
+		}
+		if c.mustForget(state) {
+			return c.forget(c.server.link.NeedsSync())
+		}
+		c.mayLeave(state, nil)
+	}
+	c.query(state)
+	c.server.link.Sent(link.Entry{Kind: link.FunctionCall})
 	return passOn
 }
 

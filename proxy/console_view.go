@@ -93,7 +93,7 @@ func (t *tenant) use() *use {
 	for _, c := range t.clients {
 		count(u.databases, c.database).clients++
 		count(u.users, c.pool.key.user).clients++
-		if c.pins != 0 {
+		if c.pinned() != 0 {
 			u.pinned++
 		}
 	}
@@ -154,9 +154,11 @@ func (v *consoleGate) Databases() (out []console.Database) {
 		if conf.Machine != nil {
 			host, port = u.host, u.port
 		}
+		limits := conf.Pool
 		for _, name := range slices.Compact(names) {
-			d := console.Database{Tenant: conf.ID, Name: name, Host: host, Port: int(port), PoolSize: conf.Pool.Size, MinPoolSize: conf.Pool.Min, Mode: conf.Pool.Mode,
-				ServerLifetime: v.gate.opts.Timeouts.ServerLifetime, MaxServers: conf.Pool.MaxServers, MaxClients: conf.Pool.MaxClients,
+			d := console.Database{Tenant: conf.ID, Name: name, Host: host, Port: int(port), PoolSize: limits.Size, MinPoolSize: limits.Min,
+				ReservePoolSize: limits.Reserve, Mode: limits.Mode, ServerLifetime: v.gate.opts.Timeouts.ServerLifetime,
+				MaxServers: tighter(limits.MaxDatabaseServers, limits.MaxServers), MaxClients: tighter(limits.MaxDatabaseClients, limits.MaxClients),
 				Paused: u.paused, Disabled: v.gate.consoles.closed(conf.ID)}
 			if n := u.databases[name]; n != nil {
 				d.Servers, d.Clients = n.servers, n.clients
@@ -167,12 +169,21 @@ func (v *consoleGate) Databases() (out []console.Database) {
 	return sorted(out, func(d *console.Database) string { return d.Tenant + "/" + d.Name })
 }
 
+// tighter is a limit of its own, 0 for none, within one that holds as well.
+func tighter(own, outer int) int {
+	if own == 0 {
+		return outer
+	}
+	return min(own, outer)
+}
+
 // Users are those of all registered tenants.
 func (v *consoleGate) Users() (out []console.User) {
 	uses := v.gate.uses()
 	for conf := range v.gate.opts.Directory.Current().All() {
 		for _, user := range conf.Users {
-			row := console.User{Tenant: conf.ID, Name: user.Name, PoolSize: user.PoolSize}
+			row := console.User{Tenant: conf.ID, Name: user.Name, PoolSize: user.PoolSize, ReservePoolSize: conf.Pool.Reserve,
+				MaxServers: user.MaxServers, MaxClients: user.MaxClients}
 			if u := uses[conf.ID]; u != nil && u.users[user.Name] != nil {
 				row.Servers, row.Clients = u.users[user.Name].servers, u.users[user.Name].clients
 			}

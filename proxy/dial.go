@@ -26,10 +26,7 @@ func (t *tenant) dialMore() {
 	}
 	now := t.loop.Now()
 	for {
-		p, victim := t.books.NextDial(now)
-		if victim != nil {
-			victim.Owner.(*server).shut(pool.Evicted.String())
-		}
+		p := t.books.NextDial(now, evict)
 		if p == nil {
 			break
 		}
@@ -42,7 +39,7 @@ func (t *tenant) dialMore() {
 		}
 		if err := p.Failing(now); err != nil {
 			t.failWaiters(p, errDial(err))
-		} else if at := p.DialAfter(); at.After(now) && (again.IsZero() || at.Before(again)) {
+		} else if at := p.RetryAt(); at.After(now) && (again.IsZero() || at.Before(again)) {
 			again = at
 		}
 	}
@@ -56,13 +53,16 @@ func (t *tenant) dialMore() {
 	}
 }
 
+// evict closes a server that makes room for another.
+func evict(s *pool.Server) { s.Owner.(*server).shut(pool.Evicted.String()) }
+
 // dialSpare starts a dial for every pool that has fewer servers than its least.
 func (t *tenant) dialSpare() {
 	if !t.mayDial() || t.conf.Pool.Min == 0 {
 		return
 	}
 	for p := range t.books.Pools() {
-		if p.WantSpare() {
+		if p.WantSpare(t.loop.Now()) {
 			t.dial(p.Owner.(*serverPool))
 		}
 	}

@@ -21,8 +21,8 @@ import (
 
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
-	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
 
@@ -71,8 +71,10 @@ type Timeouts struct {
 
 // Limits bound what strangers and clients may take.
 type Limits struct {
-	Clients    int // logged in
-	Handshakes int // not yet
+	Clients          int         // logged in
+	Handshakes       int         // not yet
+	Statements       link.Limits // of each client
+	ServerStatements int         // that a server holds; 0: link.DefaultLimit
 }
 
 // TCP is the socket options of clients and servers alike.
@@ -92,6 +94,7 @@ type Gate struct {
 	metrics     *Metrics
 	loops       []*loop.Loop
 	seed        maphash.Seed
+	refusals    refusals
 	cancelSlots chan struct{}
 	handshakes  chan struct{}
 	derive      chan struct{}
@@ -143,7 +146,7 @@ func New(o Options) (*Gate, error) {
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
 		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
-		consoles: newConsoles()}
+		consoles: newConsoles(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
@@ -382,31 +385,10 @@ func (g *Gate) forgetTenant(t *tenant) {
 	delete(g.tenants, t.id)
 }
 
-// reserve takes a place for a client that has proved its password.
-func (g *Gate) reserve(t *tenant, conf *tenants.Tenant) *pgwire.Error {
-	if g.clients.Add(1) > int64(g.opts.Limits.Clients) {
-		g.clients.Add(-1)
-		return errLimit
-	}
-	if t.admitted.Add(1) > int64(conf.Pool.MaxClients) {
-		t.admitted.Add(-1)
-		g.clients.Add(-1)
-		return errTenantLimit
-	}
-	return nil
-}
-
-// release gives a place back.
-func (g *Gate) release(t *tenant) {
-	t.admitted.Add(-1)
-	g.clients.Add(-1)
-	t.touch()
-}
-
 // forget is called by the loop when a session is over.
 func (g *Gate) forget(c *client) {
 	g.keys.remove(c.key)
-	g.release(c.tenant)
+	g.release(c.tenant, c.place)
 }
 
 // keepAlive is the configured one; a zero leaves the system's own setting,

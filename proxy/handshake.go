@@ -43,6 +43,7 @@ type handshake struct {
 	startup  *pgwire.Startup
 	route    tenants.Route
 	early    []byte // what the client sent ahead
+	owed     []byte // goes out in front of what is written next
 }
 
 // handover is what a loop needs of a handshake.
@@ -50,6 +51,7 @@ type handover struct {
 	tls    *tls.Conn
 	swap   *loop.Swap
 	early  []byte
+	owed   []byte // to be written before the greeting
 	key    poolKey
 	params []pgwire.Param
 }
@@ -288,23 +290,27 @@ func (h *handshake) throttled() error {
 
 // handOver gives the client to its tenant's loop, with everything it has sent
 // ahead. The place that was reserved goes with it.
-func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
+func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 	if h.gate.consoles.closed(conf.ID) {
-		h.gate.release(t)
+		h.gate.release(t, at)
 		return errDisabled
 	}
 	if h.startup.Replication != "" {
-		return h.replicate(t, conf)
+		if err := h.write(nil); err != nil {
+			h.gate.release(t, at)
+			return err
+		}
+		return h.replicate(t, conf, at)
 	}
 	g := h.gate
-	database := h.route.Database
-	if database == "" {
-		database = conf.Database
-	}
-	user := h.route.User
+	user, database := at.user, at.database
 	if !conf.AllowsDatabase(database) {
-		g.release(t)
+		g.release(t, at)
 		return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(database)), "")
+	}
+	if name := startOnly(h.startup.Params); name != "" {
+		g.release(t, at)
+		return fatal("55P02", fmt.Sprintf(`parameter "%s" cannot be set after connection start`, name), "A pooled connection has started already.")
 	}
 	mode := h.acceptor.mode
 	if conf.Pool.Mode != "" {
@@ -313,7 +319,7 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
 	if n := h.br.Buffered(); n > 0 {
 		h.early, _ = h.br.Peek(n)
 	}
-	c := &client{tenant: t, peer: h.peer, database: database, mode: mode, started: h.started,
+	c := &client{tenant: t, place: at, peer: h.peer, database: database, mode: mode, started: h.started,
 		timeouts: t.timeoutsFor(conf, user, h.acceptor.conf)}
 	c.key = g.keys.add(c, h.startup.Version == pgwire.Version32)
 	tcp := h.tcp
@@ -321,14 +327,14 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant) error {
 	fd, err := loop.Detach(tcp)
 	if err != nil {
 		g.keys.remove(c.key)
-		g.release(t)
+		g.release(t, at)
 		return err
 	}
-	over := handover{tls: h.tls, swap: h.swap, early: h.early, key: poolKey{user, database}, params: h.startup.Params}
+	over := handover{tls: h.tls, swap: h.swap, early: h.early, owed: h.owed, key: poolKey{user, database}, params: h.startup.Params}
 	if !t.post(func() { t.admit(c, fd, over) }) {
 		loop.CloseFD(fd)
 		g.keys.remove(c.key)
-		g.release(t)
+		g.release(t, at)
 	}
 	return nil
 }
@@ -342,6 +348,9 @@ func (h *handshake) stream() net.Conn {
 }
 
 func (h *handshake) write(b []byte) error {
+	if len(h.owed) > 0 {
+		b, h.owed = append(h.owed, b...), nil
+	}
 	if _, err := h.stream().Write(b); err != nil {
 		return errQuiet
 	}

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -215,10 +216,26 @@ func (p *serverPool) recall() {
 }
 
 // learn notes what a server reports to a client with a base set of parameters.
+// If it was something else before, the server's defaults have changed, and all
+// that is known is learned again.
 func (p *serverPool) learn(set *params, status []pgwire.Param) {
-	set.greeting = appendGreeting(nil, status)
+	greeting := appendGreeting(nil, status)
+	if set.greeting != nil && !bytes.Equal(set.greeting, greeting) {
+		p.forget()
+	}
+	set.greeting = greeting
 	if name, ok := p.known(); ok {
 		p.tenant.gate.opts.Known.put(name, knownSet{Params: set.list, Status: append([]pgwire.Param(nil), status...)})
+	}
+}
+
+// forget drops what is known of the pool.
+func (p *serverPool) forget() {
+	for _, set := range p.sets.byKey {
+		set.greeting = nil
+	}
+	if name, ok := p.known(); ok {
+		p.tenant.gate.opts.Known.forget(name)
 	}
 }
 

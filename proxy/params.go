@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 
@@ -12,6 +13,13 @@ import (
 // maxParamSets bounds the sets that one pool remembers. Beyond it all are
 // forgotten; those in use live on and are recognized by content.
 const maxParamSets = 4096
+
+const (
+	// maxParamBytes bounds the remembered sets, too.
+	maxParamBytes = 64 << 20
+	// longKey is from how many bytes on a set is known by a hash of its content.
+	longKey = 4 << 10
+)
 
 // params is an immutable set of run-time parameters that differ from a fresh
 // session's. Two clients with equal sets have the same pointer, so that asking
@@ -25,6 +33,8 @@ type params struct {
 	// with exactly this set, without application_name; nil while unknown. Kept
 	// on base sets only.
 	greeting []byte
+
+	temporary bool // pg_temp stands in its search_path, so that any table may be temporary
 }
 
 // same reports whether two sets are equal.
@@ -44,7 +54,10 @@ func (p *params) find(lower string) (int, bool) {
 }
 
 // paramSets shares sets by content. One pool's, loop thread only.
-type paramSets struct{ byKey map[string]*params }
+type paramSets struct {
+	byKey map[string]*params
+	bytes int // of the names and values in byKey, about
+}
 
 // intern returns the set of a list in which the last of a name wins.
 func (t *paramSets) intern(list []pgwire.Param) *params {
@@ -72,13 +85,20 @@ func (t *paramSets) shared(sorted []pgwire.Param) *params {
 		b.WriteByte(0)
 	}
 	key := b.String()
+	if len(key) > longKey {
+		sum := sha256.Sum256([]byte(key))
+		key = string(sum[:])
+	}
 	if set, ok := t.byKey[key]; ok {
 		return set
 	}
-	if t.byKey == nil || len(t.byKey) >= maxParamSets {
-		t.byKey = make(map[string]*params)
+	if t.byKey == nil || len(t.byKey) >= maxParamSets || t.bytes > maxParamBytes {
+		t.byKey, t.bytes = make(map[string]*params), 0
 	}
+	t.bytes += b.Len()
 	set := &params{list: sorted, key: key}
+	path, _ := set.get("search_path")
+	set.temporary = strings.Contains(strings.ToLower(path), "pg_temp")
 	t.byKey[key] = set
 	set.base = set
 	own := func(p pgwire.Param) bool { return p.Name == applicationName || p.Name == clientAddressName }
@@ -104,6 +124,76 @@ func (t *paramSets) with(p *params, name, value string) *params {
 	return t.shared(list)
 }
 
+const (
+	role                 = "role"
+	sessionAuthorization = "session_authorization"
+)
+
+// hidden reports whether pg_settings may not show a parameter: the two that say
+// who the session is, and those with a dot in their names.
+func hidden(name string) bool {
+	return name == role || name == sessionAuthorization || strings.IndexByte(name, '.') >= 0
+}
+
+// passing reports whether a parameter is a transaction's own, which ends with
+// it. Outside of one it can be set to no effect, and from version 16 on not reset.
+func passing(name string) bool {
+	switch name {
+	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
+		return true
+	}
+	return false
+}
+
+// withoutEffect drops what does nothing in a startup packet, and would if it
+// were set on a server, or could not be: the seed of random(), and what ends
+// with a transaction (which versions before 18 may refuse).
+// Wrong values are left in, for the server to say so.
+func withoutEffect(list []pgwire.Param) []pgwire.Param {
+	none := func(p pgwire.Param) bool {
+		name := strings.ToLower(p.Name)
+		return passing(name) && validPassing(name, p.Value)
+	}
+	if list = withoutSeed(list); !slices.ContainsFunc(list, none) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), none)
+}
+
+func validPassing(name, value string) bool {
+	lower := strings.ToLower(value)
+	valid := []string{"serializable", "repeatable read", "read committed", "read uncommitted"}
+	if name != "transaction_isolation" {
+		valid = strings.Fields("t tr tru true f fa fal fals false y ye yes n no on of off 1 0")
+		lower = strings.TrimSpace(lower)
+	}
+	return slices.Contains(valid, lower)
+}
+
+// withoutSeed drops the seed of random(), which does nothing in a startup
+// packet, and would if it were set on a server.
+func withoutSeed(list []pgwire.Param) []pgwire.Param {
+	seed := func(p pgwire.Param) bool { return strings.EqualFold(p.Name, "seed") }
+	if !slices.ContainsFunc(list, seed) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), seed)
+}
+
+// startOnly returns the parameter, "" for none, that Postgres reads only when a
+// session begins: a server would take it later, and it would do nothing.
+func startOnly(list []pgwire.Param) string {
+	for _, p := range list {
+		switch name := strings.ToLower(p.Name); name {
+		case "local_preload_libraries", "session_preload_libraries":
+			if p.Value != "" {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
 // change is one step from one set to another: a value, or nil for the default.
 type change struct {
 	name  string
@@ -111,31 +201,61 @@ type change struct {
 }
 
 // changes lists what makes a session with the set have look like one with the
-// set want. client_encoding comes first, because the other values are read in it.
+// set want. client_encoding comes first, because the other values are read in
+// it. A session that is somebody else than its login becomes the login for them
+// and whoever it is to be at last: only the login may set all that it has set.
 func changes(have, want *params) []change {
-	var out []change
+	first, others := differences(have, want)
+	is, was := who(want), who(have)
+	if len(others) == 0 && slices.Equal(is, was) {
+		return first
+	}
+	out := first
+	for _, p := range was {
+		out = append(out, change{p.Name, nil})
+	}
+	out = append(out, others...)
+	for i := len(is) - 1; i >= 0; i-- { // the session's user takes the role away
+		out = append(out, change{is[i].Name, &is[i].Value})
+	}
+	return out
+}
+
+// differences lists what differs between two sets: client_encoding, and the
+// rest but for who the session is.
+func differences(have, want *params) (first, others []change) {
+	add := func(c change) {
+		switch c.name {
+		case role, sessionAuthorization:
+		case "client_encoding":
+			first = append(first, c)
+		default:
+			others = append(others, c)
+		}
+	}
 	for i := range want.list {
 		p := &want.list[i]
 		if v, ok := have.get(p.Name); !ok || v != p.Value {
-			out = append(out, change{p.Name, &p.Value})
+			add(change{p.Name, &p.Value})
 		}
 	}
 	for _, p := range have.list {
 		if _, ok := want.get(p.Name); !ok {
-			out = append(out, change{p.Name, nil})
+			add(change{p.Name, nil})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b change) int {
-		return rank(a.name) - rank(b.name)
-	})
-	return out
+	return first, others
 }
 
-func rank(name string) int {
-	if name == "client_encoding" {
-		return 0
+// who returns the role and the session's user of a set, if they are others than
+// the login.
+func who(p *params) (out []pgwire.Param) {
+	for _, name := range [...]string{role, sessionAuthorization} {
+		if value, ok := p.get(name); ok {
+			out = append(out, pgwire.Param{Name: name, Value: value})
+		}
 	}
-	return 1
+	return out
 }
 
 // appendChanges builds the messages that carry out changes in one implicit

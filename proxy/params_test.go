@@ -50,6 +50,22 @@ func TestParamSetsAreBounded(t *testing.T) {
 // session is a model of a server session: what it is set to.
 type session map[string]string
 
+// set does what set_config does. Only a superuser, which the login is and
+// nobody else, may touch the parameters that begin with log.
+func (s session) set(t *rapid.T, name string, value []byte) {
+	if strings.HasPrefix(name, "log") && s["role"]+s["session_authorization"] != "" {
+		t.Fatalf("%s is changed by %v", name, s)
+	}
+	if name == "session_authorization" {
+		delete(s, "role")
+	}
+	if value == nil {
+		delete(s, name)
+	} else {
+		s[name] = string(value)
+	}
+}
+
 func (s session) carryOut(t *rapid.T, messages []byte) {
 	var binds int
 	for len(messages) > 0 {
@@ -61,11 +77,7 @@ func (s session) carryOut(t *rapid.T, messages []byte) {
 				t.Fatal(err)
 			}
 			binds++
-			if name := string(m.Parameters[0]); m.Parameters[1] == nil {
-				delete(s, name)
-			} else {
-				s[name] = string(m.Parameters[1])
-			}
+			s.set(t, string(m.Parameters[0]), m.Parameters[1])
 		}
 		messages = messages[size+1:]
 	}
@@ -75,8 +87,9 @@ func TestChangesMakeOneSetOfAnother(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		param := rapid.Custom(func(t *rapid.T) pgwire.Param {
 			return pgwire.Param{
-				Name:  rapid.SampledFrom([]string{"client_encoding", "TimeZone", "search_path", "work_mem", "application_name"}).Draw(t, "name"),
-				Value: rapid.StringMatching(`[a-zé'\\"]{0,4}`).Draw(t, "value"),
+				Name: rapid.SampledFrom([]string{"client_encoding", "TimeZone", "search_path", "work_mem", "application_name",
+					"log_statement", "role", "session_authorization"}).Draw(t, "name"),
+				Value: rapid.StringMatching(`[a-zé'\\"]{1,4}`).Draw(t, "value"),
 			}
 		})
 		var sets paramSets
@@ -97,10 +110,48 @@ func TestChangesMakeOneSetOfAnother(t *testing.T) {
 		if have.same(want) != (len(list) == 0) {
 			t.Fatalf("%d changes between sets that are the same: %v", len(list), have.same(want))
 		}
+		if len(list) == 0 {
+			return
+		}
 		if i := slices.IndexFunc(list, func(c change) bool { return c.name == "client_encoding" }); i > 0 {
 			t.Fatal("client_encoding must come first, the other values are read in it")
 		}
 	})
+}
+
+func TestStartupParametersWithoutEffect(t *testing.T) {
+	list := []pgwire.Param{{Name: "Transaction_Isolation", Value: "Repeatable Read"}, {Name: "transaction_isolation", Value: "best"},
+		{Name: "transaction_read_only", Value: "TRUE"}, {Name: "transaction_deferrable", Value: "o"}, {Name: "seed", Value: "0.5"},
+		{Name: "geqo", Value: "off"}, {Name: "default_transaction_read_only", Value: "on"}}
+	var left []string
+	for _, p := range withoutEffect(list) {
+		left = append(left, p.Name+"="+p.Value)
+	}
+	want := "transaction_isolation=best transaction_deferrable=o geqo=off default_transaction_read_only=on"
+	if got := strings.Join(left, " "); got != want || list[2].Value != "TRUE" {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestLongParametersAreBounded in what is kept of them.
+func TestLongParametersAreBounded(t *testing.T) {
+	var sets paramSets
+	value := strings.Repeat("x", 1<<20)
+	first := sets.intern([]pgwire.Param{{Name: "a", Value: value}})
+	if len(first.key) > 100 {
+		t.Errorf("it is known by %d bytes", len(first.key))
+	}
+	if again := sets.intern([]pgwire.Param{{Name: "a", Value: value}}); again != first {
+		t.Error("it is not recognized")
+	}
+	for i := range 200 {
+		if sets.intern([]pgwire.Param{{Name: "a", Value: value + itoa(i)}}).same(first) {
+			t.Fatal("it is taken for another")
+		}
+		if n := len(sets.byKey) << 20; n > 2*maxParamBytes {
+			t.Fatalf("%d bytes are remembered", n)
+		}
+	}
 }
 
 func TestCleanName(t *testing.T) {

@@ -40,6 +40,7 @@ type replica struct {
 	gate     *Gate
 	tenant   *tenant
 	key      cancelKey
+	place    place // what it counts against
 	peer     proxyproto.Peer
 	user     string
 	database string // "replication" for a physical one
@@ -94,9 +95,9 @@ func (r *replica) why() *ending {
 
 // replicate gives the client a session of its own, in place of one on the
 // loop. The place that was reserved goes with it.
-func (h *handshake) replicate(t *tenant, conf *tenants.Tenant) error {
+func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	g := h.gate
-	r := &replica{gate: g, tenant: t, peer: h.peer, user: h.route.User, database: h.route.Database, kind: h.startup.Replication,
+	r := &replica{gate: g, tenant: t, place: at, peer: h.peer, user: h.route.User, database: h.route.Database, kind: h.startup.Replication,
 		settings: withAddress(h.startup.Params, conf.ClientAddress, h.peer.Client), started: h.started,
 		tcp: h.tcp, tls: h.tls, br: h.br, served: make(chan struct{}), changed: make(chan struct{}, 1)}
 	switch {
@@ -106,13 +107,13 @@ func (h *handshake) replicate(t *tenant, conf *tenants.Tenant) error {
 		r.database = conf.Database
 	}
 	if err := r.refusal(conf); err != nil {
-		g.release(t)
+		g.release(t, at)
 		return err
 	}
 	if t.counters.replicas.Add(1) > maxReplicas {
 		t.counters.replicas.Add(-1)
 		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
-		g.release(t)
+		g.release(t, at)
 		return errReplicas
 	}
 	_ = h.tcp.SetDeadline(time.Time{})
@@ -234,7 +235,7 @@ func (r *replica) leave() {
 	r.tcp.Close()
 	r.gate.replicas.remove(r)
 	t.counters.replicas.Add(-1)
-	r.gate.release(t)
+	r.gate.release(t, r.place)
 	t.post(t.used) // perhaps nothing needs the machine any more
 	reason := r.why().reason
 	if r.goodbye.Load() && (reason == "client_closed" || reason == "server_lost") {

@@ -38,10 +38,14 @@ type server struct {
 	clocks clocks
 	noted  link.State // what the lease may have left since it was looked at
 	look   inspection
+	ending conclusion
+
+	sequences sequences
 
 	link   *link.Link
 	client *client
 	params *params        // what the session is set to
+	agreed *params        // what its client had when that was last known
 	status []pgwire.Param // what the server has reported
 
 	in      []byte // borrowed: an incomplete message
@@ -51,8 +55,11 @@ type server struct {
 
 	preparing bool // the client's parameters are being set
 	restoring bool // and the client is to hear of it, for it has heard of the reset
+	replay    replay
+	reported  bool // has reported something since its parameters were known
 	punishing bool // a transaction block in statement mode is being rolled back
 	dirty     bool // has state that the next client must not see
+	loaded    bool // has a library that it must not see, which nothing takes out again
 	resetting bool
 	lastWords bool // a FATAL of the server's has been passed on
 	failed    bool // something of our own failed
@@ -73,6 +80,7 @@ func (s *server) attach(conn *backend.Conn, fd int) error {
 	}
 	s.conn, s.pid, s.secret = c, conn.PID, conn.Secret
 	s.link = link.New(&s.tenant.stmts)
+	s.link.Limit = s.tenant.gate.opts.Limits.ServerStatements
 	s.params = s.pool.fresh
 	for _, p := range conn.Parameters {
 		s.report(p)
@@ -154,19 +162,41 @@ func (s *server) midFrame() bool { return s.partial > 0 && s.toward }
 // its server, and one in the middle of a message, however pointless, needs it.
 func (s *server) mayRelease() bool {
 	c := s.client
-	return c != nil && c.mode != sessionMode && c.pins == 0 && c.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
+	return s.rests() && c.mode != sessionMode && c.pinned() == 0
+}
+
+// rests reports whether the server is between two transactions of its client,
+// with nothing of Postern's own going on.
+func (s *server) rests() bool {
+	c := s.client
+	return c != nil && c.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
+}
+
+// rest is between two transactions, and the only way from a client that stays:
+// what the lease may have left is asked, and then the server is given back
+// unless the client keeps it. A cancel that is on its way could hit the
+// question, which waits then; see cancel. last says that nothing was received
+// behind what the server has said.
+func (s *server) rest(last bool) outcome {
+	if s.tracksState() && (s.cancels > 0 || s.inspect()) {
+		return taken
+	}
+	if s.mayRelease() {
+		return s.part(last)
+	}
+	s.discardSequences() // the client keeps the server
+	return taken
 }
 
 // release parts a clean server from its client and finds its next use.
 func (s *server) release() {
-	if s.dirty || s.cancels > 0 {
-		s.unlend()
+	c := s.client
+	s.parted(c)
+	if s.dirty || s.failed || s.cancels > 0 {
+		s.cleanse(c)
 		s.clean()
 		return
 	}
-	c := s.client
-	c.server, s.client = nil, nil
-	s.link.End()
 	s.settle(s.pool.books.Release(&s.books, s.loop.Now()))
 	if c.blocked {
 		c.conn.Again()
@@ -176,13 +206,30 @@ func (s *server) release() {
 // unlend parts a server from its client before it is known to be clean.
 func (s *server) unlend() {
 	c := s.client
-	c.server, s.client = nil, nil
-	s.link.End()
+	s.parted(c)
+	s.cleanse(c)
+}
+
+// cleanse begins to clean a server that its client has no more.
+func (s *server) cleanse(c *client) {
 	s.pool.books.BeginCleaning(&s.books)
 	s.within(resetFor)
 	if c.blocked {
 		c.conn.Again()
 	}
+}
+
+// parted is the end of every lease, however it came about: what it has left and
+// nobody has looked at, and what its client kept the server for, is to be gone
+// before anybody else has the server.
+func (s *server) parted(c *client) {
+	s.soil(s.noted | s.ending.unsure | c.pins)
+	s.dirty = s.dirty || c.mode == sessionMode || s.noted|s.ending.unsure|c.pins != 0 || s.look.running || s.preparing
+	s.failed = s.failed || s.loaded
+	s.restoring = false
+	s.preparing, s.punishing, s.noted, s.look, s.ending = false, false, 0, inspection{}, conclusion{}
+	c.server, s.client = nil, nil
+	s.link.End()
 }
 
 // settle does what the pool decided about a server that is free.
@@ -209,8 +256,8 @@ func (c *client) waited() {
 
 // prepare gives the server a client's parameters.
 func (s *server) prepare(want *params) {
-	s.preparing = true
 	list := changes(s.params, want)
+	s.preparing, s.replay = true, replay{list: list}
 	s.link.Forget()
 	var out []byte
 	if s.client.mode == sessionMode && s.link.HoldsStatements() {
@@ -230,9 +277,8 @@ func (s *server) prepare(want *params) {
 // its messages or not.
 func (s *server) abandoned(c *client, boundary bool) {
 	owned := s.link.Outstanding() > 0
-	session := c.mode == sessionMode
-	s.client = nil
-	s.link.End()
+	s.dirty = s.dirty || owned // what still runs may leave anything, and its end is not looked at
+	s.parted(c)
 	s.stalled = false
 	if s.closing {
 		return
@@ -242,11 +288,6 @@ func (s *server) abandoned(c *client, boundary bool) {
 		s.tenant.dialMore()
 		return
 	}
-	// What still runs may leave anything, and its end is not looked at.
-	s.dirty = s.dirty || session || s.preparing || owned || s.noted != 0 || s.look.running || c.pins != 0
-	s.failed = s.failed || c.pins&link.StateLoad != 0 // nothing takes a library out again
-	s.restoring = false
-	s.preparing, s.punishing, s.noted, s.look = false, false, 0, inspection{}
 	s.pool.books.BeginCleaning(&s.books)
 	s.within(abandonFor)
 	switch {
@@ -299,15 +340,25 @@ func (s *server) clean() {
 	case s.dirty:
 		s.dirty, s.resetting = false, true
 		s.within(resetFor)
-		s.ask("DISCARD ALL")
+		s.reset()
 	default:
 		s.timer.Stop()
 		if s.resetting {
 			s.resetting = false
-			s.params = s.pool.fresh
+			s.params, s.sequences = s.pool.fresh, sequences{}
+			s.relearn()
 		}
 		s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
 	}
+}
+
+// reset has the server forget its session.
+func (s *server) reset() {
+	s.link.Forget()
+	for range 2 {
+		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+	}
+	s.conn.Write(appendSeed(pgwire.AppendQuery(nil, "DISCARD ALL")))
 }
 
 // ask sends a query of our own.
@@ -353,6 +404,7 @@ func (s *server) shut(why string) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	s.sequences = sequences{}
 	s.loop.Free(s.in)
 	s.in = nil
 	if s.conn == nil {

@@ -19,6 +19,7 @@ func (s *server) feed(data []byte) int {
 		if s.partial > 0 {
 			n := min(s.partial, len(data)-i)
 			s.partial -= n
+			s.look.goesOn(data[i:i+n], s.partial == 0, s.target.User)
 			if !s.toward {
 				s.give(data[start:i])
 				start = i + n
@@ -48,11 +49,11 @@ func (s *server) feed(data []byte) int {
 		}
 		typ := data[i]
 		message := data[i:min(i+size, len(data))]
-		if (looked[typ] || typ == pgwire.DataRow && s.look.running) && len(message) < size {
+		if looked[typ] && len(message) < size {
 			if len(message) < whole {
 				break // wait for all of it
 			}
-			if typ != pgwire.ErrorResponse && typ != pgwire.NoticeResponse && typ != pgwire.NotificationResponse {
+			if !link.Asynchronous(typ) && typ != pgwire.ErrorResponse {
 				s.give(data[start:i])
 				s.lost("overlong message from the server")
 				return i
@@ -78,7 +79,7 @@ func (s *server) feed(data []byte) int {
 			start = i + len(message)
 			s.toward = false
 			if verdict == link.Replace && s.client != nil {
-				s.client.write(refusals[s.link.Last().Note].Append(nil))
+				s.client.write(s.tenant.gate.refusals[s.link.Last().Note].Append(nil))
 			}
 		case link.Broken:
 			s.give(data[start:i])
@@ -105,6 +106,7 @@ func (s *server) feed(data []byte) int {
 		return i
 	}
 	s.give(data[start:i])
+	s.pauses()
 	switch c := s.client; {
 	case c == nil && s.books.State() == pool.Idle:
 		if i < len(data) || s.partial > 0 {
@@ -137,6 +139,9 @@ func (s *server) give(b []byte) {
 func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 	body := message[pgwire.HeaderSize:]
 	if link.Asynchronous(typ) {
+		if typ == pgwire.ParameterStatus && len(message) < size {
+			return s.longReport()
+		}
 		return s.judgeAsync(typ, body)
 	}
 	status := byte(0)
@@ -150,14 +155,28 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 		if verdict != link.Broken && s.link.Completed(trimNUL(body)) {
 			return link.Swallow
 		}
-		if h := s.link.Last(); h.Mode == link.Forward && s.client != nil {
+		switch h := s.link.Last(); {
+		case h.Mode != link.Forward:
+			s.discarded(trimNUL(body))
+			s.replay.completed(trimNUL(body))
+			s.failed = s.failed || string(trimNUL(body)) == "LOAD" // of a client that has left
+		case s.client != nil:
 			s.completed(trimNUL(body), h.Note)
 		}
 	case pgwire.DataRow:
-		if s.look.running && s.link.Last().Mode == link.Internal {
-			s.look.sees(body, s.target.User)
+		switch {
+		case !s.look.running || s.link.Last().Mode != link.Internal:
+		case len(message) < size:
+			s.look.begins(body, size)
+		default:
+			s.look.whole(body, s.target.User)
+		}
+	case pgwire.PortalSuspended:
+		if h := s.link.Last(); h.Mode == link.Forward && s.client != nil {
+			s.completed(nil, h.Note)
 		}
 	case pgwire.ErrorResponse:
+		s.ending.failed = s.ending.failed || s.link.Last().Mode != link.Internal
 		e := pgwire.ParseError(body)
 		s.link.Failed(e.Code, routine(body))
 		if e.IsFatal() {
@@ -175,6 +194,7 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 				// As Postgres would have told it at startup.
 				e.Severity = pgwire.Fatal
 				s.client.refused = e
+				s.replay.failed(routine(body))
 			}
 		}
 	}
@@ -197,6 +217,7 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 			return link.Broken
 		}
 		s.report(p)
+		s.reported = s.reported || p.Name != applicationName
 		if !fixed(p.Name) && !s.preparing && !s.resetting {
 			s.params = s.pool.sets.with(s.params, p.Name, p.Value)
 			if s.client != nil {
@@ -238,14 +259,20 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 		if s.link.Quiet() {
 			s.punishing = false
 			c.write(pgwire.AppendReady(nil, 'I'))
-			if s.mayRelease() {
-				s.release()
-				return stop
-			}
+			s.ending.rolledBack = true
+			s.concluded()
+			return s.rest(last)
 		}
 		return taken
 	}
 	s.answers()
+	if s.link.Free() {
+		s.sequences.rest()
+	}
+	if s.link.Last().Mode == link.Internal {
+		return s.internalReady()
+	}
+	s.concluded()
 	if s.link.Status() == 'I' {
 		c.tenant.counters.transactions.Add(1)
 	} else if c.mode == statementMode && s.link.Quiet() {
@@ -265,12 +292,9 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 		c.fail(errDraining, "drain")
 		return stop
 	}
-	if s.link.Free() && c.partial == 0 && s.tracksState() {
+	if s.rests() && s.tracksState() {
 		c.write(gathered)
-		if s.inspect() || !s.mayRelease() {
-			return taken
-		}
-		return s.part(last)
+		return s.rest(last)
 	}
 	if !s.mayRelease() {
 		return goOn
@@ -282,6 +306,20 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 	}
 	c.write(gathered)
 	return s.part(false)
+}
+
+// internalReady deals with the end of something that was put in before the
+// client's messages, which may not have come yet.
+func (s *server) internalReady() outcome {
+	switch c := s.client; {
+	case c.leaving && s.link.Quiet():
+		c.depart(c.farewell, c.reason)
+		return stop
+	case c.draining && s.link.Free() && len(c.in) == 0:
+		c.fail(errDraining, "drain")
+		return stop
+	}
+	return goOn
 }
 
 // part ends the lease. Whatever follows what was received answers nothing:
@@ -302,6 +340,9 @@ func (s *server) preparedOr(last bool) outcome {
 	}
 	c := s.client
 	s.preparing = false
+	if s.replay.refused && last {
+		return s.refused()
+	}
 	if s.failed || !last {
 		e := c.refused
 		if e == nil {
@@ -315,10 +356,10 @@ func (s *server) preparedOr(last bool) outcome {
 		s.tenant.dialMore()
 		return stop
 	}
-	s.params = c.params
+	s.agree()
 	if s.restoring {
-		if s.restoring = false; s.mayRelease() {
-			return s.part(true)
+		if s.restoring = false; s.rest(true) == stop {
+			return stop
 		}
 	}
 	if c.prepared() {

@@ -98,10 +98,11 @@ func (b *bench) client(mode poolMode) net.Conn {
 	fd, conn := b.pair()
 	t := b.tenant
 	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
-	if err := b.gate.reserve(t, conf); err != nil {
+	at := place{"app", "app"}
+	if err := b.gate.reserve(t, conf, at); err != nil {
 		b.t.Fatal(err)
 	}
-	c := &client{tenant: t, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now()}
+	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now()}
 	b.gate.keys.add(c, false)
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
 	for {

@@ -59,10 +59,6 @@ var (
 	errCancelled = &pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to user request"}
 	errStatement = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
 		Message: "transaction blocks are not allowed in statement pooling mode"}
-	errManyNamed = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
-		Message: "too many prepared statements",
-		Detail:  fmt.Sprintf("A session may have %d prepared statements, of %d MiB together.", link.MaxNamed, link.MaxNamedBytes>>20),
-		Hint:    "Close those that are not used any more."}
 	errState = &pgwire.Error{Severity: pgwire.Err, Code: "0A000",
 		Message: "session state of this kind is not allowed in this pool mode",
 		Hint:    "Use a form that ends with the transaction, such as SET LOCAL, or connect to a session mode port."}
@@ -74,7 +70,7 @@ var (
 )
 
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
-var refusals = [...]*pgwire.Error{refuseMany: errManyNamed, refuseLong: errTooLong, refuseState: errState}
+type refusals [3]*pgwire.Error
 
 const (
 	refuseMany = iota
@@ -82,8 +78,27 @@ const (
 	refuseState
 )
 
+func newRefusals(most link.Limits) refusals {
+	return refusals{refuseMany: errManyNamed(most.OrDefault()), refuseLong: errTooLong, refuseState: errState}
+}
+
+func errManyNamed(most link.Limits) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Err, Code: "54000",
+		Message: "too many prepared statements",
+		Detail:  fmt.Sprintf("A session may have %d prepared statements, of %d MiB together.", most.Named, most.NamedBytes>>20),
+		Hint:    "Close those that are not used any more."}
+}
+
 func errPassword(user string) *pgwire.Error {
 	return fatal("28P01", fmt.Sprintf(`password authentication failed for user "%s"`, clip(user)), "")
+}
+
+func errUserLimit(user string) *pgwire.Error {
+	return fatal("53300", fmt.Sprintf(`too many clients for user "%s" already`, clip(user)), "The user's max_clients is reached.")
+}
+
+func errDatabaseLimit(database string) *pgwire.Error {
+	return fatal("53300", fmt.Sprintf(`too many clients for database "%s" already`, clip(database)), "The project's max_database_clients is reached.")
 }
 
 func errAddress(addr netip.Addr, tenant string) *pgwire.Error {

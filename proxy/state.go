@@ -15,15 +15,22 @@ import (
 // maxTracked bounds the parameters that a session may have set.
 const maxTracked = 256
 
+// maxLooks is how often a server is asked what it has, if it fails to answer: a
+// statement_timeout of its client's holds for the question, too.
+const maxLooks = 8
+
 // policies are what a tenant has done about the kinds of session state.
 type policies struct {
 	track, pin, reset, refuse link.State
-	always                    bool // a server is reset after every transaction
+	unnoted                   link.State // what need not be noted
+	forget                    link.State // before what a server forgets the numbers of others; 0: never
+	always                    bool       // a server is reset after every transaction
 }
 
 // policiesOf compiles a tenant's. What is allowed is in none of the sets.
 func policiesOf(conf *tenants.Tenant) (p policies) {
 	p.always = conf.ResetAlways
+	p.unnoted = link.StateNamed | link.StateGiven | link.StateReads | link.StateMakes
 	for i, name := range link.StateNames() {
 		kind := link.State(1) << i
 		switch conf.State[tenants.StateKind(name)] {
@@ -37,16 +44,33 @@ func policiesOf(conf *tenants.Tenant) (p policies) {
 			p.refuse |= kind
 		}
 	}
+	// Numbers are not taken away after a transaction, but before others would see
+	// them; and who does not want them read does not mind that they are drawn.
+	switch drawn := link.StateSequence; {
+	case p.pin&drawn != 0:
+		p.forget = drawn | link.StateReads
+	case p.reset&drawn != 0:
+		p.reset, p.unnoted, p.forget = p.reset&^drawn, p.unnoted|drawn, link.StateReads
+	case p.refuse&drawn != 0:
+		p.refuse, p.unnoted = p.refuse&^drawn|link.StateReads, p.unnoted|drawn
+	default:
+		p.unnoted |= drawn
+	}
 	return p
 }
 
 // inspection is a look at what a server's session has in it.
 type inspection struct {
 	running bool
+	tries   int
 	kinds   link.State // asked for
 	found   link.State
-	params  []pgwire.Param
+	params  []pgwire.Param // what is set, as pg_settings shows it
+	named   []pgwire.Param // what was asked for by name
+	unset   []string       // of these, what pg_settings shows and is not set
 	failed  bool
+	row     []byte // what has come of a long row
+	size    int    // of all rows, in bytes
 }
 
 // completed notes what a command has left, by its tag. A server that is one
@@ -56,11 +80,26 @@ func (s *server) completed(tag []byte, note link.Note) {
 	c := s.client
 	switch {
 	case c.mode != sessionMode:
-		s.noted |= link.TagState(tag, note)
-		c.hidden = c.hidden && string(tag) != "DISCARD ALL"
-	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"):
+		left := link.TagState(tag, note)
+		s.noted |= left &^ (s.tenant.policies.unnoted | unreadable)
+		s.ending.unsure |= left & unreadable
+		s.ending.rolledBack = string(tag) == "ROLLBACK"
+		s.sequences.drawn = s.sequences.drawn || left&link.StateSequence != 0
+		s.discarded(tag)
+		switch string(tag) {
+		case "COMMIT", "PREPARE TRANSACTION":
+			s.noted |= s.ending.unsure
+			s.ending.unsure = 0
+		case "DISCARD ALL":
+			c.hidden, s.ending.unsure = false, 0
+			s.noted &^= unreadable
+		}
+	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
+		len(c.came.base.list) > 0 && string(tag) == "SET": // perhaps TO DEFAULT
 		s.noted |= link.StateSet
 	}
+	c.resets.some = c.resets.some || string(tag) == "RESET"
+	c.resets.all = c.resets.all || string(tag) == "DISCARD ALL"
 }
 
 // inspect asks the server, between two transactions of its client, what there
@@ -72,34 +111,40 @@ func (s *server) inspect() bool {
 	kinds := s.noted & (p.track | p.pin)
 	if s.noted&link.StateEnds != 0 {
 		kinds |= c.pins
+		if c.pins&link.StatePrepared != 0 {
+			kinds |= link.StateAny & (p.track | p.pin) // what it has run by EXECUTE did not say what it does
+		}
 	}
-	switch {
+	switch noted := s.noted; {
 	case c.mode == sessionMode:
-		kinds = s.noted
-	case s.noted&p.reset != 0 || p.always:
-		s.dirty = true
+		kinds = noted
+	default:
+		s.soil(noted)
+		if noted&link.StateHidden != 0 && (p.track|p.pin)&link.StateSet != 0 {
+			c.hidden = true
+			c.pin(link.StateSet) // it cannot be read, so it cannot be set again elsewhere
+		}
 	}
-	hidden := s.noted&link.StateHidden != 0 && p.track&link.StateSet != 0
 	s.noted = 0
-	if hidden && c.mode != sessionMode {
-		c.hidden = true
-		c.pin(link.StateSet) // it cannot be read, so it cannot be set again elsewhere
-	}
-	if kinds&link.StateLoad != 0 {
-		c.pin(link.StateLoad) // nothing would show it
-		kinds &^= link.StateLoad
-	}
+	c.pin(kinds & link.StateUnasked)
+	kinds &^= link.StateUnasked
 	if kinds == 0 {
 		return false
 	}
-	s.look = inspection{running: true, kinds: kinds}
+	s.examine(kinds, 1)
+	return true
+}
+
+// examine sends the question.
+func (s *server) examine(kinds link.State, tries int) {
+	c := s.client
+	s.look = inspection{running: true, tries: tries, kinds: kinds}
 	s.link.Forget()
 	for _, k := range [...]link.Kind{link.Parse, link.Bind, link.Execute, link.Sync} {
 		s.link.Sent(link.Entry{Kind: k, Mode: link.Internal})
 	}
 	s.conn.Write(appendInspection(nil, kinds, c.names))
 	c.blocked = true
-	return true
 }
 
 // pin keeps the server for the client.
@@ -113,8 +158,9 @@ func (c *client) pin(kinds link.State) {
 // The parts of the question, by kind. Everything is qualified: whose session
 // it is may have put anything into its search_path.
 const (
-	askSet = `SELECT 'set', name, setting FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'` +
-		` UNION ALL SELECT 'set', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n`
+	askSet = `SELECT CASE WHEN source OPERATOR(pg_catalog.=) 'session' THEN 'set' ELSE 'unset' END, name, setting FROM pg_catalog.pg_settings` +
+		` WHERE source OPERATOR(pg_catalog.=) 'session' OR name OPERATOR(pg_catalog.=) ANY ($1)` +
+		` UNION ALL SELECT 'named', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n`
 	askListen = `SELECT 'listen', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())`
 	askTemp   = `SELECT 'temp', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
 		` OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
@@ -170,7 +216,7 @@ func (l *inspection) sees(row []byte, login string) {
 		return
 	}
 	kind := string(fields[0])
-	if kind != "set" {
+	if kind != "set" && kind != "unset" && kind != "named" {
 		for i, name := range link.StateNames() {
 			if name == kind {
 				l.found |= 1 << i
@@ -182,25 +228,34 @@ func (l *inspection) sees(row []byte, login string) {
 		return // no such parameter in this session
 	}
 	name, value := string(fields[1]), string(fields[2])
-	if name == "role" && value == "none" || name == "session_authorization" && value == login {
-		return
+	switch {
+	case passing(name), name == role && value == "none", name == sessionAuthorization && value == login:
+	case len(l.params) >= maxTracked || len(l.named) >= 2*maxTracked:
+		l.size = maxSettings + 1 // too many is too much
+	case kind == "set":
+		l.params = append(l.params, pgwire.Param{Name: name, Value: value})
+	case kind == "named":
+		l.named = append(l.named, pgwire.Param{Name: name, Value: value})
+	default:
+		l.unset = append(l.unset, name)
 	}
-	if len(l.params) >= maxTracked {
-		l.failed = true
-		return
-	}
-	l.params = append(l.params, pgwire.Param{Name: name, Value: value})
 }
 
 // textRow splits the body of a DataRow; nil stands for NULL.
 func textRow(body []byte) (fields [][]byte, ok bool) {
+	fields, rest, ok := values(body)
+	return fields, ok && len(rest) == 0
+}
+
+// values splits what has a number and so many values with their lengths.
+func values(body []byte) (fields [][]byte, rest []byte, ok bool) {
 	if len(body) < 2 {
-		return nil, false
+		return nil, nil, false
 	}
 	n := int(binary.BigEndian.Uint16(body))
 	for body = body[2:]; n > 0; n-- {
 		if len(body) < 4 {
-			return nil, false
+			return nil, nil, false
 		}
 		size := int32(binary.BigEndian.Uint32(body))
 		body = body[4:]
@@ -209,12 +264,12 @@ func textRow(body []byte) (fields [][]byte, ok bool) {
 			continue
 		}
 		if size < 0 || int(size) > len(body) {
-			return nil, false
+			return nil, nil, false
 		}
 		fields = append(fields, body[:size:size])
 		body = body[size:]
 	}
-	return fields, len(body) == 0
+	return fields, body, true
 }
 
 // inspected acts on the answer. last says that nothing was received behind it.
@@ -224,13 +279,22 @@ func (s *server) inspected(last bool) bool {
 	s.look = inspection{}
 	p := &s.tenant.policies
 	switch {
+	case l.huge():
+		c.pin(l.found | link.StateSet) // too much to be set again elsewhere
+	case l.failed && l.tries < maxLooks:
+		s.examine(l.kinds, l.tries+1)
+		return true
 	case l.failed:
-		// Not known: then it stays where it is.
-		c.pin(l.kinds)
+		s.dirty = true // not known: then nobody else is to see it
 	default:
 		if l.kinds&link.StateSet != 0 {
-			s.params = s.pool.sets.intern(l.params)
-			c.params = c.wants(l.params)
+			set := l.settings()
+			s.params = s.pool.sets.intern(set)
+			c.resets.sure = l.unset
+			c.params = c.wants(set)
+			c.resets = resets{}
+			c.forgetNames(l.named)
+			s.relearn()
 			if c.hidden || p.pin&link.StateSet != 0 && s.params != s.pool.fresh {
 				l.found |= link.StateSet
 			}
@@ -238,43 +302,60 @@ func (s *server) inspected(last bool) bool {
 		c.pins = c.pins&^l.kinds | c.pins&l.found
 		c.pin(l.found & (p.pin | c.pins))
 	}
-	if !s.params.same(c.params) {
+	s.agreed = c.params
+	if !l.huge() && !s.params.same(c.params) {
 		s.restoring = true // what it came with, in the place of what was reset
 		s.prepare(c.params)
 		return true
 	}
-	return !s.mayRelease() || s.part(last) != stop
-}
-
-// wants is what a client's session has set, with what it came with in the
-// place of what was reset: in Postgres, RESET goes back to the startup packet.
-func (c *client) wants(set []pgwire.Param) *params {
-	all := append([]pgwire.Param(nil), c.came.list...)
-	for _, p := range set {
-		if p.Name != clientAddressName { // which is not for the client to set
-			all = append(all, p)
-		}
-	}
-	return c.pool.sets.intern(all)
+	return s.rest(last) != stop
 }
 
 // tracksState reports whether anything of what a lease did is to be looked at.
 func (s *server) tracksState() bool {
-	return s.noted != 0 || s.tenant.policies.always && s.client.mode != sessionMode
+	if s.client.mode != sessionMode && !s.client.params.same(s.agreed) {
+		s.noted |= link.StateSet // or its default has changed
+	}
+	return s.noted != 0
 }
 
 // mayLeave notes what a text that goes to the server may leave there. names
 // tells the parameters that it sets; nil: unknown.
 func (c *client) mayLeave(state link.State, names func() []string) {
-	c.server.noted |= state &^ link.StateNamed
-	if names == nil || state&link.StateNamed == 0 || c.tenant.policies.track&link.StateSet == 0 {
+	if state&link.StateMakes != 0 && (c.params.temporary || c.server.noted&link.StateSet != 0) {
+		state |= link.StateTemp
+	}
+	c.server.noted |= state &^ c.tenant.policies.unnoted
+	if names == nil || state&link.StateNamed == 0 || (c.tenant.policies.track|c.tenant.policies.pin)&link.StateSet == 0 {
 		return
 	}
 	for _, name := range names() {
-		if len(c.names) < maxTracked && !slices.Contains(c.names, name) {
-			c.names = append(c.names, name)
-		}
+		c.mayHave(name)
 	}
+}
+
+// mayHave notes the name of a parameter that pg_settings does not show.
+func (c *client) mayHave(name string) {
+	c.resets.mention(name)
+	switch {
+	case slices.Contains(c.names, name):
+	case len(c.names) < maxTracked:
+		c.names = append(c.names, name)
+	default:
+		c.server.noted |= link.StateHidden
+	}
+}
+
+// forgetNames forgets which names were noted and turned out to be of nothing.
+func (c *client) forgetNames(found []pgwire.Param) {
+	if len(c.names) < maxTracked/2 {
+		return
+	}
+	c.names = slices.DeleteFunc(c.names, func(name string) bool {
+		_, came := c.came.get(name)
+		return !came && name != role && name != sessionAuthorization &&
+			!slices.ContainsFunc(found, func(p pgwire.Param) bool { return p.Name == name })
+	})
 }
 
 // refuses reports whether the tenant does not want what a text would leave.

@@ -13,6 +13,14 @@ import (
 // under others. The name of the application means nothing.
 func (c *client) settings() any { return c.params.base }
 
+// pinned is why the client keeps its server.
+func (c *client) pinned() link.State {
+	if c.sess.Fixed() {
+		return c.pins | link.StatePrepared
+	}
+	return c.pins
+}
+
 // judgeParse keeps what a Parse defines, because it may be used when the client
 // has another server.
 func (c *client) judgeParse(message []byte, size int) action {
@@ -31,7 +39,11 @@ func (c *client) judgeParse(message []byte, size int) action {
 	if c.refuses(text) {
 		return c.refuse(refuseState)
 	}
+	fixed := c.sess.Fixed()
 	plan := c.server.link.Parse(c.settings(), name, body[len(name):])
+	if c.sess.Fixed() && !fixed {
+		c.tenant.counters.pins.add("prepare")
+	}
 	return c.carryOut(plan, message, size, pgwire.HeaderSize, len(name))
 }
 
@@ -41,6 +53,7 @@ func (c *client) judgeBind(message []byte, size int) action {
 	if portal, rest, ok := pgwire.CString(message[pgwire.HeaderSize:]); ok {
 		if name, _, ok := pgwire.CString(rest); ok {
 			plan := c.server.link.Bind(c.settings(), portal, name)
+			c.mayName(portal, rest[len(name)+1:], len(message) == size)
 			return c.carryOut(plan, message, size, pgwire.HeaderSize+len(portal)+1, len(name))
 		}
 	}
@@ -60,6 +73,9 @@ func (c *client) judgeDescribe(message []byte, size int) action {
 	kind := kindOf(message[0])
 	const from = pgwire.HeaderSize + 1
 	if size <= from || message[pgwire.HeaderSize] != 'S' {
+		if kind == link.Close && c.pins&link.StateCursor != 0 {
+			c.mayLeave(link.StateEnds, nil) // a portal may be the cursor WITH HOLD
+		}
 		l.Sent(link.Entry{Kind: kind})
 		return passOn
 	}
@@ -84,11 +100,14 @@ func (c *client) judgeExecute(message []byte, size int) action {
 	}
 	l := c.server.link
 	portal, _, _ := pgwire.CString(message[pgwire.HeaderSize:]) // malformed: the server says so
+	state, names := l.Bound(portal)
+	if c.mustForget(state) {
+		return c.forget(true)
+	}
 	plan := l.Execute(portal)
 	do := c.carryOut(plan, message, size, 0, 0)
 	if do != hold && do != flush {
-		c.query()
-		state, names := l.Bound(portal)
+		c.query(state)
 		c.mayLeave(state, func() []string { return names })
 	}
 	return do

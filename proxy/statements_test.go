@@ -224,7 +224,7 @@ func TestTooManyStatements(t *testing.T) {
 	if _, err := server.Write(pgwire.AppendReady(failed, 'I')); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, client, pgwire.AppendReady(errManyNamed.Append(nil), 'I'), "refusal")
+	expect(t, client, pgwire.AppendReady(errManyNamed(link.Limits{}.OrDefault()).Append(nil), 'I'), "refusal")
 }
 
 func TestRoutine(t *testing.T) {

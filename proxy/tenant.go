@@ -39,6 +39,7 @@ type tenant struct {
 	// Shared.
 	counters   counters
 	admitted   atomic.Int64 // clients admitted and not yet gone
+	places     places       // of them, by user and database
 	lastUse    atomic.Int64 // unix seconds
 	hasMachine atomic.Bool
 	derive     chan struct{}
@@ -49,6 +50,7 @@ type tenant struct {
 	conf     *tenants.Tenant // nil once the tenant was removed
 	books    *pool.Tenant
 	pools    map[poolKey]*serverPool
+	groups   groups
 	clients  []*client
 	servers  map[*server]struct{}
 	stmts    link.Statements
@@ -77,6 +79,7 @@ type serverPool struct {
 	key    poolKey
 	sets   paramSets
 	fresh  *params // a new session's: nothing set
+	reads  bool    // a transaction has read sequences, see sequences
 }
 
 // newTenant makes the run-time side of a tenant; conf is nil if it was removed
@@ -84,6 +87,7 @@ type serverPool struct {
 func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
+	t.stmts.Limits = g.opts.Limits.Statements
 	t.open()
 	if conf != nil {
 		t.policies = policiesOf(conf)
@@ -100,7 +104,7 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 // open starts with empty books.
 func (t *tenant) open() {
 	t.books = pool.NewTenant(t.settings())
-	t.pools = make(map[poolKey]*serverPool)
+	t.pools, t.groups = make(map[poolKey]*serverPool), newGroups()
 	t.servers = make(map[*server]struct{})
 }
 
@@ -147,8 +151,8 @@ func (t *tenant) settings() pool.Settings {
 	if t.conf == nil {
 		return pool.Settings{}
 	}
-	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, MaxDialing: maxDialing, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime,
-		BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
+	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, Reserve: t.conf.Pool.Reserve, ReserveAfter: t.conf.Pool.ReserveAfter,
+		MaxDialing: maxDialing, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime, BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
 }
 
 func (t *tenant) touch() { t.lastUse.Store(time.Now().Unix()) }
@@ -158,20 +162,14 @@ func (t *tenant) pool(key poolKey) *serverPool {
 	if p, ok := t.pools[key]; ok {
 		return p
 	}
-	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user))}
-	p.books.SetLeast(t.conf.Pool.Min)
+	user, database := t.groupsOf(key)
+	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user), user, database)}
+	p.books.SetLeast(t.limits().Min)
 	p.books.Owner = p
 	p.fresh = p.sets.shared(nil)
 	p.recall()
 	t.pools[key] = p
 	return p
-}
-
-func (t *tenant) poolSize(user string) int {
-	if u, ok := t.conf.User(user); ok && u.PoolSize > 0 {
-		return u.PoolSize
-	}
-	return t.conf.Pool.Size
 }
 
 // publish makes the loop's counts readable.
@@ -205,8 +203,7 @@ func (t *tenant) sweep() {
 	for p := range t.books.Pools() {
 		t.sweepWaiters(p, now)
 		if p.Empty() && p.DialAfter().Before(now) && !t.poolInUse(p.Owner.(*serverPool)) {
-			delete(t.pools, p.Owner.(*serverPool).key)
-			p.Remove()
+			t.forgetPool(p.Owner.(*serverPool))
 		}
 	}
 	t.dialMore()
@@ -263,17 +260,13 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	}
 	t.policies = policiesOf(conf)
 	t.books.SetSettings(t.settings())
+	t.limitGroups()
 	moved := t.moveMachine(old, conf)
 	for _, p := range t.pools {
 		p.books.SetSize(t.poolSize(p.key.user))
 		p.books.SetLeast(conf.Pool.Min)
 		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
-			for _, set := range p.sets.byKey {
-				set.greeting = nil
-			}
-			if name, ok := p.known(); ok {
-				t.gate.opts.Known.forget(name)
-			}
+			p.forget()
 			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
 		}
 	}

@@ -47,7 +47,7 @@ func (t *tenant) timeoutsFor(conf *tenants.Tenant, user string, l *Listener) *se
 
 // clocks are a server's, for its client's timeouts. A zero is: not running.
 type clocks struct {
-	asked    time.Time // since when it owes an answer
+	asked    time.Time // since when it owes answers
 	began    time.Time // since when its client is in a transaction
 	answered time.Time // since when its client may send the next request of it
 	late     bool      // its query was cancelled for taking too long
@@ -63,12 +63,21 @@ func (s *server) asks() {
 	}
 }
 
+// pauses stops a query's where nothing more is owed, though no ReadyForQuery
+// has come: a client that asked for what there is by a Flush may think as long
+// as it likes.
+func (s *server) pauses() {
+	if s.link.Outstanding() == 0 {
+		s.clocks.asked, s.clocks.late = time.Time{}, false
+	}
+}
+
 // answers stops them at a ReadyForQuery.
 func (s *server) answers() {
 	k := &s.clocks
 	now := s.loop.Now()
 	k.late = false
-	if k.asked = (time.Time{}); !s.link.Quiet() {
+	if k.asked = (time.Time{}); s.link.Outstanding() > 0 {
 		k.asked = now // the next request is running already
 	}
 	k.answered, s.client.quiet = now, now
@@ -94,7 +103,7 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 		switch {
 		case over(k.began, c.timeouts.transaction):
 			late = append(late, func() { c.revoke(errTransactionTimeout, "transaction_timeout") })
-		case k.asked.IsZero() && !k.began.IsZero() && over(k.answered, c.timeouts.idleTransaction):
+		case s.link.Quiet() && !k.began.IsZero() && over(k.answered, c.timeouts.idleTransaction):
 			late = append(late, func() { c.revoke(errIdleTransaction, "idle_transaction_timeout") })
 		case over(k.asked, c.timeouts.query) && !k.late:
 			k.late = true

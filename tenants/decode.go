@@ -23,7 +23,7 @@ func (l *loader) tenant(v value) *Tenant {
 		State:         defaultState(),
 		ClientAddress: AddressOff,
 		Users:         map[string]*User{},
-		Pool:          Pool{Size: DefaultPoolSize, MaxClients: DefaultMaxClients, MaxServers: DefaultMaxServers},
+		Pool:          Pool{Size: DefaultPoolSize, ReserveAfter: DefaultReserveAfter, MaxClients: DefaultMaxClients, MaxServers: DefaultMaxServers},
 	}
 	var machine, database, cleartext []value // judged at the end, when the rest is known
 	seen := v.keys(map[string]func(value){
@@ -157,6 +157,8 @@ func (l *loader) user(v value) (u *User, auth value) {
 		"verifier":      func(v value) { u.Verifier = l.verifier(v) },
 		"password_file": func(v value) { u.Password = l.password(v) },
 		"pool_size":     func(v value) { u.PoolSize = v.integer(1, maxCount) },
+		"max_clients":   func(v value) { u.MaxClients = v.integer(0, maxCount) },
+		"max_servers":   func(v value) { u.MaxServers = v.integer(0, maxCount) },
 		"timeouts":      func(v value) { timeouts(v, &u.Timeouts) },
 		"upstream": func(v value) {
 			upstream = v.keys(map[string]func(value){
@@ -268,6 +270,16 @@ func pool(v value, p *Pool) {
 		"max_servers": func(v value) { p.MaxServers = v.integer(1, maxCount) },
 		"mode":        func(v value) { p.Mode = oneOf(v, "", "session", "transaction", "statement") },
 		"min":         func(v value) { p.Min = v.integer(0, maxCount) },
+		"reserve":     func(v value) { p.Reserve = v.integer(0, maxCount) },
+		"reserve_after": func(v value) {
+			d, ok := v.duration()
+			if ok && d <= 0 {
+				v.fail("must be more than 0s; without a reserve, leave reserve out")
+			}
+			p.ReserveAfter = d
+		},
+		"max_database_clients": func(v value) { p.MaxDatabaseClients = v.integer(0, maxCount) },
+		"max_database_servers": func(v value) { p.MaxDatabaseServers = v.integer(0, maxCount) },
 	})
 }
 

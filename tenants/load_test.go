@@ -56,12 +56,12 @@ tenants:
     database: app
     databases: [app, reports]
     users:
-      - {name: App, verifier: v, pool_size: 7}
+      - {name: App, verifier: v, pool_size: 7, max_clients: 8, max_servers: 9}
       - {name: web, password_file: web.pw, upstream: {user: web_rw, password_file: rw.pw, auth: md5}}
       - {name: clear, password_file: web.pw, upstream: {auth: password}}
     allow_list: [203.0.113.0/24, 198.51.100.7]
     require_tls: true
-    pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session}
+    pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7}
     client_address: off
     state: {}
     server_reset_always: false
@@ -96,7 +96,8 @@ tenants:
 	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS {
 		t.Errorf("tenant = %+v", a)
 	}
-	if d := cmp.Diff(Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session"}, a.Pool); d != "" {
+	if d := cmp.Diff(Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,
+		MaxDatabaseClients: 6, MaxDatabaseServers: 7}, a.Pool); d != "" {
 		t.Error(d)
 	}
 	if !a.Allow.Allows(netip.MustParseAddr("198.51.100.7")) || a.Allow.Allows(netip.MustParseAddr("198.51.100.8")) {
@@ -106,7 +107,7 @@ tenants:
 		t.Error("user names are not case-sensitive")
 	}
 	want := map[string]*User{
-		"App":   {Name: "App", Verifier: NewSecret("v"), PoolSize: 7, ServerUser: "App", ServerAuth: AuthSCRAM},
+		"App":   {Name: "App", Verifier: NewSecret("v"), PoolSize: 7, MaxClients: 8, MaxServers: 9, ServerUser: "App", ServerAuth: AuthSCRAM},
 		"web":   {Name: "web", Password: NewSecret("pw of web"), ServerUser: "web_rw", ServerPassword: NewSecret("pw of rw"), ServerAuth: AuthMD5},
 		"clear": {Name: "clear", Password: NewSecret("pw of web"), ServerUser: "clear", ServerAuth: AuthPassword},
 	}
@@ -118,7 +119,7 @@ tenants:
 	if g.Upstream.Port != 5432 || g.Upstream.TLS != TLSVerifyFull || g.Upstream.RootCAs != nil || g.Database != "postgres" || !g.AllowsDatabase("any") {
 		t.Errorf("defaults = %+v", g)
 	}
-	if d := cmp.Diff(Pool{Size: 20, MaxClients: 1000, MaxServers: 60}, g.Pool); d != "" {
+	if d := cmp.Diff(Pool{Size: 20, MaxClients: 1000, MaxServers: 60, ReserveAfter: 5 * time.Second}, g.Pool); d != "" {
 		t.Error(d)
 	}
 	if g.Allow == nil || g.Allow.Allows(netip.MustParseAddr("127.0.0.1")) {
@@ -234,6 +235,17 @@ func TestProblems(t *testing.T) {
 		}},
 		{up + "timeouts: {query: -1s, idle: 5s, client_idle: 3}", []string{"tenants[0].timeouts.query: must not be negative",
 			"tenants[0].timeouts.idle: unknown key", "tenants[0].timeouts.client_idle: needs a unit, such as 30s or 5m"}},
+		{up + "pool: {reserve: -1, reserve_after: 0s, max_database_clients: -1, max_database_servers: x}", []string{
+			"tenants[0].pool.reserve: must be between 0 and 1000000",
+			"tenants[0].pool.reserve_after: must be more than 0s; without a reserve, leave reserve out",
+			"tenants[0].pool.max_database_clients: must be between 0 and 1000000",
+			"tenants[0].pool.max_database_servers: must be a whole number, not text",
+		}},
+		{up + "pool: {reserve_after: 5}", []string{"tenants[0].pool.reserve_after: needs a unit, such as 30s or 5m"}},
+		{up + "users: [{name: u, verifier: v, max_clients: -1, max_servers: 1.5}]", []string{
+			"tenants[0].users[0].max_clients: must be between 0 and 1000000",
+			"tenants[0].users[0].max_servers: must be a whole number in plain decimal digits",
+		}},
 		{up + "pool: {min: -1}", []string{"tenants[0].pool.min: must be between 0 and 1000000"}},
 		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: auth_query is documented but not built yet"}},
 		{up + "client_address: yes", []string{"tenants[0].client_address: must be one of off, application_name, guc"}},
@@ -415,7 +427,8 @@ func FuzzLoad(f *testing.F) {
 			}
 			got, ok := s.Tenant(tenant.ID)
 			if !ok || got != tenant || !ValidID(tenant.ID) || tenant.Upstream.TLS == "" ||
-				tenant.Database == "" || !tenant.AllowsDatabase(tenant.Database) || tenant.Pool.Size < 1 || tenant.Pool.MaxClients < 1 || tenant.Pool.MaxServers < 1 {
+				tenant.Database == "" || !tenant.AllowsDatabase(tenant.Database) || tenant.Pool.Size < 1 || tenant.Pool.MaxClients < 1 || tenant.Pool.MaxServers < 1 ||
+				tenant.Pool.ReserveAfter <= 0 {
 				t.Fatalf("accepted: %+v", tenant)
 			}
 			for name, u := range tenant.Users {

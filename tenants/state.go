@@ -14,6 +14,8 @@ const (
 	StateCursor       StateKind = "cursor"        // WITH HOLD
 	StatePrepare      StateKind = "prepare"       // statements made by SQL PREPARE
 	StateLoad         StateKind = "load"          // libraries
+	StateSequence     StateKind = "sequence"      // numbers drawn from sequences, which currval and lastval show
+	StateSeed         StateKind = "seed"          // of random()
 )
 
 // Policy is what is done about a kind of session state.
@@ -23,14 +25,14 @@ type Policy string
 const (
 	PolicyTrack  Policy = "track"  // the client finds it again on whatever server it gets; parameters only
 	PolicyPin    Policy = "pin"    // the client keeps its server until the state is gone
-	PolicyReset  Policy = "reset"  // it is gone after the transaction
-	PolicyRefuse Policy = "refuse" // what would leave it is refused with 0A000
+	PolicyReset  Policy = "reset"  // it is gone after the transaction; StateSequence: where another client would read it
+	PolicyRefuse Policy = "refuse" // what would leave it is refused with 0A000; StateSequence: what would read it
 	PolicyAllow  Policy = "allow"  // it stays on the server, for whoever comes next
 )
 
 func defaultState() map[StateKind]Policy {
 	return map[StateKind]Policy{StateSet: PolicyTrack, StateListen: PolicyPin, StateTemp: PolicyPin, StateAdvisoryLock: PolicyPin,
-		StateCursor: PolicyPin, StatePrepare: PolicyPin, StateLoad: PolicyPin}
+		StateCursor: PolicyPin, StatePrepare: PolicyPin, StateLoad: PolicyPin, StateSequence: PolicyReset, StateSeed: PolicyPin}
 }
 
 // ClientAddress is how Postgres learns who the client is.

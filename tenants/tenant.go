@@ -18,6 +18,8 @@ const (
 	DefaultPoolSize   = 20
 	DefaultMaxClients = 1000
 	DefaultMaxServers = 60
+	// DefaultReserveAfter is PgBouncer's reserve_pool_timeout.
+	DefaultReserveAfter = 5 * time.Second
 )
 
 // IDPattern is what a tenant's id looks like: fit for a DNS label, a file name and a metric label.
@@ -101,6 +103,9 @@ type User struct {
 	PoolSize int // 0: the tenant's
 	Timeouts Timeouts
 
+	MaxClients int // over all databases; 0: no limit of its own
+	MaxServers int // over all databases; 0: no limit of its own
+
 	ServerUser     string // the role on the server; Name unless the file says otherwise
 	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away
 	ServerAuth     ServerAuth
@@ -115,11 +120,17 @@ type Timeouts struct {
 	ClientIdle      *time.Duration // between two transactions
 }
 
-// Pool holds a tenant's limits.
+// Pool holds a tenant's limits. Each holds beside the others, so the smallest counts.
 type Pool struct {
-	Size       int    // server connections per (user, database); a user's PoolSize wins
-	Min        int    // of them, kept even if nobody needs them
-	MaxClients int    // per tenant
-	MaxServers int    // per tenant
-	Mode       string // "session", "transaction", "statement"; "": the listener's
+	Size         int           // server connections per (user, database); a user's PoolSize wins
+	Min          int           // of them, kept even if nobody needs them
+	Reserve      int           // server connections above Size, for clients that have waited for ReserveAfter
+	ReserveAfter time.Duration // more than 0
+
+	MaxClients         int // per tenant
+	MaxServers         int // per tenant
+	MaxDatabaseClients int // per database; 0: no limit of its own
+	MaxDatabaseServers int // per database; 0: no limit of its own
+
+	Mode string // "session", "transaction", "statement"; "": the listener's
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/proxy"
+	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
 )
 
@@ -123,13 +124,18 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 	return p, nil
 }
 
+func gateLimits(l configs.Limits) proxy.Limits {
+	return proxy.Limits{Clients: l.Clients, Handshakes: l.Handshakes, ServerStatements: l.ServerStatements,
+		Statements: link.Limits{Named: l.Statements, NamedBytes: l.StatementMemoryMiB << 20}}
+}
+
 func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
 	t := conf.Timeouts
 	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
 		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake, QueryWait: t.QueryWait,
 			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime},
 		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle},
-		Limits:  proxy.Limits{Clients: conf.Limits.Clients, Handshakes: conf.Limits.Handshakes},
+		Limits:  gateLimits(conf.Limits),
 		TCP:     proxy.TCP(conf.TCP),
 		Loops:   conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {

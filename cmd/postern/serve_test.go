@@ -10,6 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/postern/postern/configs"
+	"github.com/postern/postern/proxy/link"
 )
 
 // signalSelf must only be called while serve or demo waits for signals: they would end the test otherwise.
@@ -77,6 +80,14 @@ func TestServeNoticesFiles(t *testing.T) {
 	cancel()
 	if code := b.end(t); code != exitDone {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestStatementLimitsAgree compares the defaults that are written in two places, because configs knows nothing of proxy.
+func TestStatementLimitsAgree(t *testing.T) {
+	got := gateLimits(configs.Default().Limits)
+	if got.Statements != (link.Limits{}).OrDefault() || got.ServerStatements != link.DefaultLimit {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -135,6 +135,35 @@ func TestAsyncWriterDropsAndNeverBlocks(t *testing.T) {
 	})
 }
 
+// writes gets a string per Write.
+type writes chan string
+
+func (w writes) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}
+
+func TestAsyncWriterJoinsWhatComesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := make(writes)
+		w := newAsyncWriter(out)
+		began := time.Now()
+		for _, c := range []struct {
+			lines []string
+			after time.Duration
+		}{{[]string{"at once\n"}, 0}, {[]string{"one\n", "two\n"}, logPause}, {[]string{"last\n"}, 2 * logPause}} {
+			for _, line := range c.lines {
+				_, _ = w.Write([]byte(line))
+			}
+			got, want := <-out, strings.Join(c.lines, "")
+			if took := time.Since(began); got != want || took != c.after {
+				t.Errorf("%q was written after %v, want %q after %v", got, took, want, c.after)
+			}
+		}
+		w.flush()
+	})
+}
+
 func TestAsyncWriterFlushIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stuckWriter{passes: make(chan struct{})}
@@ -145,6 +174,7 @@ func TestAsyncWriterFlushIsBounded(t *testing.T) {
 		if took := time.Since(began); took != time.Second {
 			t.Errorf("took %v, want 1s", took)
 		}
-		close(out.passes) // so that the goroutine ends
+		close(out.passes)
+		<-w.done // so that the goroutine ends
 	})
 }

@@ -36,9 +36,9 @@ type Database struct {
 	ReservePoolSize       int
 	ServerLifetime        time.Duration
 	Mode                  string // "": the listener's
-	MaxServers, Servers   int
-	MaxClients, Clients   int
-	Paused, Disabled      bool // which tenants are, not databases
+	MaxServers, Servers   int    // the tenant's limit, if the database has none of its own
+	MaxClients, Clients   int    // likewise
+	Paused, Disabled      bool   // which tenants are, not databases
 }
 
 // Pool is the census of one user's connections to one database.
@@ -85,9 +85,10 @@ type Lists struct {
 type User struct {
 	Tenant, Name           string
 	PoolSize               int // 0: the tenant's
+	ReservePoolSize        int // of each of the user's pools
 	Mode                   string
 	Servers, Clients       int
-	MaxServers, MaxClients int
+	MaxServers, MaxClients int // 0: none of its own
 }
 
 // Counters only grow.

@@ -131,11 +131,15 @@ func poolRow(p *Pool) []any {
 }
 
 func userRow(u *User) []any {
-	size := ""
-	if u.PoolSize > 0 {
-		size = fmt.Sprintf("%9d", u.PoolSize)
+	return []any{u.Name + "." + u.Tenant, orBlank(u.PoolSize), orBlank(u.ReservePoolSize), orNull(u.Mode), u.MaxServers, u.Servers, u.MaxClients, u.Clients}
+}
+
+// orBlank is a size as SHOW USERS prints it; blank for 0, where PgBouncer has no setting of the user's.
+func orBlank(size int) string {
+	if size == 0 {
+		return ""
 	}
-	return []any{u.Name + "." + u.Tenant, size, "", orNull(u.Mode), u.MaxServers, u.Servers, u.MaxClients, u.Clients}
+	return fmt.Sprintf("%9d", size)
 }
 
 func tenantRow(t *Tenant) []any {

@@ -40,10 +40,11 @@ func (n ServerName) Append(dst []byte) []byte {
 // been read.
 type held struct {
 	stmt    *Stmt // owns a reference; nil when the server has dropped it unasked
-	env     any   // the settings under which it was parsed
+	env     any   // the settings under which it was parsed, or whose alone it is: a *Name
 	version uint32
 	changes uint64 // as counted by the Statements
 	name    ServerName
+	stale   bool // it must be prepared again
 
 	older        *held // of the same Stmt
 	newer, elder *held // by their last use

@@ -27,7 +27,10 @@ func (l *Link) enterCopyIn() {
 			l.ignore()
 			continue
 		case during:
-			l.distrust() // not legal there: how the server takes it is its affair
+			// Not legal there: how the server takes it is its affair. If it lives on,
+			// the COPY was over before, and what comes behind is not ignored.
+			l.distrust()
+			l.copyIn, end, more = false, -1, true
 		default:
 			more = more || e.Kind != CopyEnd
 		}

@@ -27,7 +27,7 @@ func (l *Link) dropping(name []byte) *Name {
 }
 
 // intern returns the definition for a Parse, less its name. Where that is a
-// DEALLOCATE of one of the client's statements it is rewritten, with the
+// DEALLOCATE of one of the client's statements, perhaps a later one, it is rewritten, with the
 // client's name as a comment. False: it is open which statements there are.
 func (l *Link) intern(body []byte) (*Stmt, bool) {
 	st := l.stmts.Intern(body)
@@ -46,7 +46,7 @@ func (l *Link) intern(body []byte) (*Stmt, bool) {
 		l.stmts.Drop(st)
 		return nil, false
 	}
-	if l.client.find(name) == nil {
+	if l.client.find(name) == nil && l.client.prepares { // perhaps SQL's
 		return st, true
 	}
 	l.stmts.Drop(st)

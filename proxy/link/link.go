@@ -55,7 +55,9 @@ type Link struct {
 	changes int  // entries of the queue that would have to be undone
 	sealed  bool // a Sync was sent behind them
 	drops   int  // Queries and Executes in the queue that may drop statements
-	altered bool // a setting was changed during this lease
+	altered Note // Alters, Rereads: what was done during this lease; see meaning.go
+	alters  int  // entries of the queue that may do such
+	unended bool // tables were changed in a transaction that has not ended
 	flushed bool // a Flush was put in behind all that was sent
 	puts    []Put
 
@@ -148,7 +150,10 @@ func (l *Link) Sent(e Entry) {
 			l.latest = e.Stmt
 		}
 		if l.copyIn {
-			l.distrust() // ends the COPY with an error, and most likely the session
+			// Ends the COPY with an error, and most likely the session: what comes
+			// behind it is not ignored.
+			l.distrust()
+			l.copyIn = false
 		}
 		l.open = e.Kind.extended()
 	}
@@ -179,6 +184,9 @@ func (l *Link) push(e Entry) {
 	if e.drops() {
 		l.drops++
 	}
+	if e.alters() {
+		l.alters++
+	}
 }
 
 // pop removes the head and whatever behind it has no answer.
@@ -208,6 +216,9 @@ func (l *Link) drop() {
 	}
 	if e.drops() {
 		l.drops--
+	}
+	if e.alters() {
+		l.alters--
 	}
 	l.stmts.Drop(e.Stmt)
 	l.queue[l.head] = Entry{}
@@ -295,7 +306,10 @@ func (l *Link) Received(typ, status byte) Verdict {
 		ok = (h.Kind == Query || h.Kind == FunctionCall || h.Kind == Sync) && !l.copyIn &&
 			(status == 'I' || status == 'T' || status == 'E')
 		if ok {
-			l.status = status
+			if l.status = status; l.unended && status == 'I' {
+				l.unended = false
+				l.stmts.changes++
+			}
 			if h.Kind == Query {
 				l.undefined(h, l.complete) // a simple query drops the unnamed statement
 				l.complete = false

@@ -16,6 +16,7 @@ import (
 var (
 	scripts = []string{"sel", "sel#2", "cmd", "", "err", "syn", "out", "susp", "dfr", "begin", "commit"}
 	drops   = []string{"dealloc#a", "dealloc#b", "dealloc#a", "dealloc-all"}
+	locals  = []string{"local#x", "local#y", "begin", "look", "look"}
 	copies  = []string{"in", "in", "in!"}
 )
 
@@ -60,7 +61,7 @@ func draw(t *rapid.T, like taste, mustEnd bool) sent {
 		from = append(append([]string(nil), scripts...), copies...)
 	}
 	if like.names {
-		from = append(append([]string(nil), from...), drops...)
+		from = slices.Concat(from, drops, locals)
 	}
 	text := rapid.SampledFrom(from)
 	odd := func(label string) bool { return rapid.IntRange(0, 7).Draw(t, label) == 7 }
@@ -106,8 +107,11 @@ func (d *driver) mustEnd() bool { return d.direct.copies > d.ended }
 
 func (d *driver) next(t *rapid.T, r *rig) {
 	m := draw(t, d.like, d.mustEnd())
-	if name, ok := strings.CutPrefix(m.text, "dealloc#"); ok && m.typ == 'P' && d.direct.named[name] == nil {
-		m.text = "cmd" // a DEALLOCATE is known only if there is something to drop when it is parsed
+	if m.typ == 'P' && m.text == "look" && m.name == "" {
+		m.text = "sel" // what was settled for an unnamed statement does not follow it
+	}
+	if st := d.direct.named[m.name]; st != nil && verb(*st) == "look" && d.direct.local != "" && *st != "look#"+d.direct.local {
+		m.name = "none" // nor what was settled before a setting that the server lacks it under
 	}
 	d.sends(r, m)
 }
@@ -163,6 +167,10 @@ func finish(t rapid.TB, r *rig, ds ...*driver) {
 	}
 	for _, d := range ds {
 		d.end(r)
+	}
+	for _, name := range []string{"a", "b", "c", "postern_3"} { // or some keep their servers
+		all(sent{typ: 'S'})
+		all(sent{typ: 'C', name: name})
 	}
 	for range 3 {
 		all(sent{typ: 'S'})

@@ -73,18 +73,18 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 	if old := l.client.find(name); old != nil {
 		return l.parseTaken(plan, env, old, name)
 	}
-	n := &Name{string(name), st}
-	if l.client.full(n.size()) {
+	n := l.define(env, name, st)
+	if l.client.full(n.size(), l.stmts.Limits) {
 		l.stmts.Drop(st)
 		return Plan{Do: TooMany}
 	}
 	l.client.add(n)
-	if h := l.cache.find(st, env); h != nil && l.current(h) && l.certain() {
+	if h := l.cache.find(st, n.env); h != nil && !n.alone && l.current(h) && l.certain() {
 		l.cache.touch(h)
 		l.Sent(Entry{Kind: Parse, Mode: Stand, named: n})
 		return Plan{Do: StandIn, Name: Nothing}
 	}
-	h := l.hold(l.stmts.Keep(st), env)
+	h := l.hold(l.stmts.Keep(st), n.env)
 	l.Sent(Entry{Kind: Parse, named: n, held: h, name: h.name})
 	plan.Name, plan.Puts = h.name, l.puts
 	return plan
@@ -94,8 +94,8 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 // looks at that last, after the text: the server itself finds it out, because
 // it holds the older statement under the name that it is sent.
 func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
-	e := Entry{Kind: Parse, Mode: Doomed, named: &Name{string(name), plan.Stmt}}
-	switch h := l.cache.find(old.stmt, env); {
+	e := Entry{Kind: Parse, Mode: Doomed, named: l.define(env, name, plan.Stmt)}
+	switch h := l.cache.find(old.stmt, old.env); {
 	case h != nil:
 		e.name = h.name
 	case l.AwaitsReady():
@@ -106,7 +106,7 @@ func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
 		// for a statement that ends transactions.
 		e.name = l.cache.name()
 	default:
-		e.name = l.ensure(old.stmt, env)
+		e.name = l.ensure(old, env)
 	}
 	l.Sent(e)
 	plan.Name, plan.Puts = e.name, l.puts
@@ -149,7 +149,7 @@ func (l *Link) use(env any, kind Kind, portal, name []byte) Plan {
 	if kind == Bind {
 		l.bind(portal, n.stmt)
 	}
-	e := Entry{Kind: kind, named: n, name: l.ensure(n.stmt, env)}
+	e := Entry{Kind: kind, named: n, name: l.ensure(n, env)}
 	l.Sent(e)
 	return Plan{Do: Rename, Name: e.name, Puts: l.puts}
 }
@@ -172,8 +172,13 @@ func (l *Link) CloseStatement(name []byte) Plan {
 		return l.unknown(Close, name)
 	}
 	l.client.remove(n)
-	l.Sent(Entry{Kind: Close, named: n})
-	return Plan{Do: Rename, Name: Nothing}
+	e, closed := Entry{Kind: Close, named: n}, Nothing
+	if h := l.cache.find(n.stmt, n.env); n.alone && h != nil { // nobody else's
+		l.cache.remove(h)
+		e.held, closed = h, h.name
+	}
+	l.Sent(e)
+	return Plan{Do: Rename, Name: closed}
 }
 
 // unknown plans a message with a name that the client has not given to
@@ -192,17 +197,6 @@ func (l *Link) unknown(kind Kind, name []byte) Plan {
 	return Plan{Do: Rename, Name: Nothing}
 }
 
-// ensure has the server hold a statement and returns its name there.
-func (l *Link) ensure(st *Stmt, env any) ServerName {
-	if h := l.cache.find(st, env); h != nil && h.version == st.version {
-		l.cache.touch(h)
-		return h.name
-	}
-	h := l.hold(l.stmts.Keep(st), env)
-	l.put(Put{Kind: Parse, Name: h.name, Stmt: st}, Entry{held: h})
-	return h.name
-}
-
 // hold makes room for a statement whose Parse is to be sent next, and counts it
 // as held. It takes over the reference.
 func (l *Link) hold(st *Stmt, env any) *held {
@@ -212,6 +206,12 @@ func (l *Link) hold(st *Stmt, env any) *held {
 	}
 	for c := &l.cache; c.n > 0 && (c.n >= limit || c.bytes+len(st.Body) > maxCacheBytes); {
 		eldest := c.eldest
+		for eldest != nil && l.fixed(eldest) {
+			eldest = eldest.newer
+		}
+		if eldest == nil {
+			break
+		}
 		c.remove(eldest)
 		l.put(Put{Kind: Close, Name: eldest.name}, Entry{held: eldest})
 	}
@@ -247,7 +247,7 @@ func (l *Link) wait() Plan {
 
 // current reports whether a Parse of what is held would come to the same.
 func (l *Link) current(h *held) bool {
-	return h.version == h.stmt.version && h.changes == l.stmts.changes && !l.altered
+	return h.version == h.stmt.version && h.changes == l.stmts.changes
 }
 
 // certain reports whether a Parse that was successful before will be so now:

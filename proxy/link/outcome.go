@@ -19,30 +19,37 @@ func (l *Link) Completed(tag []byte) (unasked bool) {
 	if len(tag) == 0 {
 		return false
 	}
-	if e.Note&Leaves != 0 {
-		l.altered = true // perhaps by set_config
-	}
+	l.altered |= e.Note & (Alters | Rereads)
 	switch tag[0] {
 	case 'A', 'C':
 		if begins(tag, "ALTER ") || begins(tag, "CREATE ") {
-			l.stmts.changes++
+			l.changed()
 		}
 	case 'D':
 		switch {
 		case begins(tag, "DROP "):
-			l.stmts.changes++
+			l.changed()
 		case string(tag) == "DEALLOCATE" && e.named != nil:
 			if l.client != nil && l.client.remove(e.named) {
 				l.stmts.Drop(e.named.stmt)
 			}
-		case string(tag) == "DEALLOCATE ALL", string(tag) == "DISCARD ALL":
+		case string(tag) == "DISCARD ALL":
+			l.altered |= Alters | Rereads
+			l.discarded()
+		case string(tag) == "DEALLOCATE ALL":
 			l.discarded()
 		}
+	case 'G', 'R':
+		if string(tag) == "GRANT" || string(tag) == "REVOKE" {
+			l.changed()
+		}
 	case 'P':
-		return string(tag) == "PREPARE" && e.named != nil
-	case 'R', 'S':
-		if string(tag) == "SET" || string(tag) == "RESET" {
-			l.altered = true
+		switch {
+		case string(tag) != "PREPARE":
+		case e.named != nil:
+			return true
+		case l.client != nil:
+			l.client.prepares = true
 		}
 	}
 	return false
@@ -64,8 +71,13 @@ func (l *Link) Failed(code, routine string) {
 	switch {
 	case e.named == nil:
 	case code == "0A000" && routine == "RevalidateCachedQuery":
-		// "cached plan must not change result type": all servers prepare it again.
-		e.named.stmt.version++
+		// "cached plan must not change result type": all servers prepare it again,
+		// unless it is one client's and says nothing of the others'.
+		if h := l.cache.named(e.name); h != nil && h.env == any(e.named) {
+			h.stale = true
+		} else {
+			e.named.stmt.version++
+		}
 	case code == "26000":
 		// Dropped by something that nobody could see, such as a function's body.
 		if h := l.cache.named(e.name); h != nil {

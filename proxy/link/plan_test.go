@@ -123,8 +123,12 @@ func TestStandIn(t *testing.T) {
 		"after DDL":                     {before: func(w *world) { round(w, "CZ", "ALTER TABLE") }, want: "as3"},
 		"after more DDL":                {before: func(w *world) { round(w, "CZ", "DROP VIEW") }, want: "as3"},
 		"after even more DDL":           {before: func(w *world) { round(w, "CZ", "CREATE TABLE") }, want: "as3"},
-		"after a SET":                   {before: func(w *world) { round(w, "CZ", "SET") }, want: "as3"},
-		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Leaves}); w.answer("CZ", "SELECT 1") }, want: "as3"},
+		"after a SET":                   {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SET") }, want: "as3"},
+		"after another SET":             {before: func(w *world) { round(w, "CZ", "SET") }, want: "stand-in"},
+		"behind a SET in the pipeline":  {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: Rereads}) }, want: "as3"},
+		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: Leaves}) }, want: "stand-in"},
+		"after a GRANT":                 {before: func(w *world) { round(w, "CZ", "GRANT") }, want: "as3"},
+		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SELECT 1") }, want: "as3"},
 		"when its plan went bad":        {before: func(w *world) { w.cache.newest.stmt.version++ }, want: "as3"},
 		"under other settings":          {env: others, want: "as3"},
 		"after all was dropped":         {before: func(w *world) { round(w, "CZ", "DISCARD ALL") }, want: "as3"},
@@ -237,6 +241,16 @@ func TestLimitsOfAClient(t *testing.T) {
 	if w.stmts.unused != w.stmts.Len() {
 		t.Error("a reference is left")
 	}
+}
+
+func TestConfiguredLimitsOfAClient(t *testing.T) {
+	w := newWorld(t)
+	w.stmts.Limits = Limits{Named: 1, NamedBytes: len("a") + len(text("q"))}
+	w.wants("longer than the limit", w.Parse(nil, []byte("ab"), text("q")), "too many")
+	w.wants("as long as the limit", w.Parse(nil, []byte("a"), text("q")), "as2")
+	w.wants("without a name", w.Parse(nil, nil, text("q")), "pass")
+	w.stmts.Limits.NamedBytes = 0
+	w.wants("more than the limit", w.Parse(nil, []byte("b"), text("q")), "too many")
 }
 
 // "cached plan must not change result type": whoever uses the statement next, on
@@ -400,7 +414,7 @@ func TestLongNames(t *testing.T) {
 
 func TestRemoveOnlyItself(t *testing.T) {
 	s := &Session{}
-	old, n := &Name{"n", &Stmt{Body: "x"}}, &Name{"n", &Stmt{Body: "yy"}}
+	old, n := &Name{text: "n", stmt: &Stmt{Body: "x"}}, &Name{text: "n", stmt: &Stmt{Body: "yy"}}
 	s.add(n)
 	if s.remove(old) || s.find([]byte("n")) != n || s.bytes != 3 {
 		t.Errorf("%+v", s)
@@ -436,7 +450,7 @@ func TestBound(t *testing.T) {
 	w.Parse(nil, []byte("a"), text("select pg_advisory_lock(1)"))
 	w.Parse(nil, []byte("b"), text("select 1"))
 	w.Bind(nil, nil, nil)
-	if s, _ := w.Bound(nil); s != StateTemp {
+	if s, _ := w.Bound(nil); s != StateTemp|StateMakes {
 		t.Errorf("unnamed: %d", s)
 	}
 	w.Bind(nil, nil, []byte("a"))
@@ -445,7 +459,7 @@ func TestBound(t *testing.T) {
 	}
 	w.Bind(nil, []byte("p"), nil)
 	w.Bind(nil, []byte("q"), []byte("b"))
-	if s, _ := w.Bound([]byte("q")); s != StateTemp {
+	if s, _ := w.Bound([]byte("q")); s != StateTemp|StateMakes {
 		t.Errorf("any of the portals: %d", s)
 	}
 	if s, _ := w.Bound(nil); s != StateLock {
@@ -454,11 +468,11 @@ func TestBound(t *testing.T) {
 	w.sync()
 	w.answer("1112222Z", "")
 	w.turn(w.s)
-	if w.Bind(nil, nil, nil); w.bound.state != StateTemp {
+	if w.Bind(nil, nil, nil); w.bound.state != StateTemp|StateMakes {
 		t.Errorf("the unnamed one of an earlier lease: %d", w.bound.state)
 	}
 	w.Bind(nil, nil, []byte("none"))
-	if s, _ := w.Bound(nil); s != StateAny|StateHidden {
+	if s, _ := w.Bound(nil); s != StateSequence|StateReads {
 		t.Errorf("of a statement that only the server knows: %d", s)
 	}
 }

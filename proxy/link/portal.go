@@ -12,8 +12,9 @@ type bound struct {
 	deallocates string // see deallocate.go
 }
 
-// unknownText is what must be assumed of a text that was not seen.
-var unknownText = bound{note: Leaves, state: StateAny | StateHidden}
+// unknownText is what must be assumed of a text that was not seen; what it may
+// leave only once it has run.
+var unknownText = bound{note: Leaves | Unseen | Alters | Rereads, state: StateSequence | StateReads}
 
 // bind records that a statement, nil for none, is bound to a portal.
 func (l *Link) bind(portal []byte, st *Stmt) {

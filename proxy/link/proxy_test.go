@@ -125,7 +125,7 @@ func (r *rig) lend(c *peer) bool {
 
 // release ends a lease where the link allows it.
 func (r *rig) release(c *peer) {
-	if s := c.server; s != nil && !r.pinned && s.link.Free() {
+	if s := c.server; s != nil && !r.pinned && !c.Fixed() && s.link.Free() {
 		if !s.idle() {
 			panic(fmt.Sprintf("released too early: %+v", s.pgServer))
 		}
@@ -205,9 +205,10 @@ func (c *peer) judge(m sent) bool {
 
 func named(n ServerName) string { return string(n.Append(nil)) }
 
-// sql is a script as the link reads it: it knows DEALLOCATE by its text.
+// sql is a script as the link reads it: it knows some commands by their texts.
 func sql(script string) string {
-	return strings.NewReplacer("dealloc#", "deallocate ", "dealloc-all", "deallocate all").Replace(script)
+	return strings.NewReplacer("dealloc#", "deallocate ", "dealloc-all", "deallocate all",
+		"local#", "set local standard_conforming_strings = ", "look", `look \`).Replace(script)
 }
 
 // unSQL is the script of a definition, and whether it cannot be read.
@@ -220,7 +221,8 @@ func unSQL(st *Stmt) (text string, bad bool) {
 		target, _, _ = strings.Cut(target, " --")
 		return "dealloc#" + target, after == "true"
 	}
-	return strings.NewReplacer("deallocate all", "dealloc-all", "deallocate ", "dealloc#").Replace(text), after == "true"
+	return strings.NewReplacer("deallocate all", "dealloc-all", "deallocate ", "dealloc#",
+		"set local standard_conforming_strings = ", "local#", `look \`, "look").Replace(text), after == "true"
 }
 
 // deliver hands one answer of a server to its client.

@@ -3,7 +3,7 @@
 package link
 
 // Note is what Scan found in a text.
-type Note uint8
+type Note uint16
 
 const (
 	// Leaves marks a text that may leave session state which no command tag
@@ -17,6 +17,26 @@ const (
 	DropsUnnamed
 	// Deallocates marks a text that may drop prepared statements.
 	Deallocates
+	// SetsSeed marks a text in which a SET may be of the parameter seed, which no
+	// list of parameters shows and nothing sets back.
+	SetsSeed
+	// Alters marks a text that may change which tables and functions later texts
+	// mean, or what there is of them; see meaning.go.
+	Alters
+	// Rereads marks a text that may change which characters end a literal in later
+	// ones, and what a backslash in one stands for.
+	Rereads
+	// Timed marks a text with a literal that means the time at which it is parsed.
+	Timed
+	// SetsHidden marks a text in which a SET may be of a parameter whose name is
+	// not understood.
+	SetsHidden
+	// HidesNames marks a text that sets a parameter whose name it computes.
+	HidesNames
+	// BodyHides marks a text in which a DO block may do either.
+	BodyHides
+	// Unseen marks what stands for a text that was not seen; Scan never says it.
+	Unseen
 )
 
 // wordStart marks the first letters of the words that Scan looks at.
@@ -40,14 +60,19 @@ var wordByte = func() (t [256]bool) {
 // what the command tag shows for certain (SET, LISTEN, ...) counts only once
 // the tag has come; see TagState.
 func Scan(text []byte) (note Note, state State) {
-	harmless, harmful := false, false
-	begin := true // at the beginning of a statement
+	r := reader{text: text}
+	begin, quoted := true, false // at the beginning of a statement; perhaps in a literal
 	var prev []byte
 	for i := 0; i < len(text); {
 		c := text[i]
 		if !wordByte[c] {
-			if c == ';' {
+			switch c {
+			case ';':
 				begin = true
+			case '\'':
+				quoted = !quoted
+			case '$', '-', '/':
+				r.marks(i)
 			}
 			i++
 			continue
@@ -57,35 +82,103 @@ func Scan(text []byte) (note Note, state State) {
 		}
 		word := text[start:i]
 		if stateStart[c] {
-			state |= stateOf(word, prev, text, i)
+			state |= r.stateOf(word, prev, i)
 		}
+		head := begin || r.commented // which may hide where a statement begins
 		if wordStart[c] {
 			switch {
-			case begin && equalFold(word, "set"):
-				if harmlessSet(text[i:]) {
-					harmless = true
-				} else {
-					harmful = true
-				}
+			case equalFold(word, "set"):
+				note |= r.set(i, begin)
 			case c|0x20 == 'd':
 				if equalFold(word, "deallocate") || equalFold(word, "discard") {
 					note |= Deallocates
 				}
-			case leaves(word, prev, text):
+				if head && r.body == 0 && equalFold(word, "do") {
+					r.body = i
+				}
+			case r.leaves(word, prev):
 				note |= Leaves
 			}
+		}
+		if literal := quoted || r.dollars || r.commented; meaningStart[c] || head || literal {
+			note |= meaning(word, prev, text, i, head, literal)
 		}
 		begin = false
 		prev = word
 	}
-	if harmless && !harmful && !hasComment(text) { // which may hide where a statement begins
+	if state&StateVague != 0 {
+		state, note = state&^StateVague, note|HidesNames
+	}
+	return note | r.note(), state
+}
+
+// reader is what Scan knows of a text so far.
+type reader struct {
+	text      []byte
+	commented bool // there may have been a comment
+	dollars   bool // and a literal in dollar quotes
+	harmless  bool // a SET began a statement
+	harmful   bool
+	hidden    bool // the name behind one was not understood
+	unclear   int  // SETs of which that is so, wherever they stand
+	sets      int  // SETs of parameters that pg_settings does not show
+	calls     int  // of set_config
+	body      int  // where that of the first DO begins; 0: nowhere
+	name      [maxParameter]byte
+}
+
+// marks looks at what two bytes may begin.
+func (r *reader) marks(i int) {
+	switch rest := r.text[i:]; {
+	case rest[0] == '$':
+		r.dollars = r.dollars || len(rest) > 1 && (rest[1] < '0' || rest[1] > '9')
+	case begins(rest, "--"), begins(rest, "/*"):
+		r.commented = true
+	}
+}
+
+// set judges a SET; its name stands at next.
+func (r *reader) set(next int, begin bool) (note Note) {
+	rest := r.text[next:]
+	if setsSeed(rest) {
+		note |= SetsSeed
+	}
+	if r.unclear <= maxNames {
+		switch _, how := parameterName(rest, &r.name); how {
+		case nameKnown:
+			r.sets++
+		case nameUnclear:
+			r.unclear++
+			r.hidden = r.hidden || begin
+		}
+	}
+	switch {
+	case !begin:
+	case harmlessSet(rest):
+		r.harmless = true
+	default:
+		r.harmful = true
+	}
+	return note
+}
+
+// note is what can be said once all was read.
+func (r *reader) note() (note Note) {
+	if r.harmless && !r.harmful && !r.commented {
 		note |= SetHarmless
 	}
-	return note, state
+	many := r.sets > maxNames || r.unclear > maxNames
+	if r.hidden || r.unclear > 0 && r.commented || many {
+		note |= SetsHidden
+	}
+	if r.body > 0 && (r.unclear > 0 || many || containsFold(r.text[r.body:], "execute") || containsFold(r.text[r.body:], "spi_")) {
+		note |= BodyHides
+	}
+	return note
 }
 
 // leaves judges one word. prev is the word before it.
-func leaves(word, prev, text []byte) bool {
+func (r *reader) leaves(word, prev []byte) bool {
 	switch word[0] | 0x20 {
 	case 's':
 		return equalFold(word, "set_config") || equalFold(word, "setseed")
@@ -97,17 +190,7 @@ func leaves(word, prev, text []byte) bool {
 	case 't':
 		return (equalFold(word, "temp") || equalFold(word, "temporary")) &&
 			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
-				containsFold(prev, "local") || containsFold(prev, "global") || hasComment(text))
-	}
-	return false
-}
-
-// hasComment reports whether something may stand between two words unseen.
-func hasComment(text []byte) bool {
-	for i := 1; i < len(text); i++ {
-		if text[i] == '*' && text[i-1] == '/' || text[i] == '-' && text[i-1] == '-' {
-			return true
-		}
+				containsFold(prev, "local") || containsFold(prev, "global") || r.commented)
 	}
 	return false
 }
@@ -128,6 +211,23 @@ func harmlessSet(rest []byte) bool {
 		}
 	}
 	return false
+}
+
+// setsSeed judges what follows the word SET; what hides the name may be it.
+func setsSeed(rest []byte) bool {
+	word, rest := nextWord(rest)
+	if equalFold(word, "session") || equalFold(word, "local") {
+		word, rest = nextWord(rest)
+	}
+	switch {
+	case len(word) > 1:
+		return equalFold(word, "seed")
+	case len(word) == 1:
+		return len(rest) > 1 && rest[0] == '&' && rest[1] == '"' // U&"..."
+	case len(rest) > 0 && rest[0] == '"':
+		return equalFold(rest[1:min(len(rest), len(`"seed"`)-1)], "seed")
+	}
+	return len(rest) > 1 && (rest[0] == '/' || rest[0] == '-') // a comment
 }
 
 // nextWord returns the word at the start of b, after white space only: a

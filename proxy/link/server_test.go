@@ -12,7 +12,8 @@ import (
 // syn (fails when it is parsed), in! (fails before it reads), susp (a portal
 // that suspends), dfr (fails at the end of its transaction), begin, commit,
 // dealloc (of the statement whose name follows #), dealloc-all, prepare (of what
-// follows #). Otherwise a # and what follows is only a name.
+// follows #), local (which sets what follows # until the transaction ends), look
+// (which tells what local was when it was parsed). Otherwise a # and what follows is only a name.
 type sent struct {
 	typ  byte
 	text string // Q, P, F: script; d and c: bad fails
@@ -39,6 +40,7 @@ type pgServer struct {
 	open     bool // an extended exchange is open
 	status   byte
 	deferred bool
+	local    string // a setting that ends with the transaction
 	unnamed  *string
 	named    map[string]*string
 	portal   *string
@@ -155,12 +157,12 @@ func (s *pgServer) step() {
 		case m.text != "" && s.aborted(m.text): // nothing may be prepared at any time
 			s.fail("aborted", true)
 		case m.name == "":
-			s.unnamed = &m.text
+			s.unnamed = s.parsed(m.text)
 			s.say('1', "")
 		case s.named[m.name] != nil:
 			s.fail("exists "+m.name, true)
 		default:
-			s.named[m.name] = &m.text
+			s.named[m.name] = s.parsed(m.text)
 			s.say('1', "")
 		}
 	case 'B':
@@ -216,6 +218,14 @@ func (s *pgServer) statement(name string) *string {
 	return s.named[name]
 }
 
+// parsed is a statement as it is held.
+func (s *pgServer) parsed(text string) *string {
+	if verb(text) == "look" {
+		text = "look#" + s.local
+	}
+	return &text
+}
+
 func verb(text string) string {
 	v, _, _ := strings.Cut(text, "#")
 	return v
@@ -260,7 +270,12 @@ func (s *pgServer) simple(text string, extended bool) bool {
 	case "begin":
 		s.status = 'T'
 	case "commit":
-		s.status = 'I'
+		s.status, s.local = 'I', ""
+	case "local":
+		if s.status == 'T' {
+			s.local = object
+		}
+		text = "SET"
 	case "out":
 		s.say('H', "")
 		s.say('d', text)

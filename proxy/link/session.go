@@ -2,11 +2,21 @@
 
 package link
 
-// What one client may define.
+import "cmp"
+
+// What one client may define, unless a Limits says otherwise.
 const (
 	MaxNamed      = 5000     // statements with a name
 	MaxNamedBytes = 64 << 20 // their texts and names together
 )
+
+// Limits bound what one client may define. A zero stands for the default.
+type Limits struct{ Named, NamedBytes int }
+
+// OrDefault returns the limits with the defaults filled in.
+func (l Limits) OrDefault() Limits {
+	return Limits{cmp.Or(l.Named, MaxNamed), cmp.Or(l.NamedBytes, MaxNamedBytes)}
+}
 
 // maxName is how much of a name Postgres looks at (NAMEDATALEN - 1).
 const maxName = 63
@@ -18,17 +28,28 @@ type Session struct {
 
 	named map[string]*Name // nil until the first; owns their references
 	bytes int
+	fixed int // how many of them are
+	// prepares: it has used SQL's PREPARE, so that names may be there of which
+	// nothing is known here.
+	prepares bool
 }
+
+// Fixed reports whether the client has a statement that only its server can run
+// as it was meant: it must keep that one.
+func (s *Session) Fixed() bool { return s.fixed > 0 }
 
 // Name is a client's name for a statement. It is immutable.
 type Name struct {
-	text string
-	stmt *Stmt
+	text  string
+	stmt  *Stmt
+	env   any  // the settings under which it was parsed, or the Name itself
+	alone bool // its Parse says nothing of others, and theirs nothing of it; see meaning.go
+	fixed bool // and it cannot be prepared again elsewhere
 }
 
 func (n *Name) key() string { return n.text[:min(len(n.text), maxName)] }
 
-// size is what counts against MaxNamedBytes.
+// size is what counts against Limits.NamedBytes.
 func (n *Name) size() int { return len(n.text) + len(n.stmt.Body) }
 
 // find returns the client's statement of this name, nil for none.
@@ -37,8 +58,9 @@ func (s *Session) find(name []byte) *Name {
 }
 
 // full reports whether there is no room for one more with n bytes.
-func (s *Session) full(n int) bool {
-	return len(s.named) >= MaxNamed || s.bytes+n > MaxNamedBytes
+func (s *Session) full(n int, most Limits) bool {
+	most = most.OrDefault()
+	return len(s.named) >= most.Named || s.bytes+n > most.NamedBytes
 }
 
 // add takes over the reference of n.
@@ -48,6 +70,9 @@ func (s *Session) add(n *Name) {
 	}
 	s.named[n.key()] = n
 	s.bytes += n.size()
+	if n.fixed {
+		s.fixed++
+	}
 }
 
 // remove gives the reference of n back to the caller. False: n is not there.
@@ -57,6 +82,9 @@ func (s *Session) remove(n *Name) bool {
 	}
 	delete(s.named, n.key())
 	s.bytes -= n.size()
+	if n.fixed {
+		s.fixed--
+	}
 	if len(s.named) == 0 {
 		s.named = nil
 	}
@@ -68,7 +96,7 @@ func (s *Session) clear(stmts *Statements) {
 	for _, n := range s.named {
 		stmts.Drop(n.stmt)
 	}
-	s.named, s.bytes = nil, 0
+	s.named, s.bytes, s.fixed = nil, 0, 0
 }
 
 // Release gives back all that a client holds. It must be called after the

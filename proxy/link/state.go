@@ -2,14 +2,9 @@
 
 package link
 
-import (
-	"bytes"
-	"slices"
-)
-
 // State is a set of kinds of session state: what outlives a transaction and
 // the next client must not see.
-type State uint16
+type State uint32
 
 // The kinds, and what a text can say besides.
 const (
@@ -19,22 +14,38 @@ const (
 	StateLock                       // advisory locks of the session
 	StateCursor                     // cursors WITH HOLD
 	StatePrepared                   // statements made by SQL PREPARE
-	StateLoad                       // libraries, the seed of random(): what nothing ends but the session
+	StateLoad                       // libraries and replication slots, which nothing takes out again but the end of the session
+	StateSequence                   // numbers drawn from sequences, which currval and lastval show
+	StateSeed                       // the seed of random()
 	// StateEnds: something of any kind may have ended.
 	StateEnds
 	// StateNamed: the text may set or reset parameters; ParameterNames tells which.
 	StateNamed
-	// StateHidden: a parameter is set whose name the text does not tell.
+	// StateHidden: a parameter is set whose name was not understood.
 	StateHidden
+	// StateVague: something may be set that nobody can ask about, by a name that
+	// is computed or was not seen.
+	StateVague
+	// StateGiven: the text may set parameters that its own parameters name.
+	StateGiven
+	// StateReads: the text may read what StateSequence is about.
+	StateReads
+	// StateMakes: the text may make a table or the like, which is temporary where
+	// the search_path says so.
+	StateMakes
 
-	// StateAny is every kind.
+	// StateAny is every kind that the server can be asked about.
 	StateAny = StateSet | StateListen | StateTemp | StateLock | StateCursor | StatePrepared
+	// StateUnasked is what it cannot be asked about.
+	StateUnasked = StateLoad | StateSequence | StateSeed
+	// StateUnseen is what must be assumed of a text that was not seen.
+	StateUnseen = StateAny | StateSequence | StateReads | StateVague
 )
 
 // StateNames are the kinds in the order of their bits, as configuration and
 // metrics name them.
 func StateNames() []string {
-	return []string{"set", "listen", "temp", "advisory_lock", "cursor", "prepare", "load"}
+	return []string{"set", "listen", "temp", "advisory_lock", "cursor", "prepare", "load", "sequence", "seed"}
 }
 
 // Names returns the names of the kinds in s.
@@ -50,30 +61,25 @@ func (s State) Names() (names []string) {
 // stateStart marks the first letters of the words that stateOf knows. All
 // words with "advisory" in them begin with p.
 var stateStart = func() (t [256]bool) {
-	for _, c := range "cCdDhHpPrRsStTuU" {
+	for _, c := range "cCdDhHiIlLmMnNpPrRsStTuU" {
 		t[c] = true
 	}
 	return t
 }()
 
 // stateOf judges one word; the text goes on at next.
-func stateOf(word, prev, text []byte, next int) State {
+func (r *reader) stateOf(word, prev []byte, next int) State {
 	switch word[0] | 0x20 {
 	case 's':
 		switch {
 		case equalFold(word, "set"):
 			return StateNamed
 		case equalFold(word, "set_config"):
-			name, local := setConfig(text[next:])
-			switch {
-			case local:
-				return StateNamed // others may be set in the same way, and not so
-			case name == "":
-				return StateSet | StateNamed | StateHidden
-			}
-			return StateSet | StateNamed
+			return r.setConfig(next)
 		case equalFold(word, "setseed"):
-			return StateLoad
+			return StateSeed
+		case equalFold(word, "setval"):
+			return StateSequence
 		}
 	case 'r':
 		if equalFold(word, "reset") {
@@ -91,20 +97,51 @@ func stateOf(word, prev, text []byte, next int) State {
 			return StateEnds
 		case containsFold(word, "advisory") && !containsFold(word, "xact"):
 			return StateLock
+		case len(word) > 4 && equalFold(word[:4], "pg_c") && containsFold(word, "replication_slot"):
+			return StateLoad // one may be temporary, which not even a reset ends
 		}
 	case 't':
 		if (equalFold(word, "temp") || equalFold(word, "temporary")) &&
 			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
-				containsFold(prev, "local") || containsFold(prev, "global") || hasComment(text)) {
+				containsFold(prev, "local") || containsFold(prev, "global") || r.commented) {
 			return StateTemp
 		}
 	case 'd':
-		if equalFold(word, "drop") || equalFold(word, "discard") || equalFold(word, "deallocate") {
+		switch {
+		case equalFold(word, "drop"), equalFold(word, "discard"), equalFold(word, "deallocate"):
 			return StateEnds
+		case equalFold(word, "do"):
+			return StateSequence
 		}
 	case 'c':
-		if equalFold(word, "close") {
+		switch {
+		case equalFold(word, "close"):
 			return StateEnds
+		case equalFold(word, "create"):
+			return StateMakes
+		case equalFold(word, "currval"):
+			return StateReads
+		case equalFold(word, "copy"), equalFold(word, "call"):
+			return StateSequence
+		}
+	case 'i':
+		switch {
+		case equalFold(word, "insert"):
+			return StateSequence
+		case equalFold(word, "into") && !equalFold(prev, "insert") && !equalFold(prev, "merge"):
+			return StateMakes
+		}
+	case 'l':
+		if equalFold(word, "lastval") {
+			return StateReads
+		}
+	case 'm':
+		if equalFold(word, "merge") {
+			return StateSequence
+		}
+	case 'n':
+		if equalFold(word, "nextval") {
+			return StateSequence
 		}
 	case 'u':
 		if equalFold(word, "unlisten") {
@@ -114,15 +151,54 @@ func stateOf(word, prev, text []byte, next int) State {
 	return 0
 }
 
+// setConfig judges a call of set_config, whose arguments begin at next.
+func (r *reader) setConfig(next int) State {
+	if r.calls++; r.calls > maxNames {
+		return StateSet | StateNamed | StateVague
+	}
+	name, how, local := setConfig(r.text[next:], &r.name)
+	switch {
+	case string(name) == "seed":
+		return StateNamed | StateSeed // also where it is local: nothing takes a seed back
+	case local:
+		return StateNamed // others may be set in the same way, and not so
+	case how == nameGiven:
+		return StateSet | StateNamed | StateGiven
+	case how == nameUnclear:
+		return StateSet | StateNamed | StateVague
+	}
+	return StateSet | StateNamed
+}
+
 // TagState judges a CommandComplete tag: which kinds its command left, given
-// whether the text's SETs were all harmless (see Scan).
+// what Scan said of the text. Rows without a tag yet have an empty one.
 func TagState(tag []byte, note Note) State {
+	state := tagState(tag, note)
+	if note&Unseen != 0 {
+		state |= StateUnseen
+	}
+	if note&HidesNames != 0 {
+		state |= StateVague
+	}
+	return state
+}
+
+func tagState(tag []byte, note Note) (state State) {
+	if len(tag) == 0 {
+		return 0
+	}
 	switch string(tag) {
 	case "SET":
-		if note&SetHarmless != 0 {
-			return 0
+		if note&SetsSeed != 0 {
+			state = StateSeed
 		}
-		return StateSet
+		if note&SetHarmless != 0 {
+			return state
+		}
+		if note&SetsHidden != 0 {
+			state |= StateHidden
+		}
+		return state | StateSet
 	case "RESET":
 		return StateSet
 	case "LISTEN":
@@ -132,23 +208,43 @@ func TagState(tag []byte, note Note) State {
 	case "PREPARE":
 		return StatePrepared
 	case "DO":
-		return StateAny // its body may do anything, and says so in words of its own
+		if note&SetsSeed != 0 {
+			state = StateSeed
+		}
+		if note&BodyHides != 0 {
+			state |= StateVague
+		}
+		return state | StateAny | StateSequence // its body may do anything, and says so in words of its own
 	case "DISCARD ALL":
 		return StateEnds | StateSet
 	case "DISCARD TEMP", "DEALLOCATE", "DEALLOCATE ALL", "UNLISTEN", "CLOSE CURSOR", "CLOSE CURSOR ALL":
 		return StateEnds
 	}
+	switch tag[0] {
+	case 'C', 'I', 'M':
+		if begins(tag, "INSERT ") || begins(tag, "COPY ") || begins(tag, "MERGE ") || string(tag) == "CALL" {
+			return StateSequence // perhaps by the default of a column
+		}
+	}
 	return 0
 }
 
-// Refusable returns the kinds that a text would leave, for those who refuse
-// them before they are sent: what tags would show is guessed from the words
-// that begin statements.
+// Refusable returns the kinds that a text would leave, and StateReads if it
+// would read a sequence's, for those who refuse them before they are sent: what
+// tags would show is guessed from the words that begin statements.
 func Refusable(text []byte) State {
 	_, state := Scan(text)
 	begin := true
 	for i := 0; i < len(text); {
 		if !wordByte[text[i]] {
+			if rest := text[i:]; begin && (begins(rest, "--") || begins(rest, "/*")) {
+				left := len(skipComment(rest))
+				if left == len(rest) {
+					break // all of it
+				}
+				i = len(text) - left
+				continue
+			}
 			begin = begin || text[i] == ';'
 			i++
 			continue
@@ -156,148 +252,34 @@ func Refusable(text []byte) State {
 		start := i
 		for i++; i < len(text) && wordByte[text[i]]; i++ {
 		}
-		if word := text[start:i]; begin {
-			switch {
-			case equalFold(word, "set"):
-				if next, _ := nextWord(text[i:]); !equalFold(next, "local") && !equalFold(next, "transaction") && !equalFold(next, "constraints") {
-					state |= StateSet
-				}
-			case equalFold(word, "listen"):
-				state |= StateListen
-			case equalFold(word, "load"):
-				state |= StateLoad
-			case equalFold(word, "prepare"):
-				if next, _ := nextWord(text[i:]); !equalFold(next, "transaction") {
-					state |= StatePrepared
-				}
-			}
+		if begin {
+			state |= beginsWith(text[start:i], text[i:])
 		}
 		begin = false
 	}
 	return state
 }
 
-const (
-	// maxNames bounds the parameters that a text can name.
-	maxNames = 32
-	// maxParameter is the longest name, as in Postgres.
-	maxParameter = 63
-)
-
-// ParameterNames returns the parameters that a text sets by SET, RESET or
-// set_config and that pg_settings does not show: those with a dot in their
-// names, the role and the session's user. Names are in lower case.
-func ParameterNames(text []byte) (names []string) {
-	add := func(name string) {
-		if name != "" && len(names) < maxNames && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	for i := 0; i < len(text); {
-		if !wordByte[text[i]] {
-			i++
-			continue
-		}
-		start := i
-		for i++; i < len(text) && wordByte[text[i]]; i++ {
-		}
-		switch word := text[start:i]; {
-		case equalFold(word, "set"), equalFold(word, "reset"):
-			add(parameterName(text[i:]))
-		case equalFold(word, "set_config"):
-			if name, _ := setConfig(text[i:]); hiddenName(name) {
-				add(name)
-			}
-		}
-	}
-	return names
-}
-
-func hiddenName(name string) bool {
-	return bytes.IndexByte([]byte(name), '.') >= 0 || name == "role" || name == "session_authorization"
-}
-
-// parameterName reads what follows SET or RESET.
-func parameterName(rest []byte) string {
-	word, after := nextWord(rest)
-	if equalFold(word, "session") || equalFold(word, "local") {
-		rest = after
-		word, after = nextWord(rest)
-	}
+// beginsWith judges the first word of a statement.
+func beginsWith(word, rest []byte) (state State) {
 	switch {
-	case equalFold(word, "authorization"):
-		return "session_authorization"
-	case equalFold(word, "role"):
-		return "role"
-	}
-	var name []byte
-	for rest = skipSpace(rest); len(name) <= maxParameter; {
-		part, quoted := rest, false
-		if len(rest) > 0 && rest[0] == '"' {
-			end := bytes.IndexByte(rest[1:], '"')
-			if end < 0 {
-				return ""
-			}
-			part, rest, quoted = rest[1:1+end], rest[2+end:], true
-		} else {
-			n := 0
-			for n < len(rest) && (wordByte[rest[n]] || rest[n] == '$') {
-				n++
-			}
-			part, rest = rest[:n], rest[n:]
+	case equalFold(word, "set"):
+		if setsSeed(rest) {
+			state |= StateSeed
 		}
-		if len(part) == 0 && !quoted {
-			return ""
+		next, after := nextWord(rest)
+		if begins(skipBlank(after), ".") ||
+			!equalFold(next, "local") && !equalFold(next, "transaction") && !equalFold(next, "constraints") {
+			state |= StateSet
 		}
-		name = append(name, bytes.ToLower(part)...)
-		if rest = skipSpace(rest); len(rest) == 0 || rest[0] != '.' {
-			break
-		}
-		name = append(name, '.')
-		rest = skipSpace(rest[1:])
-	}
-	if s := string(name); len(s) <= maxParameter && hiddenName(s) {
-		return s
-	}
-	return ""
-}
-
-// setConfig reads the arguments of set_config: the name in lower case, "" if
-// it is no literal, and whether what is set ends with the transaction for
-// certain.
-func setConfig(rest []byte) (name string, local bool) {
-	rest = skipSpace(rest)
-	if len(rest) > 0 && rest[0] == '"' { // the name of the function was quoted
-		rest = skipSpace(rest[1:])
-	}
-	if len(rest) == 0 || rest[0] != '(' {
-		return "", false
-	}
-	rest = skipSpace(rest[1:])
-	if len(rest) > 0 && rest[0] == '\'' {
-		if end := bytes.IndexByte(rest[1:], '\''); end >= 0 && end <= maxParameter && (len(rest) < end+3 || rest[end+2] != '\'') {
-			name = string(bytes.ToLower(rest[1 : 1+end]))
+	case equalFold(word, "listen"):
+		state |= StateListen
+	case equalFold(word, "load"):
+		state |= StateLoad
+	case equalFold(word, "prepare"):
+		if next, _ := nextWord(rest); !equalFold(next, "transaction") {
+			state |= StatePrepared
 		}
 	}
-	depth, quoted, last := 0, false, -1
-	for i, c := range rest {
-		switch {
-		case c == '\'':
-			quoted = !quoted
-		case quoted:
-		case c == '(':
-			depth++
-		case c == ',' && depth == 0:
-			last = i
-		case c == ')' && depth > 0:
-			depth--
-		case c == ')':
-			if last < 0 {
-				return name, false
-			}
-			third := bytes.TrimSpace(rest[last+1 : i])
-			return name, equalFold(third, "true") || equalFold(third, "'true'") || equalFold(third, "'t'")
-		}
-	}
-	return name, false
+	return state
 }

@@ -25,6 +25,8 @@ type Stmt struct {
 // the same statement keep it once, and a repeated Parse allocates nothing. It
 // keeps some that nobody uses at the moment. The zero value is ready.
 type Statements struct {
+	Limits Limits // of each client; set before the first is used
+
 	byBody map[string]*Stmt
 	unused int
 	// changes counts what may have made an equal Parse mean something else: the

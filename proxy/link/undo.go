@@ -12,6 +12,11 @@ func (e *Entry) drops() bool {
 	return (e.Kind == Query || e.Kind == Execute) && e.Note&Deallocates != 0
 }
 
+// alters reports whether the entry may change what a Parse behind it comes to.
+func (e *Entry) alters() bool {
+	return (e.Kind == Query || e.Kind == Execute) && e.Note&(Alters|Rereads) != 0
+}
+
 // confirm makes the change of an entry final.
 func (l *Link) confirm(e *Entry) {
 	if e.named != nil && (e.Kind == Close || e.Mode == Doomed) {

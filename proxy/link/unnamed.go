@@ -6,7 +6,7 @@ package link
 func (l *Link) Begin(s *Session) {
 	l.client = s
 	l.known = l.holds(s)
-	l.bound, l.portals, l.altered = bound{}, bound{}, false
+	l.bound, l.portals, l.altered = bound{}, bound{}, 0
 }
 
 // holds reports whether the server's unnamed statement is the client's.
@@ -79,9 +79,10 @@ func (l *Link) restore() {
 // While the server waits for COPY data nothing is worth waiting for.
 func (l *Link) undecided() bool { return l.unsure && !l.copyIn }
 
-// redefines reports whether the message changes the server's unnamed statement.
+// redefines reports whether the message changes the server's unnamed statement,
+// which all Parses of Postern's own define.
 func (e Entry) redefines() bool {
-	return e.Stmt != nil || e.Kind == Query || e.Kind == Close && e.Note&DropsUnnamed != 0
+	return e.Stmt != nil || e.Kind == Query || e.Kind == Parse && e.Mode == Internal || e.Kind == Close && e.Note&DropsUnnamed != 0
 }
 
 // defined records a ParseComplete.

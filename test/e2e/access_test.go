@@ -21,7 +21,7 @@ import (
 // from is a login by way of a PROXY header that names the client.
 func (g *gate) from(t *testing.T, listener, client string) (*pgx.Conn, error) {
 	t.Helper()
-	conf := pooledConfig(t, listener, g.dsn(listener+proxied))
+	conf := configOf(t, g.dsn(listener+proxied))
 	conf.DialFunc = harness.ProxyDialer{Header: header(2, client)}.DialContext
 	conn, err := pgx.ConnectConfig(t.Context(), conf)
 	if err == nil {

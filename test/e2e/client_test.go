@@ -28,15 +28,12 @@ func (g *gate) dsn(listener string, options ...string) string {
 		"connect_timeout=60"}, options...), " ")
 }
 
-// pooledConfig is pgx's configuration; in the shared modes without named statements.
-func pooledConfig(t *testing.T, listener, dsn string) *pgx.ConnConfig {
+// configOf is pgx's configuration, as it comes: with named statements in every mode.
+func configOf(t *testing.T, dsn string) *pgx.ConnConfig {
 	t.Helper()
 	conf, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if !strings.HasPrefix(listener, "session") {
-		conf.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	return conf
 }
@@ -44,7 +41,7 @@ func pooledConfig(t *testing.T, listener, dsn string) *pgx.ConnConfig {
 // connect logs in with pgx, which is closed at the end of the test.
 func (g *gate) connect(t *testing.T, listener string, options ...string) *pgx.Conn {
 	t.Helper()
-	return connectConfig(t, pooledConfig(t, listener, g.dsn(listener, options...)))
+	return connectConfig(t, configOf(t, g.dsn(listener, options...)))
 }
 
 func connectConfig(t *testing.T, conf *pgx.ConnConfig) *pgx.Conn {

@@ -221,7 +221,7 @@ func TestHerd(t *testing.T) {
 		clients.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
-			conn, err := pgx.ConnectConfig(ctx, pooledConfig(t, "transaction", g.dsn("transaction", "connect_timeout=60")))
+			conn, err := pgx.ConnectConfig(ctx, configOf(t, g.dsn("transaction", "connect_timeout=60")))
 			if err != nil {
 				t.Error(err)
 				return

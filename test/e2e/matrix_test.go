@@ -202,15 +202,10 @@ func visitPSQL(t *testing.T, v visit, env []string) {
 	}
 }
 
-// visitPGX uses both of pgx's modes for poolers where transactions are pooled, and its default where sessions are. Over TLS
-// pgx demands that the channel is bound, as the connection string says; TestChannelBindingRequired shows that it would not
-// go on without.
+// visitPGX uses pgx's default mode, and both of its modes for poolers. Over TLS pgx demands that the channel is bound, as the
+// connection string says; TestChannelBindingRequired shows that it would not go on without.
 func visitPGX(t *testing.T, v visit) {
-	pgxModes := []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
-	if v.mode == "session" {
-		pgxModes = []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec}
-	}
-	for _, mode := range pgxModes {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		conf, err := pgx.ParseConfig(v.goDSN())
 		if err != nil {
 			t.Fatal(err)

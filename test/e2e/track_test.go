@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"github.com/postern/postern/test/harness"
 )
 
@@ -127,6 +129,57 @@ func TestResetInSessionMode(t *testing.T) {
 	}
 }
 
+// TestSettingsOfASuperuser, some of which nobody else could set, and who it has made itself.
+func TestSettingsOfASuperuser(t *testing.T) {
+	t.Parallel()
+	cluster := harness.PostgresOf(t, 17)
+	if err := cluster.Exec(t.Context(), "postgres", "alter role app superuser; create role clerk; grant clerk to other"); err != nil {
+		t.Fatal(err)
+	}
+	g := startGate(t, gateConf{Cluster: cluster, PoolSize: 1, Tenant: func(m harness.Map) {
+		m["users"] = []harness.Map{{"name": harness.App, "verifier": harness.Verifier(t, cluster, harness.App)}}
+	}})
+	a, b := g.script(t, "transaction"), g.script(t, "transaction")
+	look := query("select session_user, current_user, current_setting('log_min_duration_statement'), current_setting('session_replication_role')")
+	own := "app,app,-1,origin"
+	for _, step := range []struct{ sql, want string }{
+		{"set session authorization other", "other,other,-1,origin"},
+		{"set role clerk", "other,clerk,-1,origin"},
+		{"set work_mem = '7MB'", "other,clerk,-1,origin"},
+		{"reset session authorization", own},
+		{"set log_min_duration_statement = 77777", "app,app,77777ms,origin"},
+		{"set session_replication_role = replica", "app,app,77777ms,replica"},
+		{"set role clerk", "app,clerk,77777ms,replica"},
+		{"set role none", "app,app,77777ms,replica"},
+		{"set session authorization other", "other,other,77777ms,replica"},
+		{"set session authorization default", "app,app,77777ms,replica"},
+		{"reset log_min_duration_statement", "app,app,-1,replica"},
+	} {
+		if got, err := a.try(1, query(step.sql)); err != nil || !strings.HasPrefix(got, "C:") {
+			t.Fatalf("%s: %s, %v", step.sql, got, err)
+		}
+		for range 2 {
+			b.want("T D:"+own+" C:SELECT_1 Z:I", 1, look)
+			a.want("T D:"+step.want+" C:SELECT_1 Z:I", 1, look)
+		}
+	}
+}
+
+// TestSettingsThatCannotBeTakenBack, because they were made as somebody else, cost the server and no other client.
+func TestSettingsThatCannotBeTakenBack(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 1})
+	boss := harness.Unique("boss")
+	do(t, g.direct(t), "create role "+boss+" superuser; grant "+boss+" to app")
+	a, b := g.script(t, "transaction"), g.script(t, "transaction")
+	a.want("C:SET C:SET C:RESET Z:I", 1, query("set role "+boss+"; set log_min_duration_statement = 77777; reset role"))
+	b.want(shows("-1"), 1, query("show log_min_duration_statement"))
+	if got, err := a.try(1, query("select 1")); err != nil || !strings.HasPrefix(got, "E:42501!") {
+		t.Errorf("what it could not set as itself: %s, %v", got, err)
+	}
+	b.want(shows("-1"), 1, query("show log_min_duration_statement"))
+}
+
 // TestPins: state that cannot move keeps its server, until it is gone.
 func TestPins(t *testing.T) {
 	t.Parallel()
@@ -174,6 +227,39 @@ func TestPins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestACursorClosedByProtocol keeps its server no longer: to Postgres it is a portal.
+func TestACursorClosedByProtocol(t *testing.T) {
+	t.Parallel()
+	g := trackGate(t, nil)
+	s := g.script(t, "transaction")
+	keeps := func(n float64) func() bool {
+		return func() bool { return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == n }
+	}
+	s.want("C:DECLARE_CURSOR Z:I", 1, query("declare c cursor with hold for select 1"))
+	s.want("3 Z:I", 1, &pgproto3.Close{ObjectType: 'P', Name: "another"}, syncUp())
+	s.want("T D:1 C:FETCH_1 Z:I", 1, query("fetch 1 from c"))
+	harness.Eventually(t, 5*time.Second, "it keeps its server", keeps(1))
+	s.want("3 Z:I", 1, &pgproto3.Close{ObjectType: 'P', Name: "c"}, syncUp())
+	harness.Eventually(t, 5*time.Second, "it gives its server back", keeps(0))
+}
+
+// TestATemporaryReplicationSlot keeps its server, where alone it can be used, and ends with its client: DISCARD ALL leaves it.
+func TestATemporaryReplicationSlot(t *testing.T) {
+	t.Parallel()
+	g := startReplicating(t, gateConf{PoolSize: 2}, nil)
+	watch := g.direct(t)
+	p := newPair(t, g)
+	p.a.want("T D:mine C:SELECT_1 Z:I", 1, query("select slot_name from pg_create_logical_replication_slot('mine', 'test_decoding', true)"))
+	p.shuffle(func() {
+		p.a.want("T D:0 C:SELECT_1 Z:I", 1, query("select count(*) from pg_logical_slot_get_changes('mine', null, null)"))
+	})
+	if n := value(t, watch, "select count(*) from pg_replication_slots"); n != "1" {
+		t.Errorf("%s slots", n)
+	}
+	p.a.conn.Close()
+	harness.Eventually(t, 5*time.Second, "the slot is gone", func() bool { return value(t, watch, "select count(*) from pg_replication_slots") == "0" })
 }
 
 // TestListen delivers notifications to a client that is between transactions.

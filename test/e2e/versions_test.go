@@ -26,6 +26,7 @@ func TestServerVersions(t *testing.T) {
 			for _, mode := range []string{"transaction", "session"} {
 				g.visitVersion(t, mode, major)
 			}
+			g.visitTransactionParameters(t)
 			g.visitState(t)
 		})
 	}
@@ -89,6 +90,26 @@ func (g *gate) visitVersion(t *testing.T, mode string, major int) {
 	wantState(t, <-slept, "57014")
 	if got := value(t, conn, "select 'here'"); got != "here" {
 		t.Error(got)
+	}
+}
+
+// visitTransactionParameters sets what ends with a transaction and cannot be reset; nobody is to pay for it.
+func (g *gate) visitTransactionParameters(t *testing.T) {
+	t.Helper()
+	early := g.script(t, "transaction", "options='-c transaction_read_only=on -c transaction_isolation=serializable -c transaction_deferrable=on'")
+	p := newPair(t, g)
+	early.want(shows("off"), 1, query("show transaction_read_only"))
+	for _, sql := range []string{"set transaction_isolation = 'serializable'", "set transaction_read_only = on", "set transaction_deferrable = on"} {
+		p.a.want("C:SET Z:I", 1, query(sql))
+		p.a.want("C:BEGIN C:SET C:COMMIT Z:I", 1, query("begin; "+sql+"; commit"))
+		for _, s := range []*script{p.b, p.a, early} {
+			s.want(shows("read committed"), 1, query("show transaction_isolation"))
+			s.want(shows("off"), 1, query("show transaction_read_only"))
+		}
+	}
+	early.conn.Close()
+	for _, s := range []*script{p.a, p.b, p.c} {
+		s.conn.Close()
 	}
 }
 

@@ -3,7 +3,6 @@
 package transcripts
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,37 +109,6 @@ func ReadAccepted(dir, mode, script string) (*Accepted, error) {
 		return nil, fmt.Errorf("%s/%s.txt gives no reason", mode, script)
 	}
 	return a, nil
-}
-
-// ReadList reads the names in a file, one a line, without comments.
-func ReadList(path string) (map[string]bool, error) {
-	f, err := os.Open(path)
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names := make(map[string]bool)
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		name := entry(s.Text())
-		if name == "" {
-			continue
-		}
-		if names[name] {
-			return nil, fmt.Errorf("%s names %s twice", path, name)
-		}
-		names[name] = true
-	}
-	return names, s.Err()
-}
-
-// entry is the name in a line of a list, "" for none.
-func entry(line string) string {
-	name, _, _ := strings.Cut(line, "#")
-	return strings.TrimSpace(name)
 }
 
 // inBlock reports whether the oracle has told of a transaction that lasts.

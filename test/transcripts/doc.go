@@ -37,8 +37,10 @@
 //
 // # Differences
 //
-// testdata/accepted/<mode>/<script>.txt holds a difference that is meant, and its reason. testdata/not_yet_<mode>.txt lists
-// scripts that fail because something is not built yet. Both fail when they are out of date, so that they can only shrink.
+// testdata/accepted/<mode>/<script>.txt holds a difference that is meant, and its reason. It fails when it is out of date, so
+// that there can only be fewer.
+//
+// Random conversations have no such files: they do not say what is known to differ.
 //
 // The statement mode refuses transactions that last: there a script is compared up to the first reply in which the oracle
 // says that it is in one, and the refusal must stand in its place.

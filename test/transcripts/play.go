@@ -263,12 +263,9 @@ func gather(c *Conn, heard []string) ([]string, error) {
 	}
 }
 
-// Against is a side that is compared with what the oracle has said. In haste it is not waited for long: it differs anyway.
-func Against(truth Transcript, to Target, id string, hasty bool) *Side {
+// Against is a side that is compared with what the oracle has said.
+func Against(truth Transcript, to Target, id string) *Side {
 	wait := patience
-	if hasty {
-		wait = afterthought
-	}
 	return &Side{Target: to, ID: id, listen: func(_ context.Context, c *Conn, turn int, _ int) ([]string, error) {
 		if turn >= len(truth) {
 			return nil, nil

@@ -23,13 +23,19 @@ const (
 	transaction = harness.Transaction
 	shuffle     = "shuffle"
 	statement   = harness.Statement
+	// pinned is shuffle with clients who keep the server on which they have drawn from a sequence.
+	pinned = "pinned"
 )
 
+// modes are those in which every script is played.
 var modes = []string{session, transaction, shuffle, statement}
+
+// moves reports whether a mode has clients change servers.
+func moves(mode string) bool { return mode == shuffle || mode == pinned }
 
 // listener is where a mode's clients connect.
 func listener(mode string) string {
-	if mode == shuffle {
+	if moves(mode) {
 		return transaction
 	}
 	return mode
@@ -83,13 +89,17 @@ func newWorld(t *testing.T) *world {
 	verifier := harness.Verifier(t, c, harness.App)
 	var tenants []harness.Map
 	for i := range lanes {
-		for _, mode := range modes {
-			tenants = append(tenants, harness.Map{
+		for _, mode := range append([]string{pinned}, modes...) {
+			conf := harness.Map{
 				"id": tenant(mode, i), "database": database,
 				"upstream": harness.Map{"host": "127.0.0.1", "port": c.Port(), "tls": "disable"},
 				"users":    []harness.Map{{"name": harness.App, "verifier": verifier}},
 				"pool":     harness.Map{"size": servers},
-			})
+			}
+			if mode == pinned {
+				conf["state"] = harness.Map{"sequence": "pin"}
+			}
+			tenants = append(tenants, conf)
 		}
 	}
 	w.gate = harness.Postern(t, harness.GateConfig{Tenants: tenants, Config: harness.Map{"log": harness.Map{"level": "info"}}})
@@ -127,17 +137,13 @@ func (l *lane) direct(t *testing.T, s Script) Transcript {
 	return truth
 }
 
-// gated plays a script through the gate. Where hasty is set it ends with the first difference.
-func (l *lane) gated(t *testing.T, mode string, s Script, truth Transcript, hasty bool) Transcript {
+// gated plays a script through the gate.
+func (l *lane) gated(t *testing.T, mode string, s Script, truth Transcript) Transcript {
 	t.Helper()
 	to := l.target(t, mode)
-	side := Against(truth, to, l.world.id(), hasty)
-	side.done = func(got Transcript) bool {
-		n := len(got)
-		block := mode == statement && inBlock(truth[:min(n, len(truth))])
-		return block || hasty && n > 0 && n <= len(truth) && len(diffLines(truth[n-1].Heard, got[n-1].Heard)) > 0
-	}
-	if mode == shuffle {
+	side := Against(truth, to, l.world.id())
+	side.done = func(got Transcript) bool { return mode == statement && inBlock(truth[:min(len(got), len(truth))]) }
+	if moves(mode) {
 		sh := &shuffler{to: to}
 		defer sh.close()
 		side.rest = sh.shuffle

@@ -1,0 +1,169 @@
+// The limits of users and databases: places for their clients, and groups for the servers of their pools.
+
+package proxy
+
+import (
+	"sync"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/tenants"
+)
+
+// place is what a client counts against: its user, and its database. Physical
+// replication has no database.
+type place struct{ user, database string }
+
+// places counts a tenant's clients by user and by database. Safe for
+// concurrent use.
+type places struct {
+	mu               sync.Mutex
+	users, databases map[string]int // nobody's are left out
+}
+
+// take counts one more client, if the configuration allows it.
+func (p *places) take(conf *tenants.Tenant, at place) *pgwire.Error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u, ok := conf.User(at.user); ok && u.MaxClients > 0 && p.users[at.user] >= u.MaxClients {
+		return errUserLimit(at.user)
+	}
+	if most := conf.Pool.MaxDatabaseClients; most > 0 && at.database != "" && p.databases[at.database] >= most {
+		return errDatabaseLimit(at.database)
+	}
+	if p.users == nil {
+		p.users, p.databases = make(map[string]int), make(map[string]int)
+	}
+	p.users[at.user]++
+	if at.database != "" {
+		p.databases[at.database]++
+	}
+	return nil
+}
+
+// give counts one client less.
+func (p *places) give(at place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	less(p.users, at.user)
+	if at.database != "" {
+		less(p.databases, at.database)
+	}
+}
+
+func less(m map[string]int, name string) {
+	if m[name]--; m[name] <= 0 {
+		delete(m, name)
+	}
+}
+
+// place is what the client will count against.
+func (h *handshake) place(conf *tenants.Tenant) place {
+	at := place{h.route.User, h.route.Database}
+	switch {
+	case h.startup.Replication != "" && h.startup.Replication != "database":
+		at.database = ""
+	case at.database == "":
+		at.database = conf.Database
+	}
+	return at
+}
+
+// reserve takes a place for a client that has proved its password.
+func (g *Gate) reserve(t *tenant, conf *tenants.Tenant, at place) *pgwire.Error {
+	if g.clients.Add(1) > int64(g.opts.Limits.Clients) {
+		g.clients.Add(-1)
+		return errLimit
+	}
+	err := errTenantLimit
+	if t.admitted.Add(1) <= int64(conf.Pool.MaxClients) {
+		err = t.places.take(conf, at)
+	}
+	if err != nil {
+		t.admitted.Add(-1)
+		g.clients.Add(-1)
+	}
+	return err
+}
+
+// release gives a place back.
+func (g *Gate) release(t *tenant, at place) {
+	t.places.give(at)
+	t.admitted.Add(-1)
+	g.clients.Add(-1)
+	t.touch()
+}
+
+// groups are the users and databases that have pools. Loop thread only, as all
+// that follows.
+type groups struct{ users, databases map[string]*pool.Group }
+
+func newGroups() groups {
+	return groups{make(map[string]*pool.Group), make(map[string]*pool.Group)}
+}
+
+// groupsOf returns those that a pool counts against, making them on first use.
+func (t *tenant) groupsOf(key poolKey) (user, database *pool.Group) {
+	user, database = t.groups.users[key.user], t.groups.databases[key.database]
+	if user == nil {
+		user = t.books.NewGroup(pool.ByUser, t.userServers(key.user))
+		t.groups.users[key.user] = user
+	}
+	if database == nil {
+		database = t.books.NewGroup(pool.ByDatabase, t.limits().MaxDatabaseServers)
+		t.groups.databases[key.database] = database
+	}
+	return user, database
+}
+
+// limits are the tenant's; zero if it was removed.
+func (t *tenant) limits() tenants.Pool {
+	if t.conf == nil {
+		return tenants.Pool{}
+	}
+	return t.conf.Pool
+}
+
+// user returns a user's configuration; zero if it was removed.
+func (t *tenant) user(name string) tenants.User {
+	if t.conf != nil {
+		if u, ok := t.conf.User(name); ok {
+			return *u
+		}
+	}
+	return tenants.User{}
+}
+
+// poolSize is how many servers a pool of the user's may have.
+func (t *tenant) poolSize(user string) int {
+	if n := t.user(user).PoolSize; n > 0 {
+		return n
+	}
+	return t.limits().Size
+}
+
+// userServers is how many servers a user may have over all databases; 0: no
+// limit of its own.
+func (t *tenant) userServers(name string) int { return t.user(name).MaxServers }
+
+// limitGroups follows a new configuration.
+func (t *tenant) limitGroups() {
+	for user, group := range t.groups.users {
+		group.SetLimit(t.userServers(user))
+	}
+	for _, group := range t.groups.databases {
+		group.SetLimit(t.limits().MaxDatabaseServers)
+	}
+}
+
+// forgetPool lets go of an empty pool, and of its groups if it was their last.
+func (t *tenant) forgetPool(p *serverPool) {
+	delete(t.pools, p.key)
+	p.books.Remove()
+	if g := t.groups.users[p.key.user]; g.Empty() {
+		delete(t.groups.users, p.key.user)
+	}
+	if g := t.groups.databases[p.key.database]; g.Empty() {
+		delete(t.groups.databases, p.key.database)
+	}
+}

@@ -1,0 +1,207 @@
+// Which texts change what later ones mean, and what becomes of statements that were parsed behind them.
+
+package link
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMeaning(t *testing.T) {
+	for want, texts := range map[Note][]string{
+		0: {
+			"", "select 1", "update t set role = 1", "update t set a = 1, search_path = 2", "insert into t values (1)", "merge into t using s on true when matched then delete",
+			"set local app.user_id = '42'", "set local.role = 1", "set session.role = 1", "set local statement_timeout = 1", "set role.x = 1", `set "app".role = 1`,
+			"select set_config('app.user_id', $1, true)", "select set_config( 'work_mem'::text, '1', true)",
+			"select now()", "select today from t", "select 'it is now'::text, today from t"[:0], "select 'a' < now()", "begin", "commit", "rollback to a",
+			"insert into t values ('x') on conflict do nothing", "/* a */ insert into t values ('x') on conflict (a) do update set a = 1", "set transaction read only", "set constraints all deferred", "select 'known'",
+			"select 'x' as a, b from tomorrows", "set a_parameter_with_a_name_that_is_longer_than_all = 1",
+		},
+		Alters: {
+			"set search_path = x", "set local search_path to x", "SET SESSION search_path = x", "set schema 'x'", "set role x", "set local role x", "reset role", "RESET search_path",
+			"set session authorization x", "set local session authorization x", `set "search_path" = x`, `set local "role" = x`,
+			"select set_config('search_path', $1, true)", "select pg_catalog.set_config( 'role' , 'x', true)", `select "set_config"('role', 'x', true)`, "select set_config('Role'::text, 'x', true)",
+			"create table t()", "begin; drop table t", "alter table t add a int", "grant usage on schema a to b", "revoke usage on schema a from b",
+			"set datestyle = dmy", "set local time zone 'UTC'", "SET LOCAL TimeZone = 'UTC'", "set xml option document",
+			"set local transform_null_equals = on", "select set_config('TimeZone', $1, true)",
+			"select * into t from s", "/* a */ create table t()", "-- a\ncreate table t()", "/* a */ set role x", "--\nset role x", "select 1; --\n\nset role x",
+		},
+		Rereads: {
+			"set names 'utf8'", "reset standard_conforming_strings", "set local backslash_quote = on", "select set_config('Client_Encoding', $1, true)",
+		},
+		Alters | Rereads: {
+			"reset all", "set /* a */ x = 1", "set --a\n x = 1", `set U&"role" = x`, `set local u&"role" = x`, "select set_config($1, $2, true)", "select set_config(E'role', 'x', true)",
+			"select set_config('ro' || 'le', 'x', true)", "select set_config /* a */ ('a', 'x', true)", "do $$ begin end $$", "call f()", "set search_path = x; set names 'utf8'",
+			"set", "select set_config", "select set_config('role", `set "role`[:0] + "reset all",
+		},
+		Timed: {
+			"select 'now'::timestamptz", "select timestamp 'today'", "select date ' yesterday '", "select cast('TOMORROW' as date)", "insert into t values ('now')",
+			"select '12:00 tomorrow'::timestamp", "select $$now$$::timestamp", "select E'now'::timestamp",
+		},
+	} {
+		for _, text := range texts {
+			for _, text := range []string{text, strings.ToUpper(text)} {
+				if got := scanNote([]byte(text)) & (Alters | Rereads | Timed); got != want {
+					t.Errorf("%q: %d, want %d", text, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestEscapes(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "select '1 day'": false, "select 1\x00\x00\x01\\": false, `select 'a\b'`: true, "select 'é'": true,
+	} {
+		if got := escapes(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// replies has the server answer; status is that of its transaction then.
+func (w *world) replies(types string, status byte, tag string) {
+	w.t.Helper()
+	for _, c := range types {
+		if w.Received(byte(c), status) == Broken {
+			w.t.Fatalf("%c is broken: %+v", c, w.Link)
+		}
+		if c == 'C' {
+			w.Completed([]byte(tag))
+		}
+	}
+}
+
+// query has a Query of the client's run.
+func (w *world) query(sql string, status byte, tag string) {
+	w.t.Helper()
+	w.wants(sql, w.Query([]byte(sql), scanNote([]byte(sql))), "pass")
+	w.replies("CZ", status, tag)
+}
+
+// block begins and ends a transaction for f.
+func (w *world) block(first, tag string, f func()) {
+	w.t.Helper()
+	w.query("begin", 'T', "BEGIN")
+	w.query(first, 'T', tag)
+	f()
+	w.query("commit", 'I', "COMMIT")
+}
+
+// parsed has a named statement parsed with success.
+func (w *world) parsed(id, name, sql, want string) {
+	w.t.Helper()
+	p := w.Parse(nil, []byte(name), text(sql))
+	w.wants(id, p, want)
+	w.sync()
+	w.replies(putsAnswers(p)+map[bool]string{true: "3Z", false: "1Z"}[p.Do == StandIn], w.Status(), "")
+}
+
+// used has one bound with success.
+func (w *world) used(id, name, want string) {
+	w.t.Helper()
+	p := w.Bind(nil, nil, []byte(name))
+	w.wants(id, p, want)
+	w.sync()
+	w.replies(putsAnswers(p)+"2Z", w.Status(), "")
+}
+
+// putsAnswers are the answers to what is put in.
+func putsAnswers(p Plan) (types string) {
+	for _, put := range p.Puts {
+		types += map[Kind]string{Parse: "1", Close: "3"}[put.Kind]
+	}
+	return types
+}
+
+// What is parsed under settings of a transaction is the client's alone, while
+// what was parsed before serves as ever.
+func TestParsedUnderOtherSettings(t *testing.T) {
+	for _, first := range []struct{ text, tag string }{
+		{"set local search_path = x", "SET"}, {"select set_config($1, $2, true)", "SELECT 1"}, {"create temp table t() on commit drop", "CREATE TABLE"},
+		{"create table t as select 1", "SELECT 1"}, {"drop table t", "DROP TABLE"}, {"what nobody saw", "CREATE TABLE"}, {"do $$ begin end $$", "DO"},
+	} {
+		t.Run(first.text, func(t *testing.T) {
+			w, other := newWorld(t), &Session{}
+			w.parsed("before", "old", "old", "as2")
+			w.block(first.text, first.tag, func() {
+				w.parsed("in the block", "a", "q", "as3")
+				w.parsed("again", "b", "q", "as4")
+				w.parsed("a text from before", "c", "old", "as5")
+				w.used("from before", "old", "as2")
+				w.used("its own", "a", "as3")
+			})
+			mine := w.client
+			w.turn(other)
+			w.parsed("another's", "a", "q", "as6")
+			w.parsed("another's once more", "b", "q", "stand-in")
+			w.turn(mine)
+			w.used("its own, later", "a", "as3")
+			w.wants("closed for good", w.CloseStatement([]byte("a")), "as3")
+			w.sync()
+			w.replies("3Z", 'I', "")
+			if w.cache.named(3) != nil {
+				t.Error("it is still held")
+			}
+		})
+	}
+}
+
+// A statement that is the client's alone is parsed again elsewhere: for itself
+// where settings differ, else for all.
+func TestParsedUnderOtherSettingsElsewhere(t *testing.T) {
+	w := newWorld(t)
+	w.block("set local role x", "SET", func() { w.parsed("in the block", "a", "q", "as2") })
+	mine := w.client
+	w.End()
+
+	there := &world{Link: New(w.stmts), t: t, stmts: w.stmts, s: mine}
+	there.Begin(mine)
+	there.block("set local role x", "SET", func() { there.used("in a block", "a", "p2 as2") })
+	there.used("outside", "a", "as2")
+	there.End()
+
+	there.Link = New(w.stmts)
+	there.Begin(mine)
+	there.used("outside first", "a", "p2 as2")
+	there.turn(&Session{})
+	there.parsed("another's", "b", "q", "stand-in")
+}
+
+// A statement of others is not put in for the client's in a block that it may
+// mean something else in.
+func TestMissingUnderOtherSettings(t *testing.T) {
+	w, other := newWorld(t), &Session{}
+	w.parsed("here", "a", "q", "as2")
+	mine := w.client
+	w.End()
+	there := &world{Link: New(w.stmts), t: t, stmts: w.stmts, s: mine}
+	there.Begin(mine)
+	there.block("set local search_path = x", "SET", func() { there.used("there", "a", "p2 as2"); there.used("again", "a", "as2") })
+	there.turn(other)
+	there.parsed("another's", "a", "q", "as3")
+}
+
+// Where it is settled otherwise which characters end a literal, the client keeps
+// its server, and that the statement.
+func TestFixed(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 2
+	w.block("set local standard_conforming_strings = off", "SET", func() {
+		w.parsed("none", "a", "select 'a'", "as2")
+		if w.client.Fixed() {
+			t.Error("for nothing")
+		}
+		w.parsed("one", "b", `select '\'a'`, "as3")
+	})
+	if !w.client.Fixed() {
+		t.Fatal("the client may go")
+	}
+	w.parsed("more", "c", "q", "c2 as4")
+	w.parsed("and more", "d", "r", "c4 as5")
+	w.used("the one", "b", "as3")
+	w.wants("closed", w.CloseStatement([]byte("b")), "as3")
+	if w.client.Fixed() {
+		t.Error("it is still there")
+	}
+}

@@ -1,0 +1,55 @@
+// What currval and lastval would show of others: how a server is made to forget it, in front of a client's message.
+
+package link
+
+import "slices"
+
+// DiscardSequences is the text that has a server forget which numbers were
+// drawn from sequences in its session.
+const DiscardSequences = "DISCARD SEQUENCES"
+
+// SentDiscard records that DiscardSequences goes to the server, as a Query of
+// Postern's own.
+func (l *Link) SentDiscard() {
+	l.Forget()
+	l.Sent(Entry{Kind: Query, Mode: Internal})
+}
+
+// SentDiscardWithin records the same for the middle of an extended exchange,
+// where a Query would end the transaction that the client has in it, and its
+// unnamed portal: a statement Scratch and a portal of that name are defined,
+// run and closed. If that fails, so would what comes behind it, and the error
+// is the client's.
+func (l *Link) SentDiscardWithin() {
+	for _, kind := range [...]Kind{Close, Parse, Bind, Execute, Close, Close} {
+		l.Sent(Entry{Kind: kind, Mode: Quiet})
+	}
+}
+
+// functions are the server's own that leave session state, or read it, by
+// their oids, which never change.
+var functions = map[uint32]State{
+	1574: StateSequence, 1576: StateSequence, 1765: StateSequence, // nextval, setval
+	1575: StateReads, 2559: StateReads, // currval, lastval
+	1599: StateSeed,                                                    // setseed
+	2078: StateSet | StateVague,                                        // set_config
+	2880: StateLock, 2881: StateLock, 2882: StateLock, 2883: StateLock, // pg_advisory_lock, and what is like it
+	2886: StateLock, 2887: StateLock, 2888: StateLock, 2889: StateLock,
+	2884: StateEnds, 2885: StateEnds, 2890: StateEnds, 2891: StateEnds, 2892: StateEnds, // pg_advisory_unlock
+}
+
+// largeObjects are functions that drivers call and that leave nothing.
+var largeObjects = []uint32{715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172}
+
+// FunctionState says what a FunctionCall of a function may leave or read. Its
+// arguments are not read, and what others of the server's functions or a user's
+// do is not known.
+func FunctionState(oid uint32) State {
+	if state, ok := functions[oid]; ok {
+		return state
+	}
+	if slices.Contains(largeObjects, oid) {
+		return 0
+	}
+	return StateAny | StateVague
+}

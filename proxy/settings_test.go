@@ -1,0 +1,250 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+// tracks has the tenant track what its clients set.
+func (b *bench) tracks() {
+	b.tenant.loop.Call(func() { b.tenant.policies.track |= link.StateSet })
+}
+
+// set is what a server answers that has set so many parameters.
+func set(n int) []byte {
+	out := empty("1")
+	for range n {
+		out = tagged(append(out, empty("2")...), "SELECT 1")
+	}
+	return pgwire.AppendReady(out, 'I')
+}
+
+// row is a row of an inspection's answer.
+func row(fields ...string) []byte {
+	body := []byte{0, byte(len(fields))}
+	for _, f := range fields {
+		n := len(f)
+		body = append(append(body, byte(n>>24), byte(n>>16), byte(n>>8), byte(n)), f...)
+	}
+	return append(pgwire.AppendHeader(nil, pgwire.DataRow, len(body)), body...)
+}
+
+// looks has a client say something that the server is asked about after it, and returns the server's answer so far.
+func (b *bench) looks(client, server net.Conn, text, tag string, before []byte, names ...string) []byte {
+	b.t.Helper()
+	q := pgwire.AppendQuery(nil, text)
+	answer := append(bytes.Clone(before), pgwire.AppendReady(tagged(nil, tag), 'I')...)
+	b.asks(client, server, q, q, answer, answer)
+	expect(b.t, server, appendInspection(nil, link.StateSet, names), "the question")
+	return empty("12")
+}
+
+// gone waits for a server's connection to be closed.
+func gone(t *testing.T, server net.Conn) {
+	t.Helper()
+	rest, err := io.ReadAll(server)
+	if err != nil || !bytes.Equal(rest, pgwire.AppendTerminate(nil)) {
+		t.Fatalf("instead of Terminate and the end: %q, %v", rest, err)
+	}
+}
+
+// TestWhatAnEarlierClientHasLeft and cannot be taken back costs its server, and nobody's session.
+func TestWhatAnEarlierClientHasLeft(t *testing.T) {
+	denied := (&pgwire.Error{Severity: pgwire.Err, Code: "42501", Message: "permission denied"}).Append(nil)
+	buffers := []byte("SERROR\x00C22023\x00Minvalid value\x00Rcall_int_check_hook\x00\x00")
+	buffers = append(pgwire.AppendHeader(nil, pgwire.ErrorResponse, len(buffers)), buffers...)
+	size := "100"
+	for name, tc := range map[string]struct {
+		list   []change
+		done   int
+		answer []byte
+	}{
+		"a reset":           {[]change{{name: "timezone"}}, 0, denied},
+		"temporary buffers": {[]change{{name: "temp_buffers", value: &size}, {name: "timezone"}}, 0, buffers},
+		"the second change": {[]change{{name: "geqo", value: &size}, {name: "timezone"}}, 1, denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			another, server := b.server(), b.server() // which is used first
+			client := b.client(transactionMode)
+			if _, err := server.Write(pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Europe/Berlin"})); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			var own []change
+			b.tenant.loop.Call(func() {
+				c := b.tenant.clients[0]
+				for _, change := range tc.list {
+					if change.value != nil {
+						c.params = c.pool.sets.with(c.params, change.name, *change.value)
+						own = append(own, change)
+					}
+				}
+			})
+			query := pgwire.AppendQuery(nil, "select 7")
+			if _, err := client.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, appendChanges(nil, tc.list), "its parameters")
+			done := set(tc.done)
+			if _, err := server.Write(pgwire.AppendReady(append(done[:len(done)-6], tc.answer...), 'I')); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, server)
+			if len(own) > 0 {
+				expect(t, another, appendChanges(nil, own), "its parameters, on another server")
+				if _, err := another.Write(set(len(own))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expect(t, another, query, "its query")
+			answer := pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+			if _, err := another.Write(answer); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, client, answer, "the answer, and nothing before it")
+		})
+	}
+}
+
+// TestWhatTheServerDoesNotTake of the client's own costs its session, and no server.
+func TestWhatTheServerDoesNotTake(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client, other := b.client(transactionMode), b.client(transactionMode)
+	b.tenant.loop.Call(func() {
+		c := b.tenant.clients[0]
+		c.params = c.pool.sets.with(c.params, "role", "dropped")
+	})
+	dropped := "dropped"
+	if _, err := client.Write(pgwire.AppendQuery(nil, "select 7")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, appendChanges(nil, []change{{name: "role", value: &dropped}}), "its role")
+	failed := &pgwire.Error{Severity: pgwire.Err, Code: "22023", Message: `role "dropped" does not exist`}
+	if _, err := server.Write(pgwire.AppendReady(failed.Append(empty("1")), 'I')); err != nil {
+		t.Fatal(err)
+	}
+	failed.Severity = pgwire.Fatal
+	expect(t, client, failed.Append(nil), "why it must go")
+	expect(t, server, pgwire.AppendQuery(nil, "DISCARD ALL"), "its reset")
+	readMessage(t, server) // with a new seed
+	if _, err := server.Write(pgwire.AppendReady(tagged(pgwire.AppendReady(tagged(nil, "DISCARD ALL"), 'I'), "SELECT 1"), 'I')); err != nil {
+		t.Fatal(err)
+	}
+	go cleanly(server)
+	round := rounds()["simple"]
+	if _, err := other.Write(round[0]); err != nil {
+		t.Fatal(err)
+	}
+	if typ, _ := readMessage(t, other); typ != pgwire.CommandComplete {
+		t.Fatalf("the other client got %q", typ)
+	}
+}
+
+// TestLongSettings are kept for their client, up to some length.
+func TestLongSettings(t *testing.T) {
+	for _, size := range []int{10, whole, 300 << 10, maxSettings - 100, maxSettings + 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			b := newBench(t)
+			b.tracks()
+			server := b.server()
+			client := b.client(transactionMode)
+			answer := b.looks(client, server, "set app.x = ''", "SET", nil, "app.x")
+			value := strings.Repeat("x", size)
+			answer = append(answer, row("named", "app.x", value)...)
+			if _, err := server.Write(pgwire.AppendReady(tagged(answer, "SELECT 1"), 'I')); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			b.tenant.loop.Call(func() {
+				c := b.tenant.clients[0]
+				got, _ := c.params.get("app.x")
+				if kept, pinned := got == value, c.pins&link.StateSet != 0; kept == pinned || pinned != (size > maxSettings) {
+					t.Errorf("it has %d bytes; its server is its own: %v", len(got), pinned)
+				}
+			})
+		})
+	}
+}
+
+// TestGreetingsFollowTheServer, whose defaults change when its configuration is read again.
+func TestGreetingsFollowTheServer(t *testing.T) {
+	b := newBench(t)
+	b.tracks()
+	server := b.server()
+	client := b.client(transactionMode)
+	german := []pgwire.Param{{Name: "datestyle", Value: "German"}}
+	b.tenant.loop.Call(func() {
+		p := b.tenant.clients[0].pool
+		p.learn(p.sets.intern(german), []pgwire.Param{{Name: "TimeZone", Value: "UTC"}})
+	})
+	report := pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Asia/Tokyo"})
+	answer := b.looks(client, server, "select 1", "SELECT 1", report)
+	if _, err := server.Write(pgwire.AppendReady(tagged(answer, "SELECT 0"), 'I')); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	b.tenant.loop.Call(func() {
+		c := b.tenant.clients[0]
+		if len(c.params.list) != 0 || c.server != nil {
+			t.Errorf("the client has set %v", c.params.list)
+		}
+		if got := c.pool.fresh.greeting; !bytes.Equal(got, report) {
+			t.Errorf("others are greeted with %q", got)
+		}
+		if got := c.pool.sets.intern(german).greeting; got != nil {
+			t.Errorf("others with settings are greeted with %q", got)
+		}
+	})
+}
+
+// TestWantsAfterResets of parameters that servers do not tell about.
+func TestWantsAfterResets(t *testing.T) {
+	for _, tc := range []struct {
+		name              string
+		came, before, set string
+		some, all         bool
+		mentioned, unset  string
+		want              string
+	}{
+		{name: "nothing happened", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r1 app.u=1", want: "app.u=1 role=r1"},
+		{name: "set", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r2 app.u=2", want: "app.u=2 role=r2"},
+		{name: "set, another reset", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r2 app.u=2", some: true, want: "app.u=2 role=r2"},
+		{name: "set to the default", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "app.u=", want: "app.u="},
+		{name: "then another reset", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", some: true, want: "app.u="},
+		{name: "then these reset", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", some: true, mentioned: "role app.u", want: "app.u=1 role=r1"},
+		{name: "reset", came: "role=r1 app.u=1", before: "role=r2 app.u=2", set: "app.u=", some: true, want: "app.u=1 role=r1"},
+		{name: "discarded", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", all: true, want: "app.u=1 role=r1"},
+		{name: "discarded and set", came: "role=r1 app.u=1", before: "app.u=", set: "role=r3 app.u=3", all: true, want: "app.u=3 role=r3"},
+		{name: "another user", came: "role=r1", before: "role=r1", set: "session_authorization=x", want: "session_authorization=x"},
+		{name: "another user no more", came: "role=r1", before: "session_authorization=x", want: "role=r1"},
+		{name: "shown after all", came: "ext.on=1", before: "ext.on=1", unset: "ext.on", want: "ext.on=1"},
+		{name: "shown, reset", came: "work_mem=1", before: "work_mem=2", want: "work_mem=1"},
+		{name: "the address", came: clientAddressName + "=a", before: clientAddressName + "=a", set: clientAddressName + "=b", want: clientAddressName + "=a"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			list := func(s string) (out []pgwire.Param) {
+				for _, p := range strings.Fields(s) {
+					name, value, _ := strings.Cut(p, "=")
+					out = append(out, pgwire.Param{Name: name, Value: value})
+				}
+				return out
+			}
+			p := &serverPool{}
+			c := &client{pool: p, came: p.sets.intern(list(tc.came)), params: p.sets.intern(list(tc.before)),
+				resets: resets{tc.some, tc.all, strings.Fields(tc.mentioned), strings.Fields(tc.unset)}}
+			if got, want := c.wants(list(tc.set)), list(tc.want); !slices.Equal(got.list, want) {
+				t.Errorf("%v, want %v", got.list, want)
+			}
+		})
+	}
+}
