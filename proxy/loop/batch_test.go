@@ -11,8 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -234,42 +232,4 @@ func TestCloseSendsWhatWaits(t *testing.T) {
 			t.Fatalf("%q, %v", got, err)
 		}
 	})
-}
-
-// A ring that fails loses nothing, and is not used again.
-func TestBrokenRing(t *testing.T) {
-	var logged bytes.Buffer
-	l := idle(t, slog.New(slog.NewTextHandler(&logged, nil)))
-	mayBatch(t, l)
-	if l.batch.ring != nil {
-		breakRing(l.batch.ring)
-	}
-	run(t, l)
-	var conns [3]*Conn
-	var peers [3]*net.TCPConn
-	for i := range conns {
-		ours, theirs := connect(t)
-		conns[i], peers[i] = attach(t, l, ours, nil, nil, &sink{}), theirs
-	}
-	for range 2 {
-		l.Call(func() {
-			for _, c := range conns {
-				c.Write([]byte("all the same"))
-			}
-		})
-		for i, peer := range peers {
-			got := make([]byte, len("all the same"))
-			if _, err := io.ReadFull(peer, got); err != nil || string(got) != "all the same" {
-				t.Fatalf("connection %d: %q, %v", i, got, err)
-			}
-		}
-	}
-	l.Call(func() {
-		if l.batch.ring != nil || slices.ContainsFunc(conns[:], (*Conn).HungUp) {
-			t.Error("the ring is still in use, or a connection is broken")
-		}
-	})
-	if strings.Count(logged.String(), "io_uring failed") > 1 {
-		t.Errorf("logged: %s", logged.String())
-	}
 }
