@@ -97,9 +97,6 @@ var parsing = map[string]Note{
 	"all": Alters | Rereads,
 }
 
-// meaningStart marks the first letters of the words that meaning knows anywhere.
-var meaningStart = [256]bool{'s': true, 'S': true, 'i': true, 'I': true}
-
 // longestParsing is the length of the longest name among them.
 const longestParsing = 27
 

@@ -2,6 +2,8 @@
 
 package link
 
+import "strings"
+
 // Note is what Scan found in a text.
 type Note uint16
 
@@ -39,13 +41,27 @@ const (
 	Unseen
 )
 
-// wordStart marks the first letters of the words that Scan looks at.
-var wordStart = func() (t [256]bool) {
-	for _, c := range "dDhHpPsStT" {
-		t[c] = true
+// known are the words that a text is judged by. Functions that begin with pg_
+// are judged by parts of their names.
+const known = "alter call close copy create currval deallocate discard do drop grant hold insert into lastval merge nextval now " +
+	"reset revoke set set_config setseed setval temp temporary today tomorrow unlisten yesterday"
+
+// lengths has, for the first letter of a word, a bit for each length that a
+// known word has, so that nearly all other words are not looked at twice.
+type lengths [256]uint32
+
+var knownLengths = func() (t lengths) {
+	for _, word := range strings.Fields(known) {
+		t[word[0]] |= 1 << len(word)
+		t[word[0]-'a'+'A'] |= 1 << len(word)
 	}
 	return t
 }()
+
+// has reports whether a word may be a known one.
+func (t *lengths) has(word []byte) bool {
+	return t[word[0]]>>min(len(word), 31)&1 != 0 || len(word) > 3 && word[2] == '_' && word[1]|0x20 == 'g' && word[0]|0x20 == 'p'
+}
 
 var wordByte = func() (t [256]bool) {
 	for c := range 256 {
@@ -59,7 +75,9 @@ var wordByte = func() (t [256]bool) {
 // the side of too much. What the body of a function does cannot be seen, and
 // what the command tag shows for certain (SET, LISTEN, ...) counts only once
 // the tag has come; see TagState.
-func Scan(text []byte) (note Note, state State) {
+func Scan(text []byte) (note Note, state State) { return scan(text, &knownLengths) }
+
+func scan(text []byte, known *lengths) (note Note, state State) {
 	r := reader{text: text}
 	begin, quoted := true, false // at the beginning of a statement; perhaps in a literal
 	var prev []byte
@@ -81,27 +99,20 @@ func Scan(text []byte) (note Note, state State) {
 		for i++; i < len(text) && wordByte[text[i]]; i++ {
 		}
 		word := text[start:i]
-		if stateStart[c] {
+		if known.has(word) {
+			head := begin || r.commented // which may hide where a statement begins
 			state |= r.stateOf(word, prev, i)
-		}
-		head := begin || r.commented // which may hide where a statement begins
-		if wordStart[c] {
+			note |= meaning(word, prev, text, i, head, quoted || r.dollars || r.commented)
 			switch {
 			case equalFold(word, "set"):
 				note |= r.set(i, begin)
-			case c|0x20 == 'd':
-				if equalFold(word, "deallocate") || equalFold(word, "discard") {
-					note |= Deallocates
-				}
-				if head && r.body == 0 && equalFold(word, "do") {
-					r.body = i
-				}
+			case equalFold(word, "deallocate"), equalFold(word, "discard"):
+				note |= Deallocates
+			case equalFold(word, "do") && head && r.body == 0:
+				r.body = i
 			case r.leaves(word, prev):
 				note |= Leaves
 			}
-		}
-		if literal := quoted || r.dollars || r.commented; meaningStart[c] || head || literal {
-			note |= meaning(word, prev, text, i, head, literal)
 		}
 		begin = false
 		prev = word
@@ -124,7 +135,6 @@ type reader struct {
 	sets      int  // SETs of parameters that pg_settings does not show
 	calls     int  // of set_config
 	body      int  // where that of the first DO begins; 0: nowhere
-	name      [maxParameter]byte
 }
 
 // marks looks at what two bytes may begin.
@@ -144,7 +154,8 @@ func (r *reader) set(next int, begin bool) (note Note) {
 		note |= SetsSeed
 	}
 	if r.unclear <= maxNames {
-		switch _, how := parameterName(rest, &r.name); how {
+		var buf [maxParameter]byte
+		switch _, how := parameterName(rest, &buf); how {
 		case nameKnown:
 			r.sets++
 		case nameUnclear:

@@ -3,6 +3,8 @@
 package link
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -108,12 +110,55 @@ func TestScanFindsWordsAnywhere(t *testing.T) {
 	}
 }
 
+// everyWord has Scan look at every word.
+func everyWord() *lengths {
+	var t lengths
+	for i := range t {
+		t[i] = 1<<32 - 1
+	}
+	return &t
+}
+
+// What is not a known word, by its first letter and its length, says nothing.
+func TestKnownWordsAreAll(t *testing.T) {
+	every := everyWord()
+	for _, name := range wordsOfThePackage(t) {
+		for _, text := range []string{name, name + " x", "select " + name + "('a.b', 1)", "'" + name + "'", "/**/ " + name + " temp t", "create " + name} {
+			note, state := Scan([]byte(text))
+			if n, s := scan([]byte(text), every); n != note || s != state {
+				t.Errorf("%q: %b, %b; looking at every word %b, %b", text, note, state, n, s)
+			}
+		}
+	}
+}
+
+// wordsOfThePackage are all words that its code compares with.
+func wordsOfThePackage(t *testing.T) (list []string) {
+	for _, file := range []string{"scan.go", "state.go", "meaning.go", "sequence.go"} {
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`equalFold\(\w+, "(\w+)"\)`).FindAllSubmatch(code, -1) {
+			list = append(list, string(m[1]))
+		}
+	}
+	if len(list) < 30 {
+		t.Fatalf("only %d words found: %q", len(list), list)
+	}
+	return append(list, "pg_advisory_lock", "pg_try_advisory_lock_shared", "pg_advisory_unlock_all", "PG_Create_Logical_Replication_Slot", "pg_copy_physical_replication_slot")
+}
+
 func FuzzScan(f *testing.F) {
+	every := everyWord()
 	for _, s := range []string{"", "set local x", "set local.x", "create temp", "/* set local */ set x", "\x00\xff", "SET", "set session"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		note := scanNote(text)
+		note, state := Scan(text)
+		if n, s := scan(text, every); n != note || s != state {
+			t.Fatalf("%q: %b, %b; looking at every word %b, %b", text, note, state, n, s)
+		}
 		if note&^(Leaves|SetHarmless|Deallocates|SetsSeed|Alters|Rereads|Timed|SetsHidden|HidesNames|BodyHides) != 0 {
 			t.Fatalf("%q: %d", text, note)
 		}

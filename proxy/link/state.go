@@ -58,16 +58,7 @@ func (s State) Names() (names []string) {
 	return names
 }
 
-// stateStart marks the first letters of the words that stateOf knows. All
-// words with "advisory" in them begin with p.
-var stateStart = func() (t [256]bool) {
-	for _, c := range "cCdDhHiIlLmMnNpPrRsStTuU" {
-		t[c] = true
-	}
-	return t
-}()
-
-// stateOf judges one word; the text goes on at next.
+// stateOf judges one word, which is one of known; the text goes on at next.
 func (r *reader) stateOf(word, prev []byte, next int) State {
 	switch word[0] | 0x20 {
 	case 's':
@@ -156,7 +147,8 @@ func (r *reader) setConfig(next int) State {
 	if r.calls++; r.calls > maxNames {
 		return StateSet | StateNamed | StateVague
 	}
-	name, how, local := setConfig(r.text[next:], &r.name)
+	var buf [maxParameter]byte
+	name, how, local := setConfig(r.text[next:], &buf)
 	switch {
 	case string(name) == "seed":
 		return StateNamed | StateSeed // also where it is local: nothing takes a seed back
