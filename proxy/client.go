@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"log/slog"
 	"time"
 
 	"github.com/postern/postern/pool"
@@ -273,100 +272,6 @@ func (c *client) query(state link.State) {
 	}
 	c.queries++
 	c.tenant.counters.queries.Add(1)
-}
-
-// revoke ends the session at the next boundary between messages to the client.
-func (c *client) revoke(e *pgwire.Error, reason string) {
-	if c.server == nil || !c.server.midFrame() {
-		c.fail(e, reason)
-		return
-	}
-	c.revoked, c.reason = e, reason
-}
-
-// drain ends the session if nothing of its own is running, and else later.
-func (c *client) drain() {
-	c.draining = true
-	if c.books.Waiting() || len(c.in) > 0 {
-		return // a request has arrived already
-	}
-	if c.server == nil || c.server.link.Free() && !c.server.preparing {
-		c.fail(errDraining, "drain")
-	}
-}
-
-// fail tells the client why and ends the session. In the middle of a message
-// nothing can be told.
-func (c *client) fail(e *pgwire.Error, reason string) {
-	if c.gone {
-		return
-	}
-	if c.server == nil || !c.server.midFrame() {
-		c.write(e.Append(nil))
-	}
-	c.end(reason)
-}
-
-// leave ends the session once the requests that it has sent are answered, as
-// Postgres does, which reads one message after the other. e is what the client
-// is told then; nil: nothing.
-func (c *client) leave(e *pgwire.Error, reason string) {
-	if s := c.server; s != nil && s.link.AwaitsReady() && !s.link.CopyIn() {
-		c.leaving, c.blocked = true, true
-		c.farewell, c.reason = e, reason
-		return
-	}
-	c.depart(e, reason)
-}
-
-func (c *client) depart(e *pgwire.Error, reason string) {
-	if e != nil {
-		c.fail(e, reason)
-		return
-	}
-	c.end(reason)
-}
-
-// end is the only way out of a session.
-func (c *client) end(reason string) {
-	if c.gone {
-		return
-	}
-	c.gone = true
-	t := c.tenant
-	if s := c.server; s != nil {
-		c.server = nil
-		s.abandoned(c, c.partial == 0)
-	} else {
-		c.pool.books.Leave(&c.books)
-	}
-	c.sess.Release(&t.stmts)
-	c.latest = nil
-	c.hold(nil)
-	if reason == "terminated" && c.conn.Pending() == 0 {
-		c.conn.Close() // it has said that it reads no more
-	} else {
-		c.conn.Linger(lingerFor)
-	}
-
-	if c.mode == sessionMode {
-		t.machine.sessions--
-	}
-	if c.timeouts != nil {
-		t.timed--
-	}
-	n := len(t.clients) - 1
-	t.clients[c.index] = t.clients[n]
-	t.clients[c.index].index = c.index
-	t.clients[n] = nil
-	t.clients = t.clients[:n]
-	t.gate.forget(c)
-	t.publish()
-	t.log.LogAttrs(t.gate.ctx, slog.LevelInfo, "session ended",
-		slog.String("client", c.peer.Client.String()), slog.String("user", clip(c.pool.key.user)), slog.String("database", clip(c.database)),
-		slog.String("reason", reason), slog.Float64("seconds", time.Since(c.started).Seconds()),
-		slog.Uint64("bytes_in", c.received), slog.Uint64("bytes_out", c.sent), slog.Uint64("queries", c.queries), slog.Bool("tls", c.conn.TLS()))
-	t.dialMore()
 }
 
 // admit brings a client that has proved who it is to the loop.

@@ -1,0 +1,71 @@
+// What a gate is made from.
+
+package proxy
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/machines"
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/tenants"
+)
+
+// Options configure a Gate. They are only read.
+type Options struct {
+	Listeners    []Listener
+	Directory    *tenants.Directory
+	Certificates *Certificates // nil: TLS is not offered
+	TenantDomain string        // SNI names a tenant only below it; "": never
+	MockSecret   []byte        // makes mock salts stable; empty: random for this process
+	Timeouts     Timeouts
+	Session      tenants.Timeouts // where nobody says otherwise
+	Limits       Limits
+	TCP          TCP
+	Loops        int  // 0: one per core
+	NoIOUring    bool // every write is a system call of its own
+	Throttle     netrestrict.ThrottleConfig
+	// Driver makes, or finds, what runs the machine of a tenant that has one.
+	Driver     func(*tenants.Tenant) (machines.Driver, error)
+	Known      *Known   // what is known of servers that sleep; nil: nothing is kept
+	Console    *Console // nil: there is no admin console
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Name    string
+	Network string // tcp4 where the address is an IPv4 literal
+	Address string
+	Mode    string // session, transaction or statement
+	// ProxyProtocol demands a PROXY header, from Trusted senders only.
+	ProxyProtocol bool
+	Trusted       []netip.Prefix
+	Timeouts      tenants.Timeouts // of its clients, where neither user nor tenant says otherwise
+	Console       bool             // the admin console answers here
+}
+
+// Timeouts bound every wait.
+type Timeouts struct {
+	ProxyHeader, Login, ServerConnect, Wake, QueryWait, ServerIdle, ServerLifetime time.Duration
+}
+
+// Limits bound what strangers and clients may take.
+type Limits struct {
+	Clients          int         // logged in
+	Handshakes       int         // not yet
+	Statements       link.Limits // of each client
+	ServerStatements int         // that a server holds; 0: link.DefaultLimit
+}
+
+// TCP is the socket options of clients and servers alike.
+type TCP struct {
+	KeepaliveIdle, KeepaliveInterval time.Duration
+	KeepaliveCount                   int
+	UserTimeout                      time.Duration
+}
