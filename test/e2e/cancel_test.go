@@ -212,7 +212,7 @@ func TestLateCancel(t *testing.T) {
 					return err
 				}
 				got, err := s.tryHear(1)
-				if err != nil || got != "T E:57014 Z:I" && got != "E:57014 Z:I" && got != "T D: C:SELECT_1 Z:I" {
+				if err != nil || got != "T E:57014 Z:I" && got != "E:57014 Z:I" && got != "T D: E:57014 Z:I" && got != "T D: C:SELECT_1 Z:I" {
 					return fmt.Errorf("client %d: %s (%v)", n, got, err)
 				}
 				if got, err := s.try(1, query("select 'next', pg_sleep(0.002)")); err != nil || got != "T D:next, C:SELECT_1 Z:I" {
