@@ -12,10 +12,6 @@ import (
 // logQueue is how many lines may wait for the reader of the log.
 const logQueue = 4096
 
-// logPause is between two writes: under load many lines are one system call,
-// and whoever logs seldom has to wake the writer.
-const logPause = 20 * time.Millisecond
-
 // asyncWriter passes lines on in a goroutine of its own and drops those that
 // find its queue full. Safe for concurrent use.
 type asyncWriter struct {
@@ -43,14 +39,13 @@ func (w *asyncWriter) Write(p []byte) (int, error) {
 func (w *asyncWriter) run() {
 	defer close(w.done)
 	for lines := range w.lines {
-		for range len(w.lines) {
+		for range len(w.lines) { // what has come meanwhile is one system call
 			lines = append(lines, <-w.lines...)
 		}
 		_, _ = w.out.Write(lines)
 		if n := w.dropped.Swap(0); n > 0 {
 			fmt.Fprintf(w.out, "{\"level\":\"WARN\",\"msg\":\"log lines dropped\",\"count\":%d}\n", n) // JSON, whatever the format: it is for machines
 		}
-		time.Sleep(logPause)
 	}
 }
 
