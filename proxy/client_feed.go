@@ -214,7 +214,7 @@ func (c *client) judge(message []byte, size int) action {
 				note, state = link.Scan(text)
 				c.mayLeave(state, func() []string { return link.ParameterNames(text) })
 			} else {
-				note = link.Leaves | link.Deallocates | link.Unseen | link.Alters | link.Rereads // what was not seen may leave anything
+				note = link.Deallocates | link.Unseen | link.Alters | link.Rereads // what was not seen may leave anything
 				state = link.StateUnseen
 				c.mayLeave(state, nil)
 			}

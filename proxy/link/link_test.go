@@ -300,12 +300,12 @@ func TestModes(t *testing.T) {
 // Last is the entry of the message judged latest, with what Scan said.
 func TestLast(t *testing.T) {
 	l := New(&Statements{})
-	l.Sent(Entry{Kind: Query, Note: Leaves})
+	l.Sent(Entry{Kind: Query, Note: SetsSeed})
 	l.Sent(Entry{Kind: Execute, Note: SetHarmless})
 	for _, step := range []struct {
 		typ  byte
 		want Note
-	}{{'C', Leaves}, {'Z', Leaves}, {'D', SetHarmless}, {'C', SetHarmless}} {
+	}{{'C', SetsSeed}, {'Z', SetsSeed}, {'D', SetHarmless}, {'C', SetHarmless}} {
 		l.Received(step.typ, 'I')
 		if l.Last().Note != step.want {
 			t.Errorf("%c: %+v", step.typ, l.Last())

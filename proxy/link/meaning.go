@@ -131,8 +131,8 @@ func meaning(word, prev, text []byte, next int, head, quoted bool) Note {
 			return Alters | Rereads
 		}
 	case 'i':
-		if equalFold(word, "into") && !equalFold(prev, "insert") && !equalFold(prev, "merge") {
-			return Alters // SELECT INTO makes a table
+		if makesTable(word, prev) {
+			return Alters
 		}
 	case 'n', 't', 'y':
 		if quoted && (equalFold(word, "now") || equalFold(word, "today") || equalFold(word, "tomorrow") || equalFold(word, "yesterday")) {
@@ -140,6 +140,11 @@ func meaning(word, prev, text []byte, next int, head, quoted bool) Note {
 		}
 	}
 	return 0
+}
+
+// makesTable reports whether a word is the INTO of a SELECT INTO.
+func makesTable(word, prev []byte) bool {
+	return equalFold(word, "into") && !equalFold(prev, "insert") && !equalFold(prev, "merge")
 }
 
 // setMeaning judges what follows SET or RESET.

@@ -126,7 +126,7 @@ func TestStandIn(t *testing.T) {
 		"after a SET":                   {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SET") }, want: "as3"},
 		"after another SET":             {before: func(w *world) { round(w, "CZ", "SET") }, want: "stand-in"},
 		"behind a SET in the pipeline":  {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: Rereads}) }, want: "as3"},
-		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: Leaves}) }, want: "stand-in"},
+		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: SetsSeed}) }, want: "stand-in"},
 		"after a GRANT":                 {before: func(w *world) { round(w, "CZ", "GRANT") }, want: "as3"},
 		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SELECT 1") }, want: "as3"},
 		"when its plan went bad":        {before: func(w *world) { w.cache.newest.stmt.version++ }, want: "as3"},

@@ -8,13 +8,9 @@ import "strings"
 type Note uint16
 
 const (
-	// Leaves marks a text that may leave session state which no command tag
-	// shows: set_config, a session advisory lock, a temporary table, a cursor
-	// WITH HOLD.
-	Leaves Note = 1 << iota
 	// SetHarmless marks a text whose SETs are all over with the transaction or
 	// of parameters that the server reports, which Postern tracks.
-	SetHarmless
+	SetHarmless Note = 1 << iota
 	// DropsUnnamed marks a Close of the unnamed statement; Scan never says it.
 	DropsUnnamed
 	// Deallocates marks a text that may drop prepared statements.
@@ -110,8 +106,6 @@ func scan(text []byte, known *lengths) (note Note, state State) {
 				note |= Deallocates
 			case equalFold(word, "do") && head && r.body == 0:
 				r.body = i
-			case r.leaves(word, prev):
-				note |= Leaves
 			}
 		}
 		begin = false
@@ -186,24 +180,6 @@ func (r *reader) note() (note Note) {
 		note |= BodyHides
 	}
 	return note
-}
-
-// leaves judges one word. prev is the word before it.
-func (r *reader) leaves(word, prev []byte) bool {
-	switch word[0] | 0x20 {
-	case 's':
-		return equalFold(word, "set_config") || equalFold(word, "setseed")
-	case 'h':
-		return equalFold(word, "hold")
-	case 'p':
-		return equalFold(word, "pg_temp") ||
-			containsFold(word, "advisory") && !containsFold(word, "xact") && !containsFold(word, "unlock")
-	case 't':
-		return (equalFold(word, "temp") || equalFold(word, "temporary")) &&
-			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
-				containsFold(prev, "local") || containsFold(prev, "global") || r.commented)
-	}
-	return false
 }
 
 // harmlessSet judges what follows the word SET.

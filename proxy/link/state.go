@@ -119,7 +119,7 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 		switch {
 		case equalFold(word, "insert"):
 			return StateSequence
-		case equalFold(word, "into") && !equalFold(prev, "insert") && !equalFold(prev, "merge"):
+		case makesTable(word, prev):
 			return StateMakes
 		}
 	case 'l':

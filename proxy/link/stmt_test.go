@@ -366,7 +366,7 @@ func TestStatementsAreBounded(t *testing.T) {
 func TestStmtNote(t *testing.T) {
 	var s Statements
 	st := s.Intern([]byte("\x00create temp table x()\x00\x00\x00"))
-	if st.Note != Leaves|Alters || st.Body != "\x00create temp table x()\x00\x00\x00" {
+	if st.Note != Alters || st.Body != "\x00create temp table x()\x00\x00\x00" {
 		t.Errorf("%+v", st)
 	}
 }
