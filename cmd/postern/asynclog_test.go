@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pieces is a reader of the log that notes each write, and holds it up while it is blocked.
+type pieces struct {
+	mu      sync.Mutex
+	got     []string
+	blocked chan struct{} // nil: not
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	if p.blocked != nil {
+		<-p.blocked
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got = append(p.got, string(bytes.Clone(b)))
+	return len(b), nil
+}
+
+func (p *pieces) all() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got
+}
+
+func TestLogLinesThatComeTogetherAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &pieces{}
+		w := newAsyncWriter(out)
+		line := func(s string) {
+			if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+				t.Errorf("Write: %d, %v", n, err)
+			}
+			synctest.Wait()
+		}
+		line("at once ")
+		line("later ")
+		line("together ")
+		time.Sleep(logPause)
+		synctest.Wait()
+		want := []string{"at once ", "later together "}
+		if diff := cmp.Diff(want, out.all()); diff != "" {
+			t.Error(diff)
+		}
+		time.Sleep(3 * logPause)
+		line("alone again ")
+		want = append(want, "alone again ")
+		if diff := cmp.Diff(want, out.all()); diff != "" {
+			t.Error(diff)
+		}
+		line("the last")
+		w.flush()
+		if diff := cmp.Diff(append(want, "the last"), out.all()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestLogDropsWhatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &pieces{blocked: make(chan struct{})}
+		w := newAsyncWriter(out)
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		_, _ = w.Write(line)
+		synctest.Wait() // it is being written
+		const fit, more = logQueue / 1024, 5
+		for range fit + more {
+			_, _ = w.Write(line)
+		}
+		close(out.blocked)
+		w.flush()
+		got := strings.Join(out.all(), "")
+		if n := strings.Count(got, string(line)); n != 1+fit {
+			t.Errorf("%d lines", n)
+		}
+		if want := fmt.Sprintf(`"log lines dropped","count":%d}`, more); !strings.Contains(got, want) {
+			t.Errorf("not said: %s", want)
+		}
+	})
+}
+
+func TestLogDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &pieces{blocked: make(chan struct{})}
+		w := newAsyncWriter(out)
+		_, _ = w.Write([]byte("held up"))
+		start := time.Now()
+		w.flush()
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("flush took %v", took)
+		}
+		close(out.blocked)
+	})
+}
