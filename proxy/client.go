@@ -104,8 +104,8 @@ func (c *client) Ready(*loop.Conn) {
 
 // Panicked implements loop.Handler.
 func (c *client) Panicked(*loop.Conn) {
+	defer c.tenant.verify() // whatever becomes of the next line
 	c.end("panic")
-	c.tenant.verify()
 }
 
 // pump reads and deals with what is there.
@@ -220,7 +220,7 @@ func (c *client) lent(s *server) bool {
 	s.link.Begin(&c.sess)
 	s.lendSequences()
 	// A session's names are its own, and what it can list, too.
-	foreign := c.mode == sessionMode && s.link.HoldsStatements()
+	foreign := c.mode == sessionMode && s.link.Held() > 0
 	if foreign || s.params != c.params && !s.params.same(c.params) {
 		s.prepare(c.params)
 		c.blocked = true

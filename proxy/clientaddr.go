@@ -19,6 +19,8 @@ const clientAddressName = "postern.client_address"
 // its tenant wants. What a client claims about its address is dropped.
 func withAddress(list []pgwire.Param, how tenants.ClientAddress, client netip.AddrPort) []pgwire.Param {
 	list = slices.DeleteFunc(slices.Clone(list), func(p pgwire.Param) bool { return strings.EqualFold(p.Name, clientAddressName) })
+	// A zone is this computer's own, and no inet in Postgres can have one.
+	client = netip.AddrPortFrom(client.Addr().WithZone(""), client.Port())
 	switch how {
 	case tenants.AddressGUC:
 		return append(list, pgwire.Param{Name: clientAddressName, Value: client.Addr().String()})

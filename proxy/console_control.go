@@ -61,7 +61,7 @@ func (v *consoleGate) Do(c console.Command) error {
 		return nil
 	case console.Reconnect:
 		for _, t := range v.inUse(c.Arg) {
-			t.loop.Call(t.reconnect)
+			t.call(t.reconnect)
 		}
 		return nil
 	case console.WaitClose:
@@ -95,7 +95,7 @@ func (v *consoleGate) released(list []*tenant, busy func(*tenant) bool) error {
 	return v.session.until(func() bool {
 		list = slices.DeleteFunc(list, func(t *tenant) bool {
 			still := false
-			t.loop.Call(func() { still = busy(t) })
+			t.call(func() { still = busy(t) })
 			return !still
 		})
 		return len(list) == 0
@@ -236,7 +236,7 @@ func (v *consoleGate) killClient(arg string) error {
 	}
 	found := v.gate.replicas.kill(uint32(id))
 	if c := v.gate.keys.session(uint32(id)); c != nil && !found {
-		c.tenant.loop.Call(func() {
+		c.tenant.call(func() {
 			if found = !c.gone && c.conn != nil; found {
 				c.revoke(errKilled, "killed")
 			}

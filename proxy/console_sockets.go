@@ -18,7 +18,7 @@ func (v *consoleGate) Clients() (out []console.Socket) {
 	for _, t := range v.gate.runtimeTenants() {
 		for from, more := 0, true; more; from += clientsAtATime {
 			more = false
-			t.loop.Call(func() {
+			t.call(func() {
 				end := min(from+clientsAtATime, len(t.clients))
 				for _, c := range t.clients[min(from, end):end] {
 					out = append(out, c.socket())
@@ -47,7 +47,7 @@ func (v *consoleGate) Servers() (out []console.Socket) {
 // socket describes a client. On its loop.
 func (c *client) socket() console.Socket {
 	s := console.Socket{Tenant: c.tenant.id, Database: c.database, User: c.pool.key.user, State: "idle", Connected: c.started, Requested: c.quiet,
-		CloseNeeded: c.revoked != nil || c.draining, Ptr: fmt.Sprintf("%p", c), ID: int64(c.key.pid), Pins: c.pinned().Names(),
+		CloseNeeded: c.revoked != nil || c.draining, Ptr: fmt.Sprintf("%p", c), ID: int64(c.key.pid), Pins: c.pinned().Names(), Statements: c.sess.Len(),
 		Received: len(c.in), Pending: c.conn.Pending()}
 	s.Addr, s.Port = hostPort(c.peer.Client)
 	s.LocalAddr, s.LocalPort = hostPort(c.peer.Destination)
@@ -92,7 +92,7 @@ func (s *server) socket() console.Socket {
 		out.Application, _ = s.params.get(applicationName)
 	}
 	if s.conn != nil {
-		out.Pending = s.conn.Pending()
+		out.Statements, out.Pending = s.link.Held(), s.conn.Pending()
 		if s.conn.TLS() {
 			out.TLS = "TLS"
 		}

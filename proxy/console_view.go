@@ -70,7 +70,6 @@ type use struct {
 	paused    bool
 	pinned    int
 	clients   int
-	pools     int
 	host      string
 	port      uint16
 	row       console.Tenant
@@ -89,7 +88,7 @@ func count(m map[string]*connections, key string) *connections {
 // use counts the tenant's connections. On its loop.
 func (t *tenant) use() *use {
 	u := &use{databases: make(map[string]*connections), users: make(map[string]*connections), census: t.books.Counts(), paused: t.paused,
-		clients: len(t.clients), pools: len(t.pools)}
+		clients: len(t.clients)}
 	for _, c := range t.clients {
 		count(u.databases, c.database).clients++
 		count(u.users, c.pool.key.user).clients++

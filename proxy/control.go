@@ -97,7 +97,7 @@ func (g *Gate) withTenant(id string, f func(*tenant)) error {
 		return ErrNoTenant
 	}
 	t := g.tenant(id)
-	if !t.loop.Call(func() { f(t) }) {
+	if !t.call(func() { f(t) }) {
 		return ErrGateClosed
 	}
 	return nil

@@ -46,7 +46,7 @@ func (t *tenant) dialMore() {
 	if !again.IsZero() {
 		d := again.Sub(now)
 		if t.redial == nil {
-			t.redial = t.loop.AfterFunc(d, t.dialMore)
+			t.redial = t.loop.AfterFunc(d, t.checked(t.dialMore))
 		} else {
 			t.redial.Reset(d)
 		}
@@ -154,8 +154,15 @@ func (t *tenant) dial(p *serverPool) {
 	}
 }
 
-// dialed is the end of a dial, on the loop.
+// dialed is the end of a dial, on the loop. What was given up meanwhile tells
+// nothing of the pool.
 func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
+	if s.closing {
+		if fd >= 0 {
+			loop.CloseFD(fd)
+		}
+		return
+	}
 	now := t.loop.Now()
 	if err == nil {
 		err = s.attach(conn, fd)

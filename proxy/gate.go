@@ -208,7 +208,7 @@ func (g *Gate) Close() {
 			ln.Close()
 		}
 		for _, t := range g.runtimeTenants() {
-			t.loop.Call(func() {
+			t.call(func() {
 				t.closeAll(errDraining, "shutdown")
 				t.endReplicas(&ending{"shutdown", errDraining})
 			})

@@ -23,6 +23,8 @@ const (
 	maxKnown = 20_000
 	// maxKnownSets bounds those of one pool: sets of parameters that its clients start with.
 	maxKnownSets = 16
+	// maxKnownSet bounds one set, in bytes: a tenant's server may report anything.
+	maxKnownSet = 8 << 10
 	// maxKnownFile bounds what is read, in bytes.
 	maxKnownFile = 256 << 20
 	// knownPause is between two writes of the file.
@@ -114,8 +116,21 @@ func sameParams(a, b []pgwire.Param) bool {
 	return true
 }
 
-// put remembers a set, in the place of an equal one.
+// size is how much the set takes, about.
+func (s *knownSet) size() (n int) {
+	for _, list := range [...][]pgwire.Param{s.Params, s.Status} {
+		for _, p := range list {
+			n += len(p.Name) + len(p.Value)
+		}
+	}
+	return n
+}
+
+// put remembers a set, in the place of an equal one, unless it is too large.
 func (k *Known) put(p knownPool, s knownSet) {
+	if s.size() > maxKnownSet {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, have := range k.all[p] {

@@ -47,7 +47,7 @@ func (r *replica) connect() (*backend.Conn, *ending) {
 		}
 		if err == nil {
 			kept := false
-			t.loop.Call(func() { kept = t.keepSeat(r, s) })
+			t.call(func() { kept = t.keepSeat(r, s) })
 			if kept {
 				return conn, nil
 			}
@@ -79,7 +79,7 @@ func (r *replica) connect() (*backend.Conn, *ending) {
 func (r *replica) awaitSeat(limit *time.Timer) (s seat, over *ending) {
 	began, waited := time.Now(), false
 	for {
-		if !r.tenant.loop.Call(func() { s = r.tenant.seat(r) }) {
+		if !r.tenant.call(func() { s = r.tenant.seat(r) }) {
 			return s, r.why()
 		}
 		switch {

@@ -63,17 +63,13 @@ type server struct {
 	resetting bool
 	lastWords bool // a FATAL of the server's has been passed on
 	failed    bool // something of our own failed
-	closing   bool
-	cancels   int // cancel requests on their way
+	closing   bool // over; a dial under way is given up
+	cancels   int  // cancel requests on their way
 	timer     *loop.Timer
 }
 
 // attach brings a fresh login to the loop.
 func (s *server) attach(conn *backend.Conn, fd int) error {
-	if s.books.State() != pool.Dialing {
-		loop.CloseFD(fd)
-		return nil // given up meanwhile; the pool says so next
-	}
 	c, err := s.loop.Attach(fd, conn.TLS, conn.Net, s)
 	if err != nil {
 		return err
@@ -111,8 +107,8 @@ func (s *server) Ready(*loop.Conn) {
 
 // Panicked implements loop.Handler.
 func (s *server) Panicked(*loop.Conn) {
+	defer s.tenant.verify() // whatever becomes of the next line
 	s.lost("panic")
-	s.tenant.verify()
 }
 
 // resume reads again after the client's output has drained.
@@ -260,7 +256,7 @@ func (s *server) prepare(want *params) {
 	s.preparing, s.replay = true, replay{list: list}
 	s.link.Forget()
 	var out []byte
-	if s.client.mode == sessionMode && s.link.HoldsStatements() {
+	if s.client.mode == sessionMode && s.link.Held() > 0 {
 		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
 		out = pgwire.AppendQuery(out, "DEALLOCATE ALL")
 	}
@@ -306,9 +302,7 @@ func (s *server) shut(why string) {
 	s.closing = true
 	delete(s.tenant.servers, s)
 	s.pool.books.RemoveServer(&s.books)
-	if s.timer != nil {
-		s.timer.Stop()
-	}
+	s.timer.Stop()
 	s.sequences = sequences{}
 	s.loop.Free(s.in)
 	s.in = nil

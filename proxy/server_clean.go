@@ -55,7 +55,7 @@ func (s *server) finish() {
 // within bounds the cleaning.
 func (s *server) within(d time.Duration) {
 	if s.timer == nil {
-		s.timer = s.loop.AfterFunc(d, func() { s.lost("not clean in time") })
+		s.timer = s.loop.AfterFunc(d, s.tenant.checked(func() { s.lost("not clean in time") }))
 		return
 	}
 	s.timer.Reset(d)

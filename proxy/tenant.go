@@ -87,7 +87,6 @@ type serverPool struct {
 func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
-	t.stmts.Limits = g.opts.Limits.Statements
 	t.open()
 	if conf != nil {
 		t.policies = policiesOf(conf)
@@ -101,11 +100,13 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	return t
 }
 
-// open starts with empty books.
+// open starts with empty books, and nobody in them.
 func (t *tenant) open() {
 	t.books = pool.NewTenant(t.settings())
 	t.pools, t.groups = make(map[poolKey]*serverPool), newGroups()
-	t.servers = make(map[*server]struct{})
+	t.clients, t.servers = nil, make(map[*server]struct{})
+	t.stmts = link.Statements{Limits: t.gate.opts.Limits.Statements}
+	t.machine.sessions, t.timed = 0, 0
 }
 
 // verify checks the books after a panic. If they do not balance any more, the
@@ -117,7 +118,6 @@ func (t *tenant) verify() {
 	}
 	t.log.Error("books do not balance after a panic: all connections of the tenant are closed", "error", err)
 	clients, servers := t.clients, t.servers
-	t.clients = nil
 	t.open()
 	for _, c := range clients {
 		c.gone = true
@@ -126,15 +126,17 @@ func (t *tenant) verify() {
 	}
 	for s := range servers {
 		s.closing = true
+		s.timer.Stop()
 		if s.conn != nil {
 			s.conn.Close()
 		}
 	}
+	t.publish()
 }
 
-// post runs a function of the tenant's on its loop.
-func (t *tenant) post(f func()) bool {
-	return t.loop.Post(func() {
+// checked is f, after whose panic the books are verified.
+func (t *tenant) checked(f func()) func() {
+	return func() {
 		sound := false
 		defer func() {
 			if !sound {
@@ -143,8 +145,15 @@ func (t *tenant) post(f func()) bool {
 		}()
 		f()
 		sound = true
-	})
+	}
 }
+
+// post runs a function of the tenant's on its loop.
+func (t *tenant) post(f func()) bool { return t.loop.Post(t.checked(f)) }
+
+// call is post, and waits until the function has run. Never call it from the
+// loop's own thread.
+func (t *tenant) call(f func()) bool { return t.loop.Call(t.checked(f)) }
 
 func (t *tenant) settings() pool.Settings {
 	o := &t.gate.opts.Timeouts
@@ -188,7 +197,7 @@ func (t *tenant) publish() {
 // look keeps the janitor coming while there is something to look after.
 func (t *tenant) look() {
 	if t.janitor == nil {
-		t.janitor = t.loop.AfterFunc(janitorPeriod, t.sweep)
+		t.janitor = t.loop.AfterFunc(janitorPeriod, t.checked(t.sweep))
 	} else if !t.janitor.Armed() {
 		t.janitor.Reset(janitorPeriod)
 	}

@@ -86,7 +86,6 @@ type User struct {
 	Tenant, Name           string
 	PoolSize               int // 0: the tenant's
 	ReservePoolSize        int // of each of the user's pools
-	Mode                   string
 	Servers, Clients       int
 	MaxServers, MaxClients int // 0: none of its own
 }

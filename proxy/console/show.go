@@ -131,7 +131,7 @@ func poolRow(p *Pool) []any {
 }
 
 func userRow(u *User) []any {
-	return []any{u.Name + "." + u.Tenant, orBlank(u.PoolSize), orBlank(u.ReservePoolSize), orNull(u.Mode), u.MaxServers, u.Servers, u.MaxClients, u.Clients}
+	return []any{u.Name + "." + u.Tenant, orBlank(u.PoolSize), orBlank(u.ReservePoolSize), nil, u.MaxServers, u.Servers, u.MaxClients, u.Clients}
 }
 
 // orBlank is a size as SHOW USERS prints it; blank for 0, where PgBouncer has no setting of the user's.

@@ -71,8 +71,8 @@ func (c *cache) find(st *Stmt, env any) *held {
 	return h
 }
 
-// HoldsStatements reports whether the server holds named statements of ours.
-func (l *Link) HoldsStatements() bool { return l.cache.n > 0 }
+// Held is how many named statements of ours the server holds.
+func (l *Link) Held() int { return l.cache.n }
 
 // touch makes h the latest used.
 func (c *cache) touch(h *held) {

@@ -48,7 +48,7 @@ func (l *Link) BindUnseen() {
 	l.Sent(Entry{Kind: Bind})
 }
 
-// Bound returns what ScanState and ParameterNames said of the texts that an
+// Bound returns what Scan and ParameterNames said of the texts that an
 // Execute of the portal may run.
 func (l *Link) Bound(portal []byte) (State, []string) {
 	if len(portal) == 0 {

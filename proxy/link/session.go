@@ -38,6 +38,9 @@ type Session struct {
 // as it was meant: it must keep that one.
 func (s *Session) Fixed() bool { return s.fixed > 0 }
 
+// Len is how many named statements the client has.
+func (s *Session) Len() int { return len(s.named) }
+
 // Name is a client's name for a statement. It is immutable.
 type Name struct {
 	text  string

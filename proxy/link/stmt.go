@@ -10,7 +10,7 @@ const MaxStatement = 16 << 20
 type Stmt struct {
 	Body  string   // the Parse message's body, with an empty name
 	Note  Note     // what Scan said of its text
-	State State    // what ScanState said of it
+	State State    // and which kinds it may leave
 	Names []string // of parameters that it sets, see ParameterNames
 	refs  int
 	// version counts how often a server has said that tables have changed so much
