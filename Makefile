@@ -55,8 +55,8 @@ bench: ## against a direct connection and PgBouncer; ARGS as `go run ./test/benc
 	./scripts/install-bench-deps.sh
 	go run ./test/bench $(ARGS)
 
-lint: vet ## golangci-lint, if it is installed
-	golangci-lint run
+lint: vet ## wants go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@latest
+	golangci-lint run --timeout 15m
 
 clean:
 	rm -rf bin .cache demo

@@ -173,7 +173,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 func TestHeaderIsBounded(t *testing.T) {
 	address, stop := serve(t, Options{Gatherer: prometheus.NewRegistry()})
-	defer stop() //nolint:errcheck // other tests look at it
+	defer stop()
 	req, _ := http.NewRequest("GET", "http://"+address+"/healthz", nil)
 	req.Header.Set("X-Long", strings.Repeat("x", 2*maxHeader))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

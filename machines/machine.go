@@ -4,6 +4,7 @@ package machines
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -212,7 +213,7 @@ func (m *Machine) guard(call func() error) (err error) {
 // complain logs a failed call, unless we have ended it ourselves.
 func (m *Machine) complain(ctx context.Context, a Action, err error) {
 	switch {
-	case err == nil || context.Cause(ctx) == context.Canceled:
+	case err == nil || errors.Is(context.Cause(ctx), context.Canceled):
 	case a == Probe:
 		m.log.Debug("Postgres does not answer yet", "error", err)
 	default:

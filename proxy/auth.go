@@ -39,7 +39,7 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 	}
 	key, final, err := h.converse(server)
 	switch {
-	case err == errQuiet:
+	case errors.Is(err, errQuiet):
 		if t != nil {
 			t.counters.loginsAborted.Add(1)
 		}

@@ -115,11 +115,11 @@ func TestFlyStrangers(t *testing.T) {
 		conn.Close()
 	}
 	for _, conf := range []*tls.Config{
-		{RootCAs: authority.Pool, ServerName: "localhost"},                                          // no ALPN
-		{RootCAs: authority.Pool, ServerName: "localhost", NextProtos: []string{"h2"}},              // another's
-		{RootCAs: authority.Pool, ServerName: "localhost", NextProtos: []string{"postgresql"}},      // and then nonsense
-		{RootCAs: authority.Pool, ServerName: "localhost", MaxVersion: tls.VersionTLS11},            // too old
-		{InsecureSkipVerify: true, ServerName: "other.example", NextProtos: []string{"postgresql"}}, //nolint:gosec // a stranger
+		{RootCAs: authority.Pool, ServerName: "localhost"},                                     // no ALPN
+		{RootCAs: authority.Pool, ServerName: "localhost", NextProtos: []string{"h2"}},         // another's
+		{RootCAs: authority.Pool, ServerName: "localhost", NextProtos: []string{"postgresql"}}, // and then nonsense
+		{RootCAs: authority.Pool, ServerName: "localhost", MaxVersion: tls.VersionTLS11},       // too old
+		{InsecureSkipVerify: true, ServerName: "other.example", NextProtos: []string{"postgresql"}},
 	} {
 		strangers.Go(func() {
 			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp4", plain, conf)
