@@ -110,7 +110,7 @@ func (l *loader) security(u *Upstream, keys map[string]func(value)) (judge func(
 	keys["tls"] = func(v value) { u.TLS = oneOf(v, TLSDisable, TLSRequire, TLSVerifyFull) }
 	keys["ca"] = func(v value) {
 		ca = append(ca, v)
-		u.CAFile, u.RootCAs = l.certificates(v)
+		u.RootCAs = l.certificates(v)
 	}
 	keys["server_name"] = func(v value) { u.ServerName = v.name(); serverName = append(serverName, v) }
 	return func() {

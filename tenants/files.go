@@ -80,24 +80,24 @@ func (l *loader) password(v value) Secret {
 }
 
 // certificates reads a file of trusted CA certificates. Tenants that name the same file share the pool.
-func (l *loader) certificates(v value) (path string, pool *x509.CertPool) {
+func (l *loader) certificates(v value) *x509.CertPool {
 	path, data, ok := l.file(v, maxCAFile)
 	if !ok {
-		return path, nil
+		return nil
 	}
 	if pool, ok := l.cas[path]; ok {
-		return path, pool
+		return pool
 	}
 	pool, err := parseCertificates(data)
 	if err != nil {
 		v.fail("%s: %v", path, err)
-		return path, nil
+		return nil
 	}
 	if l.cas == nil {
 		l.cas = make(map[string]*x509.CertPool)
 	}
 	l.cas[path] = pool
-	return path, pool
+	return pool
 }
 
 // parseCertificates reads every certificate in data. One that cannot be read is an error, not skipped as by

@@ -75,7 +75,6 @@ type Upstream struct {
 	Port       uint16 // 0: a Machine is asked
 	TLS        TLSMode
 	RootCAs    *x509.CertPool // for verify-full; nil: the system's
-	CAFile     string         // where RootCAs came from, for messages
 	ServerName string         // sent as SNI and, with verify-full, looked for in the certificate; "": Host
 }
 

@@ -14,7 +14,6 @@ import (
 // The calls, as they are named in errors, logs, metrics and the budget.
 const (
 	opGet     = "get"
-	opList    = "list"
 	opStart   = "start"
 	opWait    = "wait"
 	opSuspend = "suspend"
@@ -69,7 +68,7 @@ func (d done) check(op string) error {
 // Get returns a machine.
 func (c *Client) Get(ctx context.Context, app, id string) (*Info, error) {
 	var i Info
-	if err := c.do(ctx, call{op: opGet, method: http.MethodGet, app: app, id: id, into: &i, limit: answerLimit, timeout: callLimit}); err != nil {
+	if err := c.do(ctx, call{op: opGet, method: http.MethodGet, app: app, id: id, into: &i, timeout: callLimit}); err != nil {
 		return nil, err
 	}
 	if i.ID != id || i.State == "" {
@@ -78,18 +77,11 @@ func (c *Client) Get(ctx context.Context, app, id string) (*Info, error) {
 	return &i, nil
 }
 
-// List returns an app's machines.
-func (c *Client) List(ctx context.Context, app string) ([]Info, error) {
-	var all []Info
-	err := c.do(ctx, call{op: opList, method: http.MethodGet, app: app, into: &all, limit: listLimit, timeout: callLimit})
-	return all, err
-}
-
 // Start starts a machine, or resumes it, and returns before it runs. After an error other than a refusal it may start
 // still.
 func (c *Client) Start(ctx context.Context, app, id string) (StartResult, error) {
 	var r StartResult
-	err := c.do(ctx, call{op: opStart, method: http.MethodPost, app: app, id: id, action: "start", into: &r, limit: answerLimit, timeout: callLimit})
+	err := c.do(ctx, call{op: opStart, method: http.MethodPost, app: app, id: id, action: "start", into: &r, timeout: callLimit})
 	return r, err
 }
 
@@ -97,7 +89,7 @@ func (c *Client) Start(ctx context.Context, app, id string) (StartResult, error)
 // ten seconds at most.
 func (c *Client) Suspend(ctx context.Context, app, id string) error {
 	var d done
-	if err := c.do(ctx, call{op: opSuspend, method: http.MethodPost, app: app, id: id, action: "suspend", into: &d, limit: answerLimit, timeout: callLimit, uncut: true}); err != nil {
+	if err := c.do(ctx, call{op: opSuspend, method: http.MethodPost, app: app, id: id, action: "suspend", into: &d, timeout: callLimit, uncut: true}); err != nil {
 		return err
 	}
 	return d.check(opSuspend)
@@ -110,7 +102,7 @@ type stopRequest struct{}
 // snapshot.
 func (c *Client) Stop(ctx context.Context, app, id string) error {
 	var d done
-	if err := c.do(ctx, call{op: opStop, method: http.MethodPost, app: app, id: id, action: "stop", body: stopRequest{}, into: &d, limit: answerLimit, timeout: callLimit, uncut: true}); err != nil {
+	if err := c.do(ctx, call{op: opStop, method: http.MethodPost, app: app, id: id, action: "stop", body: stopRequest{}, into: &d, timeout: callLimit, uncut: true}); err != nil {
 		return err
 	}
 	return d.check(opStop)
@@ -132,7 +124,7 @@ func (c *Client) Wait(ctx context.Context, app, id string, w WaitFor) error {
 		query.Set("instance_id", w.Instance)
 	}
 	var d done
-	err := c.do(ctx, call{op: opWait, method: http.MethodGet, app: app, id: id, action: "wait", query: query, into: &d, limit: answerLimit, timeout: timeout + waitGrace})
+	err := c.do(ctx, call{op: opWait, method: http.MethodGet, app: app, id: id, action: "wait", query: query, into: &d, timeout: timeout + waitGrace})
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,6 @@ import (
 const (
 	callLimit   = 10 * time.Second // for one call, but a wait
 	answerLimit = 4 << 20          // bytes; a machine's config can hold whole files
-	listLimit   = 32 << 20
 	errorLimit  = 64 << 10
 	suspends    = 8
 )
@@ -137,19 +136,18 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 // call is one call.
 type call struct {
 	op, method string
-	app, id    string // id may be empty
+	app, id    string
 	action     string // the last part of the path; may be empty
 	query      url.Values
 	body       any           // sent as JSON; nil: none
 	into       any           // where the answer goes
-	limit      int64         // of the answer, in bytes
 	timeout    time.Duration // once its turn has come
 	uncut      bool          // ctx may end the wait for its turn, but not the call
 }
 
 // do makes the call. A token that is refused is read again and, if it has changed, tried once more.
 func (c *Client) do(ctx context.Context, k call) error {
-	if !nameForm.MatchString(k.app) || (k.id != "" && !nameForm.MatchString(k.id)) {
+	if !nameForm.MatchString(k.app) || !nameForm.MatchString(k.id) {
 		return fmt.Errorf("fly: %s: %q and %q are no names of an app and a machine", k.op, k.app, k.id)
 	}
 	began := time.Now()
@@ -192,7 +190,7 @@ func (c *Client) once(ctx context.Context, k call, t token) error {
 		return c.noAnswer(ctx, k, err)
 	}
 	defer resp.Body.Close()
-	limit := k.limit
+	var limit int64 = answerLimit
 	if resp.StatusCode/100 != 2 {
 		limit = errorLimit
 	}
@@ -216,7 +214,7 @@ func (c *Client) once(ctx context.Context, k call, t token) error {
 // request builds the request.
 func (c *Client) request(ctx context.Context, k call, t token) (*http.Request, error) {
 	u := c.base.JoinPath("v1", "apps", k.app, "machines", k.id, k.action)
-	u.Path = strings.TrimRight(u.Path, "/")
+	u.Path = strings.TrimRight(u.Path, "/") // where there is no action
 	u.RawQuery = k.query.Encode()
 	var body io.Reader
 	if k.body != nil {

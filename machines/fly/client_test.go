@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/postern/postern/machines"
-	"github.com/postern/postern/test/fakefly"
 )
 
 const secret = "fm2_lJPECAAAAAAAAqsXxBAsecretsecret,fm2_lJPETheSecondMacaroon"
@@ -158,21 +157,6 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	if _, err := NewMachine(c, MachineOptions{App: "a", ID: "m"}); err == nil {
 		t.Error("no port")
-	}
-}
-
-func TestList(t *testing.T) {
-	s := fakefly.New(t, fakefly.Options{})
-	s.AddMachine("a", "one", fakefly.NewMemory())
-	s.AddMachine("a", "two", fakefly.NewMemory())
-	s.AddMachine("b", "three", fakefly.NewMemory())
-	c := newClient(t, Options{BaseURL: s.URL, TokenFile: s.TokenFile()})
-	all, err := c.List(t.Context(), "a")
-	if err != nil || len(all) != 2 || all[0].ID != "one" || all[1].State != "stopped" {
-		t.Errorf("%+v %v", all, err)
-	}
-	if _, err := c.List(t.Context(), "none"); kindOf(err) != machines.Gone {
-		t.Error(err)
 	}
 }
 
