@@ -79,33 +79,27 @@ loop:
 			c.server.conn.Queue(pgwire.AppendHeader(c.tenant.insert[:0], pgwire.Flush, 0))
 			start, c.blocked = i, true
 			break loop
+		case insert, before, replace:
+			c.server.conn.Queue(data[start:i])
+			c.server.conn.Queue(c.tenant.insert)
+			start = i
 		case drop:
 			if c.gone {
 				return i
 			}
 			c.passOn(data[start:i])
-			i += len(message)
-			c.discard = size - len(message)
-			start = i
-		case insert:
-			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(c.tenant.insert)
-			start = i + c.cut
-			i += len(message)
-			c.partial = size - len(message)
-		case before:
-			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(c.tenant.insert)
-			start = i
-		case replace:
-			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(c.tenant.insert)
-			i += len(message)
-			c.discard = size - len(message)
-			start = i
+		}
+		switch rest := size - len(message); do {
 		case passOn:
 			i += len(message)
-			c.partial = size - len(message)
+			c.partial = rest
+		case insert:
+			start += c.cut
+			i += len(message)
+			c.partial = rest
+		case replace, drop:
+			i += len(message)
+			start, c.discard = i, rest
 		}
 		if s := c.server; s != nil && s.link.Outstanding() >= link.MaxOutstanding {
 			c.blocked = true
@@ -182,80 +176,37 @@ func (c *client) collects(typ byte, size int) bool {
 
 // judge records a message that is about to go to the server.
 func (c *client) judge(message []byte, size int) action {
-	l := c.server.link
-	if c.mode == statementMode && l.AwaitsReady() {
-		// One round at a time: a BEGIN must be answered before more is sent.
-		switch message[0] {
-		case pgwire.CopyData, pgwire.CopyDone, pgwire.CopyFail, pgwire.Terminate:
-		default:
-			if !l.CopyIn() {
-				return hold
-			}
-		}
+	typ := message[0]
+	if c.mustWait(typ) {
+		return hold
 	}
-	shared := c.mode != sessionMode
-	if !shared && len(message) == size && (message[0] == pgwire.Query || message[0] == pgwire.Parse) {
-		c.mayReset(message[pgwire.HeaderSize:])
-	}
-	switch message[0] {
-	case pgwire.Query:
-		var note link.Note
-		var state link.State
-		var text []byte
-		if shared {
-			if len(message) < size && size <= maxQuery {
-				return needMore
-			}
-			if len(message) == size {
-				text = message[pgwire.HeaderSize:]
-				if c.refuses(text) {
-					return c.refuseQuery()
-				}
-				note, state = link.Scan(text)
-				c.mayLeave(state, func() []string { return link.ParameterNames(text) })
-			} else {
-				note = link.Deallocates | link.Unseen | link.Alters | link.Rereads // what was not seen may leave anything
-				state = link.StateUnseen
-				c.mayLeave(state, nil)
-			}
-			if c.mustForget(state) {
-				return c.forget(l.NeedsSync())
-			}
+	if c.mode == sessionMode {
+		if len(message) == size && (typ == pgwire.Query || typ == pgwire.Parse) {
+			c.mayReset(message[pgwire.HeaderSize:])
 		}
-		switch plan := l.Query(text, note); plan.Do {
-		case link.Wait:
-			return c.wait(plan)
-		case link.Rewrite:
-			c.query(state)
-			c.tenant.insert = pgwire.AppendQuery(c.tenant.insert[:0], link.Dropping(plan.Name))
-			return replace
-		}
-		c.query(state)
-	case pgwire.Parse:
-		if shared {
+	} else {
+		switch typ {
+		case pgwire.Parse:
 			return c.judgeParse(message, size)
-		}
-		l.Sent(link.Entry{Kind: link.Parse})
-	case pgwire.Bind:
-		if shared {
+		case pgwire.Bind:
 			return c.judgeBind(message, size)
-		}
-		l.Sent(link.Entry{Kind: link.Bind})
-	case pgwire.Describe, pgwire.Close:
-		if shared {
+		case pgwire.Describe, pgwire.Close:
 			return c.judgeDescribe(message, size)
-		}
-		l.Sent(link.Entry{Kind: kindOf(message[0])})
-	case pgwire.Execute:
-		if shared {
+		case pgwire.Execute:
 			return c.judgeExecute(message, size)
 		}
-		c.query(0)
-		l.Sent(link.Entry{Kind: link.Execute})
-	case pgwire.Sync:
-		l.Sent(link.Entry{Kind: link.Sync})
+	}
+	l := c.server.link
+	switch typ {
+	case pgwire.Query:
+		return c.judgeQuery(message, size)
 	case pgwire.FunctionCall:
 		return c.judgeFunctionCall(message, size)
+	case pgwire.Execute:
+		c.query(0)
+		l.Sent(link.Entry{Kind: link.Execute})
+	case pgwire.Parse, pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
+		l.Sent(link.Entry{Kind: kindOf(typ)})
 	case pgwire.Flush:
 		if size != pgwire.HeaderSize {
 			// A server would fail at it and skip to Sync, and no answer would say that
@@ -270,6 +221,56 @@ func (c *client) judge(message []byte, size int) action {
 		c.leave(nil, "terminated")
 		return drop
 	}
+	return passOn
+}
+
+// mustWait reports whether a message waits for the answers to what was sent
+// before it: in statement mode a BEGIN is answered before more is sent.
+func (c *client) mustWait(typ byte) bool {
+	if l := c.server.link; c.mode != statementMode || !l.AwaitsReady() || l.CopyIn() {
+		return false
+	}
+	switch typ {
+	case pgwire.CopyData, pgwire.CopyDone, pgwire.CopyFail, pgwire.Terminate:
+		return false
+	}
+	return true
+}
+
+// judgeQuery finds out what a Query may leave on a server that others use, too.
+func (c *client) judgeQuery(message []byte, size int) action {
+	var note link.Note
+	var state link.State
+	var text []byte
+	switch {
+	case c.mode == sessionMode:
+	case len(message) == size:
+		text = message[pgwire.HeaderSize:]
+		if c.refuses(text) {
+			return c.refuseQuery()
+		}
+		note, state = link.Scan(text)
+		c.mayLeave(state, func() []string { return link.ParameterNames(text) })
+	case size <= maxQuery:
+		return needMore
+	default: // what was not seen may leave anything
+		note = link.Deallocates | link.Unseen | link.Alters | link.Rereads
+		state = link.StateUnseen
+		c.mayLeave(state, nil)
+	}
+	l := c.server.link
+	if c.mustForget(state) {
+		return c.forget(l.NeedsSync())
+	}
+	switch plan := l.Query(text, note); plan.Do {
+	case link.Wait:
+		return c.wait(plan)
+	case link.Rewrite:
+		c.query(state)
+		c.tenant.insert = pgwire.AppendQuery(c.tenant.insert[:0], link.Dropping(plan.Name))
+		return replace
+	}
+	c.query(state)
 	return passOn
 }
 
@@ -294,11 +295,19 @@ func (c *client) judgeFunctionCall(message []byte, size int) action {
 	return passOn
 }
 
+// kindOf is the entry of a message that has a single answer.
 func kindOf(typ byte) link.Kind {
-	if typ == pgwire.Describe {
+	switch typ {
+	case pgwire.Parse:
+		return link.Parse
+	case pgwire.Bind:
+		return link.Bind
+	case pgwire.Describe:
 		return link.Describe
+	case pgwire.Close:
+		return link.Close
 	}
-	return link.Close
+	return link.Sync
 }
 
 // refuseQuery is refuse for a simple query.

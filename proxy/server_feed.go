@@ -102,14 +102,20 @@ func (s *server) feed(data []byte) int {
 			return i
 		}
 	}
-	if s.closing {
-		return i
+	if !s.closing {
+		s.give(data[start:i])
+		s.pauses()
+		s.fed(i < len(data))
 	}
-	s.give(data[start:i])
-	s.pauses()
+	return i
+}
+
+// fed is when all that has come was dealt with, but for the beginning of a
+// message if more says so.
+func (s *server) fed(more bool) {
 	switch c := s.client; {
 	case c == nil && s.books.State() == pool.Idle:
-		if i < len(data) || s.partial > 0 {
+		if more || s.partial > 0 {
 			s.lost("incomplete message from an idle server")
 		}
 	case c == nil:
@@ -119,7 +125,6 @@ func (s *server) feed(data []byte) int {
 	case c.blocked:
 		c.resume()
 	}
-	return i
 }
 
 // looked marks the messages that are looked into.
@@ -152,17 +157,9 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 	verdict := s.link.Received(typ, status)
 	switch typ {
 	case pgwire.CommandComplete:
-		if verdict != link.Broken && s.link.Completed(trimNUL(body)) {
-			return link.Swallow
-		}
-		switch h := s.link.Last(); {
-		case h.Mode != link.Forward:
-			s.discarded(trimNUL(body))
-			s.replay.completed(trimNUL(body))
-			s.failed = s.failed || string(trimNUL(body)) == "LOAD" // of a client that has left
-		case s.client != nil:
-			s.completed(trimNUL(body), h.Note)
-		}
+		return s.judgeTag(trimNUL(body), verdict)
+	case pgwire.ErrorResponse:
+		return s.judgeError(body, verdict, owed)
 	case pgwire.DataRow:
 		switch {
 		case !s.look.running || s.link.Last().Mode != link.Internal:
@@ -175,28 +172,50 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 		if h := s.link.Last(); h.Mode == link.Forward && s.client != nil {
 			s.completed(nil, h.Note)
 		}
-	case pgwire.ErrorResponse:
-		s.ending.failed = s.ending.failed || s.link.Last().Mode != link.Internal
-		e := pgwire.ParseError(body)
-		s.link.Failed(e.Code, routine(body))
-		if e.IsFatal() {
-			s.lastWords = verdict == link.ToClient
-		} else if !owed {
-			return link.Broken
-		}
-		if s.books.State() == pool.Idle {
-			return link.Broken // its last words concern nobody
-		}
-		if s.link.Last().Mode == link.Internal {
-			s.failed = s.failed || s.preparing || s.resetting
-			s.look.failed = true
-			if s.preparing && s.client != nil {
-				// As Postgres would have told it at startup.
-				e.Severity = pgwire.Fatal
-				s.client.refused = e
-				s.replay.failed(routine(body))
-			}
-		}
+	}
+	return verdict
+}
+
+// judgeTag takes note of what a command has done.
+func (s *server) judgeTag(tag []byte, verdict link.Verdict) link.Verdict {
+	if verdict != link.Broken && s.link.Completed(tag) {
+		return link.Swallow
+	}
+	switch h := s.link.Last(); {
+	case h.Mode != link.Forward:
+		s.discarded(tag)
+		s.replay.completed(tag)
+		s.failed = s.failed || string(tag) == "LOAD" // of a client that has left
+	case s.client != nil:
+		s.completed(tag, h.Note)
+	}
+	return verdict
+}
+
+// judgeError takes note of an error. owed says that it may be an answer.
+func (s *server) judgeError(body []byte, verdict link.Verdict, owed bool) link.Verdict {
+	internal := s.link.Last().Mode == link.Internal
+	s.ending.failed = s.ending.failed || !internal
+	e := pgwire.ParseError(body)
+	s.link.Failed(e.Code, routine(body))
+	if e.IsFatal() {
+		s.lastWords = verdict == link.ToClient
+	} else if !owed {
+		return link.Broken
+	}
+	if s.books.State() == pool.Idle {
+		return link.Broken // its last words concern nobody
+	}
+	if !internal {
+		return verdict
+	}
+	s.failed = s.failed || s.preparing || s.resetting
+	s.look.failed = true
+	if s.preparing && s.client != nil {
+		// As Postgres would have told it at startup.
+		e.Severity = pgwire.Fatal
+		s.client.refused = e
+		s.replay.failed(routine(body))
 	}
 	return verdict
 }
