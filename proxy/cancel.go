@@ -30,6 +30,25 @@ type cancelKey struct {
 	secret []byte
 }
 
+// newCancelKey makes a key; long is for protocol 3.2. taken says which numbers
+// are those of sessions that are open.
+func newCancelKey(long bool, taken func(pid uint32) bool) cancelKey {
+	key := cancelKey{secret: make([]byte, 4)}
+	if long {
+		key.secret = make([]byte, 32)
+	}
+	_, _ = rand.Read(key.secret) // never fails
+	for key.pid == 0 || taken(key.pid) {
+		var b [4]byte
+		_, _ = rand.Read(b[:])
+		key.pid = binary.BigEndian.Uint32(b[:]) &^ (1 << 31)
+	}
+	return key
+}
+
+// is reports whether a cancel request has the key's secret.
+func (k cancelKey) is(secret []byte) bool { return subtle.ConstantTimeCompare(k.secret, secret) == 1 }
+
 // cancelKeys finds sessions by their key. Safe for concurrent use.
 type cancelKeys struct {
 	mu    sync.Mutex
@@ -38,25 +57,14 @@ type cancelKeys struct {
 
 // add makes a key for a session, unique among those that are open.
 func (k *cancelKeys) add(c *client, long bool) cancelKey {
-	n := 4
-	if long {
-		n = 32
-	}
-	key := cancelKey{secret: make([]byte, n)}
-	_, _ = rand.Read(key.secret)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.byPID == nil {
 		k.byPID = make(map[uint32]*client)
 	}
-	for key.pid == 0 || k.byPID[key.pid] != nil {
-		var b [4]byte
-		_, _ = rand.Read(b[:])
-		key.pid = binary.BigEndian.Uint32(b[:]) &^ (1 << 31)
-	}
-	c.key = key
-	k.byPID[key.pid] = c
-	return key
+	c.key = newCancelKey(long, func(pid uint32) bool { return k.byPID[pid] != nil })
+	k.byPID[c.key.pid] = c
+	return c.key
 }
 
 func (k *cancelKeys) remove(key cancelKey) {
@@ -69,7 +77,7 @@ func (k *cancelKeys) find(pid uint32, secret []byte) *client {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.byPID[pid]
-	if c == nil || subtle.ConstantTimeCompare(c.key.secret, secret) != 1 {
+	if c == nil || !c.key.is(secret) {
 		return nil
 	}
 	return c

@@ -6,9 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +71,12 @@ func (c *consoles) enter(s *consoleSession) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sessions[s.key.pid] = s
+}
+
+func (c *consoles) has(pid uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions[pid] != nil
 }
 
 func (c *consoles) leave(s *consoleSession) {
@@ -184,12 +187,7 @@ func (c *consoleSession) greeting(dst []byte, s *pgwire.Startup) []byte {
 		{Name: "session_authorization", Value: cleanName(s.User)}, {Name: applicationName, Value: cleanName(name)}} {
 		dst = pgwire.AppendParameterStatus(dst, p)
 	}
-	key := make([]byte, 4+32)
-	_, _ = rand.Read(key)
-	c.key = cancelKey{pid: binary.BigEndian.Uint32(key) &^ (1 << 31), secret: key[4:8]}
-	if s.Version == pgwire.Version32 {
-		c.key.secret = key[4:]
-	}
+	c.key = newCancelKey(s.Version == pgwire.Version32, c.gate.consoles.has)
 	dst = pgwire.AppendBackendKeyData(dst, c.key.pid, c.key.secret)
 	return pgwire.AppendReady(dst, 'I')
 }
@@ -207,7 +205,7 @@ func (h *handshake) cancelConsole(body []byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := g.sessions[pid]
-	if !ok || c == nil || subtle.ConstantTimeCompare(c.key.secret, secret) != 1 {
+	if !ok || c == nil || !c.key.is(secret) {
 		return false
 	}
 	result := "sent"
@@ -369,12 +367,3 @@ func (c *consoleSession) leaves() bool {
 		}
 	}
 }
-
-// The console's own errors.
-var (
-	errConsoles           = fatal("53300", "too many sessions of the admin console already", "")
-	errConsoleReplication = fatal("0A000", "the admin console has nothing to replicate", "")
-	errConsoleLong        = fatal("54000", fmt.Sprintf("message is longer than the %d KiB that the admin console takes", console.MaxMessage>>10), "")
-	errKilled             = fatal("57P01", "terminating connection due to administrator command", "")
-	errDisabled           = fatal("55000", "the database is disabled", "Try again when it was enabled.")
-)

@@ -1,14 +1,37 @@
-// The limits of users and databases: places for their clients, and groups for the servers of their pools.
+// Limits: the handshakes of an address, places for the clients of users and databases, and groups for the servers of their pools.
 
 package proxy
 
 import (
+	"net/netip"
 	"sync"
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
+
+// addressShare is the part of all handshakes that one address may hold, so
+// that a single stranger cannot keep everybody else out.
+const addressShare = 2
+
+func (g *Gate) enterAddress(a netip.Addr) (ok bool) {
+	limit := max(1, g.opts.Limits.Handshakes/addressShare)
+	g.perClient.with(func(m map[netip.Addr]int) {
+		if ok = m[a] < limit; ok {
+			m[a]++
+		}
+	})
+	return ok
+}
+
+func (g *Gate) leaveAddress(a netip.Addr) {
+	g.perClient.with(func(m map[netip.Addr]int) {
+		if m[a]--; m[a] == 0 {
+			delete(m, a)
+		}
+	})
+}
 
 // place is what a client counts against: its user, and its database. Physical
 // replication has no database.

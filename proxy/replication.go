@@ -97,14 +97,11 @@ func (r *replica) why() *ending {
 // loop. The place that was reserved goes with it.
 func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	g := h.gate
-	r := &replica{gate: g, tenant: t, place: at, peer: h.peer, user: h.route.User, database: h.route.Database, kind: h.startup.Replication,
+	r := &replica{gate: g, tenant: t, place: at, peer: h.peer, user: at.user, database: at.database, kind: h.startup.Replication,
 		settings: withAddress(h.startup.Params, conf.ClientAddress, h.peer.Client), started: h.started,
 		tcp: h.tcp, tls: h.tls, br: h.br, served: make(chan struct{}), changed: make(chan struct{}, 1)}
-	switch {
-	case r.kind != "database":
+	if r.database == "" {
 		r.database = physical
-	case r.database == "":
-		r.database = conf.Database
 	}
 	if err := r.refusal(conf); err != nil {
 		g.release(t, at)
@@ -141,7 +138,7 @@ func (r *replica) refusal(conf *tenants.Tenant) error {
 	case r.database == physical:
 		return errPhysical
 	}
-	return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(r.database)), "")
+	return errNoDatabase(r.database)
 }
 
 // run is the session.

@@ -3,9 +3,6 @@
 package proxy
 
 import (
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/binary"
 	"sync"
 	"time"
 
@@ -23,21 +20,12 @@ type replicas struct {
 
 // add makes the session's cancel key, unique among those of its kind.
 func (l *replicas) add(r *replica, long bool) {
-	r.key.secret = make([]byte, 4)
-	if long {
-		r.key.secret = make([]byte, 32)
-	}
-	_, _ = rand.Read(r.key.secret)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byPID == nil {
 		l.byPID, l.byTenant = make(map[uint32]*replica), make(map[*tenant]map[*replica]struct{})
 	}
-	for r.key.pid == 0 || l.byPID[r.key.pid] != nil {
-		var b [4]byte
-		_, _ = rand.Read(b[:])
-		r.key.pid = binary.BigEndian.Uint32(b[:]) &^ (1 << 31)
-	}
+	r.key = newCancelKey(long, func(pid uint32) bool { return l.byPID[pid] != nil })
 	l.byPID[r.key.pid] = r
 	if l.byTenant[r.tenant] == nil {
 		l.byTenant[r.tenant] = make(map[*replica]struct{})
@@ -59,7 +47,7 @@ func (l *replicas) find(pid uint32, secret []byte) *replica {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.byPID[pid]
-	if r == nil || subtle.ConstantTimeCompare(r.key.secret, secret) != 1 {
+	if r == nil || !r.key.is(secret) {
 		return nil
 	}
 	return r

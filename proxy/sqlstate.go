@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/console"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
@@ -69,6 +70,15 @@ var (
 	noticePaused  = notice("the database is paused: waiting for it")
 )
 
+// The admin console's.
+var (
+	errConsoles           = fatal("53300", "too many sessions of the admin console already", "")
+	errConsoleReplication = fatal("0A000", "the admin console has nothing to replicate", "")
+	errConsoleLong        = fatal("54000", fmt.Sprintf("message is longer than the %d KiB that the admin console takes", console.MaxMessage>>10), "")
+	errKilled             = fatal("57P01", "terminating connection due to administrator command", "")
+	errDisabled           = fatal("55000", "the database is disabled", "Try again when it was enabled.")
+)
+
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
 type refusals [3]*pgwire.Error
 
@@ -108,6 +118,10 @@ func errAddress(addr netip.Addr, tenant string) *pgwire.Error {
 func errThrottled(wait time.Duration) *pgwire.Error {
 	return fatal("53400", "too many failed logins",
 		fmt.Sprintf("Try again in %d seconds.", int((wait+time.Second-1)/time.Second)))
+}
+
+func errNoDatabase(name string) *pgwire.Error {
+	return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(name)), "")
 }
 
 func errViolation(message string) *pgwire.Error { return fatal("08P01", message, "") }

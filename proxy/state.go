@@ -106,26 +106,12 @@ func (s *server) completed(tag []byte, note link.Note) {
 // is of the kinds that may have changed. It returns false if there is nothing
 // to ask. Meanwhile the client waits.
 func (s *server) inspect() bool {
-	c := s.client
-	p := &s.tenant.policies
-	kinds := s.noted & (p.track | p.pin)
-	if s.noted&link.StateEnds != 0 {
-		kinds |= c.pins
-		if c.pins&link.StatePrepared != 0 {
-			kinds |= link.StateAny & (p.track | p.pin) // what it has run by EXECUTE did not say what it does
-		}
-	}
-	switch noted := s.noted; {
-	case c.mode == sessionMode:
-		kinds = noted
-	default:
-		s.soil(noted)
-		if noted&link.StateHidden != 0 && (p.track|p.pin)&link.StateSet != 0 {
-			c.hidden = true
-			c.pin(link.StateSet) // it cannot be read, so it cannot be set again elsewhere
-		}
-	}
+	c, kinds := s.client, s.noted
 	s.noted = 0
+	if c.mode != sessionMode {
+		s.soil(kinds)
+		kinds = c.suspected(kinds)
+	}
 	c.pin(kinds & link.StateUnasked)
 	kinds &^= link.StateUnasked
 	if kinds == 0 {
@@ -133,6 +119,24 @@ func (s *server) inspect() bool {
 	}
 	s.examine(kinds, 1)
 	return true
+}
+
+// suspected returns what is to be asked after a lease that may have left noted.
+func (c *client) suspected(noted link.State) link.State {
+	p := &c.tenant.policies
+	asked := p.track | p.pin
+	kinds := noted & asked
+	if noted&link.StateEnds != 0 {
+		kinds |= c.pins
+		if c.pins&link.StatePrepared != 0 {
+			kinds |= link.StateAny & asked // what it has run by EXECUTE did not say what it does
+		}
+	}
+	if noted&link.StateHidden != 0 && asked&link.StateSet != 0 {
+		c.hidden = true
+		c.pin(link.StateSet) // it cannot be read, so it cannot be set again elsewhere
+	}
+	return kinds
 }
 
 // examine sends the question.
