@@ -11,17 +11,12 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/console"
-	"github.com/postern/postern/proxy/pgwire"
 )
 
 // consoleGate is the gate as one session of the console sees it.
 type consoleGate struct {
 	gate    *Gate
 	session *consoleSession
-}
-
-func consoleError(code, message, hint string) *pgwire.Error {
-	return &pgwire.Error{Severity: pgwire.Err, Code: code, Message: message, Hint: hint}
 }
 
 // Do implements console.Gate. Nothing here wakes a machine.

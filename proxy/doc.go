@@ -1,26 +1,102 @@
 // Package proxy is the gate: it listens, finds out who calls, decides whether
 // they may come in, proves their password, and lends them a server connection.
 //
-// A connection's life is told by three kinds of code. A handshake (handshake.go,
-// auth.go) is a goroutine that reads top-down like the story: PROXY header,
-// TLS, startup, admission, SCRAM. A session (client.go, client_feed.go) and a
-// server connection (server.go, server_feed.go) live on their tenant's event
-// loop, without a goroutine and without a buffer while idle. Few and rare, the
-// replication connections (replication.go) and the sessions of the admin
-// console (console.go) stay in goroutines of their own. The rules are
-// elsewhere and pure: package link (who owes whom what), package pool (who is
-// served next), package netrestrict (who may come in), package machines (when a
-// machine is woken and sleeps), params.go.
+// # Kinds of code
 //
-// Ownership: a handshake owns its net.Conn and closes it, unless it hands the
-// descriptor over to the loop. From then on the loop's thread owns everything
-// about the session; client.end and server.shut are the only ways out. Other
-// goroutines post functions to the loop and read atomics.
+// A handshake is a goroutine that reads top-down like the story: PROXY header,
+// TLS, startup, admission, SCRAM. A session and a server connection live on
+// their tenant's event loop, without a goroutine and without a buffer while
+// idle. Few and rare, replication connections and the sessions of the admin
+// console stay in goroutines of their own. The rules are elsewhere and pure:
+// package link (who owes whom what), package pool (who is served next),
+// package netrestrict (who may come in), package machines (when a machine is
+// woken and sleeps), and here params.go.
 //
-// Invariants:
+// # Map
+//
+// In the order in which a client's bytes meet them:
+//
+//	options.go gate.go      what a gate is made from; its start, reload, drain and end
+//	socket_linux.go         listening, with socket options
+//	socket_other.go         the same elsewhere, with fewer
+//	accept.go               one goroutine per listener
+//	handshake.go tls.go     from accept to the hand-over; certificates and TLS
+//	limits.go               places of clients, handshakes of an address, groups of pools
+//	auth.go                 SCRAM, real and mock, and what a proof leaves behind
+//	cancel.go               CancelRequests, and the keys they come with
+//	clientaddr.go           the client's address among its parameters
+//	client.go               a session: greeting, reading, asking for a server
+//	client_feed.go          client to server: what each message means for the lease
+//	statements.go           prepared statements: the bytes that are put in, renamed or replaced
+//	server.go               a server connection: lent, parted, lost
+//	server_feed.go          server to client: what each answer means, and the end of a lease
+//	state.go                what a transaction has left: asked of the server, then tracked, pinned or reset
+//	settings.go params.go   settings: found, compared, put on a server
+//	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
+//	timeouts.go             queries, transactions and clients that take too long
+//	client_end.go           how a session ends
+//	server_clean.go         how a server gets clean without its client
+//	tenant.go               a tenant at run time: its pools, clients, sweeps and reloads
+//	dial.go                 logging in to servers
+//	machine.go              when pools may dial, and what keeps a machine awake
+//	known.go                how servers greet, kept while their machines sleep
+//	replication.go          a replication session, and what belongs to it:
+//	replication_seat.go     finding a server
+//	replication_copy.go     copying bytes
+//	replication_list.go     all of them: cancels, revocation
+//	control.go              what operators see and do, for the admin API
+//	console.go              the admin console's login and sessions, and what belongs to it:
+//	console_control.go      commands
+//	console_view.go         what is shown of tenants, databases, pools and users
+//	console_sockets.go      of single connections
+//	console_stats.go        of counters
+//	sqlstate.go             the one place where causes become what a client is told
+//	metrics.go limitlog.go  what Prometheus is told; log lines that strangers can cause
+//
+// # A session
+//
+//	 admit                 known how its server greets, or prepared
+//	───────> greeting ───────────────────────────────────────────────> without a server
+//	                                                                  │              ^
+//	             waiting <──────────── acquire: none is idle ─────────┤              │ release: between
+//	                │                                                 │ acquire      │ two transactions,
+//	                │ lent, by whoever releases or dials one          v              │ unless it is pinned
+//	                └───────────────────────────────────────────> with a server ─────┘ or in session mode
+//
+//	any ──> gone: client.end
+//
+// It is blocked (its input is not read) while it is greeting or waiting, its
+// server is being prepared or asked, too much is owed, or a socket is full;
+// mayGoOn says when not any more.
+//
+// # A lease
+//
+// Package pool has the diagram of a server's states. While one is Active, at
+// most one thing of Postern's own is going on:
+//
+//	preparing     the client's parameters are set; its messages wait         prepare, preparedOr
+//	look.running  the server is asked what a transaction has left            inspect, inspected
+//	punishing     statement mode: a transaction block is rolled back         ready
+//
+// With none of them, nothing owed and no transaction open it rests, and rest
+// asks, releases or keeps it. Without its client it is Cleaning, and clean does
+// one thing after the other: COPY and extended exchange finished, answers and
+// cancels awaited, ROLLBACK, DISCARD ALL. What is not clean in time is closed.
+//
+// # Ownership
+//
+// A handshake owns its net.Conn and closes it, unless it hands the descriptor
+// over to the loop. From then on the loop's thread owns everything about the
+// session; client.end and server.shut are the only ways out. Other goroutines
+// post functions to the loop and read atomics.
+//
+// # Invariants
+//
 //   - Nothing outside is touched for a client that has not proved its password.
 //   - A server is released only when link.Free says so, no cancel is aimed at
 //     it, and nothing was received behind its last answer.
 //   - A client's settings are on the server before its first message is.
-//   - Every error that a client sees comes from sqlstate.go or from its server.
+//   - Every error that a client sees is made by sqlstate.go's functions or comes
+//     from its server.
+//   - After a panic on a loop the tenant's books are checked; see tenant.verify.
 package proxy

@@ -70,7 +70,12 @@ var (
 	noticePaused  = notice("the database is paused: waiting for it")
 )
 
-// The admin console's.
+// consoleError is what a command of the admin console fails with.
+func consoleError(code, message, hint string) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Err, Code: code, Message: message, Hint: hint}
+}
+
+// What ends sessions of the admin console, or is told of its commands to others.
 var (
 	errConsoles           = fatal("53300", "too many sessions of the admin console already", "")
 	errConsoleReplication = fatal("0A000", "the admin console has nothing to replicate", "")
