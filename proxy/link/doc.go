@@ -21,11 +21,33 @@
 //   - Flush makes answers come without a Sync, so an empty queue alone does
 //     not mean that the server is free (state open).
 //
+// How the three states change; Quiet needs all of them to be false:
+//
+//	                               open            skip              copyIn
+//	Parse, Bind, ... Execute       true                              false, in doubt
+//	Sync                           false           false             ignored there
+//	Query, FunctionCall            false                             false, in doubt
+//	Flush                          true                              ignored there
+//	CopyDone, CopyFail                                               false
+//	ErrorResponse, extended                        true, unless a    false
+//	                                               Sync was sent
+//	CopyInResponse                 true behind an                    true, unless its
+//	                               Execute alone                     end was sent
+//
 // Statements are shared by all clients of a tenant (Statements), a client's
 // names for them are its own (Session), and each server holds some under names
 // of Postern's (cache). Messages that define, use or drop a statement are
 // planned (Plan): what is put in before them, what name stands in them, whether
 // they wait. See named.go for the rules.
+//
+// Files, by subject:
+//
+//	link.go entry.go copy.go       the queue, the release rule, COPY
+//	outcome.go undo.go             what tags and errors say; changes made final or taken back
+//	stmt.go session.go cache.go    statements: shared, by a client's names, on a server
+//	unnamed.go named.go portal.go  plans for the messages that define, use and run them
+//	deallocate.go sequence.go      DEALLOCATE of them; DISCARD SEQUENCES in front of a message
+//	scan.go state.go meaning.go parameter.go  what a text says, read once and without understanding it
 //
 // Invariants: the queue never holds more than MaxOutstanding entries of the
 // client's; Free is true only when the server provably waits for a new

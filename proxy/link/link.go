@@ -37,7 +37,7 @@ type Link struct {
 
 	last Entry // the entry that the latest message was for
 
-	// Unnamed statements; see stmt.go.
+	// Unnamed statements; see unnamed.go.
 	stmts   *Statements
 	client  *Session // whose lease this is
 	owner   *Session // who defined what the server holds
