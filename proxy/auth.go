@@ -20,9 +20,6 @@ import (
 
 type throttle = *netrestrict.Throttle
 
-// iterations is the work factor of verifiers that Postern makes, Postgres's default.
-const iterations = 4096
-
 // authenticate holds the SCRAM conversation. conf is nil for an unknown
 // tenant, which goes through the same motions as an unknown user.
 func (h *handshake) authenticate(conf *tenants.Tenant) error {
@@ -153,7 +150,7 @@ func parseInitial(body []byte) (mechanism string, initial []byte, err error) {
 // verifier finds what to judge a client by. Unknown tenants and users get a
 // mock that looks like a real one, the same each time.
 func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, bool) {
-	rounds := iterations
+	rounds := scram.DefaultIterations
 	if conf != nil {
 		if u, ok := conf.User(r.User); ok {
 			if v, err := g.userVerifier(conf, u); err == nil {
@@ -172,7 +169,7 @@ func (g *Gate) rounds(conf *tenants.Tenant) int {
 	if n, ok := g.derived.rounds.Load(conf); ok {
 		return n.(int)
 	}
-	n := iterations
+	n := scram.DefaultIterations
 	for _, u := range conf.Users {
 		if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
 			n = max(n, v.Iterations)
@@ -189,7 +186,7 @@ func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifi
 	return g.derived.get(u, func() (scram.Verifier, error) {
 		mac := hmac.New(sha256.New, g.opts.MockSecret)
 		fmt.Fprintf(mac, "salt\x00%s\x00%s", conf.ID, u.Name)
-		return scram.NewVerifier(u.Password.Reveal(), iterations, mac.Sum(nil)[:16])
+		return scram.NewVerifier(u.Password.Reveal(), scram.DefaultIterations, mac.Sum(nil)[:16])
 	})
 }
 

@@ -154,7 +154,7 @@ func (g *Gate) consoleVerifier(user string) (scram.Verifier, bool) {
 	if v, ok := users[user]; ok {
 		return v, true
 	}
-	rounds := iterations
+	rounds := scram.DefaultIterations
 	for v := range maps.Values(users) {
 		rounds = max(rounds, v.Iterations)
 	}
