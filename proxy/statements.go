@@ -168,7 +168,7 @@ func appendParse(dst []byte, name link.ServerName, stmt *link.Stmt) []byte {
 	start := len(dst)
 	dst = name.Append(pgwire.AppendHeader(dst, pgwire.Parse, 0))
 	dst = append(dst, body...)
-	pgwire.AppendHeader(dst[:start], pgwire.Parse, len(dst)-start-pgwire.HeaderSize)
+	pgwire.PutLength(dst[start:])
 	return dst
 }
 
@@ -177,7 +177,7 @@ func appendClose(dst []byte, name link.ServerName) []byte {
 	start := len(dst)
 	dst = append(pgwire.AppendHeader(dst, pgwire.Close, 0), 'S')
 	dst = append(name.Append(dst), 0)
-	pgwire.AppendHeader(dst[:start], pgwire.Close, len(dst)-start-pgwire.HeaderSize)
+	pgwire.PutLength(dst[start:])
 	return dst
 }
 
@@ -225,7 +225,7 @@ func (s *server) named(message []byte) []byte {
 		body = rest
 	}
 	out = append(out, 0)
-	pgwire.AppendHeader(out[:0], pgwire.ErrorResponse, len(out)-pgwire.HeaderSize)
+	pgwire.PutLength(out)
 	return out
 }
 

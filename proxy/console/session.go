@@ -335,7 +335,8 @@ func (c Command) columns() []Column {
 	return shows[c.Arg].columns
 }
 
-// tell sends an error. What is not meant for clients is told in general.
+// tell sends an error. One that has no SQLSTATE is told by its text: operators may
+// see it.
 func (s *Session) tell(err error) {
 	var e *pgwire.Error
 	if !errors.As(err, &e) {

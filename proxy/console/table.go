@@ -83,7 +83,8 @@ func appendRowDescription(dst []byte, list []Column, f formats) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, 1<<32-1) // no modifier
 		dst = binary.BigEndian.AppendUint16(dst, uint16(f.of(i)))
 	}
-	return finish(dst, start)
+	pgwire.PutLength(dst[start:])
+	return dst
 }
 
 // appendRow appends a DataRow.
@@ -104,7 +105,8 @@ func appendRow(dst []byte, list []Column, values []any, f formats) []byte {
 		dst = appendValue(dst, list[i].Type, v, f.of(i) == 1)
 		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
 	}
-	return finish(dst, start)
+	pgwire.PutLength(dst[start:])
+	return dst
 }
 
 func appendValue(dst []byte, oid uint32, v any, inBinary bool) []byte {
@@ -165,9 +167,3 @@ func appendComplete(dst []byte, tag string) []byte {
 
 // appendBare appends a message without a body.
 func appendBare(dst []byte, typ byte) []byte { return pgwire.AppendHeader(dst, typ, 0) }
-
-// finish fills in the length of the message that begins at start.
-func finish(dst []byte, start int) []byte {
-	binary.BigEndian.PutUint32(dst[start+1:], uint32(len(dst)-start-1))
-	return dst
-}

@@ -22,7 +22,7 @@ func AppendSASL(dst []byte, mechanisms []string) []byte {
 		dst = append(append(dst, m...), 0)
 	}
 	dst = append(dst, 0)
-	putLength(dst[start:])
+	PutLength(dst[start:])
 	return dst
 }
 
@@ -76,7 +76,7 @@ func AppendNegotiate(dst []byte, version uint32, unrecognized []string) []byte {
 	for _, o := range unrecognized {
 		dst = append(append(dst, o...), 0)
 	}
-	putLength(dst[start:])
+	PutLength(dst[start:])
 	return dst
 }
 
@@ -129,7 +129,7 @@ func AppendBind(dst []byte, portal, statement string, params ...[]byte) []byte {
 		dst = append(dst, p...)
 	}
 	dst = append(dst, 0, 0)
-	putLength(dst[start:])
+	PutLength(dst[start:])
 	return dst
 }
 

@@ -61,7 +61,7 @@ func (e *Error) Append(dst []byte) []byte {
 	field('D', e.Detail)
 	field('H', e.Hint)
 	dst = append(dst, 0)
-	putLength(dst[start:])
+	PutLength(dst[start:])
 	return dst
 }
 
@@ -75,8 +75,8 @@ func (e *Error) AppendV2(dst []byte) []byte {
 	return append(dst, '\n', 0)
 }
 
-// putLength fills in the length of the message that b holds.
-func putLength(b []byte) {
+// PutLength fills in the length of the message that b holds, in whole.
+func PutLength(b []byte) {
 	n := uint32(len(b) - 1)
 	b[1], b[2], b[3], b[4] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 }

@@ -77,7 +77,7 @@ var serverKnown = [256]bool{
 	ParseComplete: true, PortalSuspended: true, ReadyForQuery: true, RowDescription: true, CopyData: true, CopyDone: true,
 }
 
-// FrameStatus says what Header found.
+// FrameStatus says what ClientFrame and ServerFrame found.
 type FrameStatus uint8
 
 // The outcomes of looking at a header.
