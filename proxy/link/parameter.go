@@ -263,7 +263,7 @@ func endsArgument(rest []byte) bool {
 // one that does not end soon.
 func skipBlank(b []byte) []byte {
 	for left := maxBlank; left > 0; left-- {
-		n := 0
+		var n int
 		if begins(b, "--") || begins(b, "/*") {
 			n = len(b) - len(skipComment(b[:min(len(b), maxBlank)])) - max(0, len(b)-maxBlank)
 		} else {
