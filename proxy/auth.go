@@ -47,13 +47,8 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 		} else { // a stranger's tenant gets no series of its own
 			g.metrics.refusals.WithLabelValues(refusedTenant).Inc()
 		}
-		var e *pgwire.Error
-		if errors.As(err, &e) && e.Code == "28P01" {
-			g.throttle.with(func(th throttle) { th.Failed(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
-		}
 		return err
 	}
-	g.throttle.with(func(th throttle) { th.Succeeded(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
 	t.learn(h.route.User, verifier, key)
 	at := h.place(conf)
@@ -89,15 +84,34 @@ func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final [
 	if body, err = h.saslMessage(); err != nil {
 		return key, nil, err
 	}
-	// Asked again, because parallel logins would have a guess each otherwise.
-	if err := h.throttled(); err != nil {
-		return key, nil, err
+	return h.judge(server, body)
+}
+
+// judge takes the proof, and has the throttle count what it came to. It is asked
+// again under the same lock, because parallel logins would have a guess each
+// otherwise.
+func (h *handshake) judge(server *scram.Server, proof []byte) (key scram.ClientKey, final []byte, err error) {
+	var wait time.Duration
+	h.gate.throttle.with(func(t throttle) {
+		now, tenant, addr := time.Now(), h.route.Tenant, h.peer.Client.Addr()
+		if wait = t.Wait(now, tenant, addr); wait > 0 {
+			return
+		}
+		if final, key, err = server.Final(proof); err == nil {
+			t.Succeeded(now, tenant, addr)
+			return
+		}
+		refusal := errSASL(err, h.route.User)
+		if refusal.Code == wrongPassword {
+			t.Failed(now, tenant, addr)
+		}
+		err = refusal
+	})
+	if wait > 0 {
+		h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
+		return key, nil, errThrottled(wait)
 	}
-	final, key, err = server.Final(body)
-	if err != nil {
-		return key, nil, errSASL(err, h.route.User)
-	}
-	return key, final, nil
+	return key, final, err
 }
 
 // saslMessage reads the one kind of message that may come here.

@@ -124,13 +124,8 @@ func (h *handshake) loginConsole() error {
 	}
 	_, final, err := h.converse(server)
 	if err != nil {
-		var e *pgwire.Error
-		if errors.As(err, &e) && e.Code == "28P01" {
-			g.throttle.with(func(th throttle) { th.Failed(time.Now(), "", h.peer.Client.Addr()) })
-		}
 		return err
 	}
-	g.throttle.with(func(th throttle) { th.Succeeded(time.Now(), "", h.peer.Client.Addr()) })
 	select {
 	case g.consoles.slots <- struct{}{}:
 	default:

@@ -104,8 +104,11 @@ func errManyNamed(most link.Limits) *pgwire.Error {
 		Hint:    "Close those that are not used any more."}
 }
 
+// wrongPassword is the SQLSTATE of the failed logins that the throttle counts.
+const wrongPassword = "28P01"
+
 func errPassword(user string) *pgwire.Error {
-	return fatal("28P01", fmt.Sprintf(`password authentication failed for user "%s"`, clip(user)), "")
+	return fatal(wrongPassword, fmt.Sprintf(`password authentication failed for user "%s"`, clip(user)), "")
 }
 
 func errUserLimit(user string) *pgwire.Error {
