@@ -65,14 +65,17 @@ func (d *Directory) Reload() error {
 
 	old := d.current.Swap(fresh)
 	d.mu.Lock()
-	d.stats.LastOK, d.stats.LoadedAt = true, fresh.LoadedAt
-	d.stats.OK++
 	subscribers := slices.Clone(d.subscribers)
 	d.mu.Unlock()
-	d.log.Info("tenants loaded", "tenants", fresh.Len())
 	for _, tell := range subscribers {
 		tell(old, fresh)
 	}
+	// Counted and logged when it is in force everywhere: who sees the one or the other may rely on it.
+	d.mu.Lock()
+	d.stats.LastOK, d.stats.LoadedAt = true, fresh.LoadedAt
+	d.stats.OK++
+	d.mu.Unlock()
+	d.log.Info("tenants loaded", "tenants", fresh.Len())
 	return nil
 }
 
