@@ -29,8 +29,8 @@ const (
 )
 
 const (
-	gateStart = 30 * time.Second // until /readyz says 200
-	gateStop  = 20 * time.Second // from SIGTERM at the end of a test
+	gateStart = Patience // until /readyz says 200
+	gateStop  = Patience // from SIGTERM at the end of a test
 )
 
 // Map is a YAML mapping.
@@ -119,7 +119,8 @@ func defaultConfig() Map {
 	}
 }
 
-// awaitReady learns the addresses of so many listeners from the log and asks /readyz.
+// awaitReady learns the addresses of so many listeners from the log and asks /readyz. The tenants are read again once they
+// are watched: whoever counts reloads counts from there on.
 func (g *Gate) awaitReady(t testing.TB, listeners int) {
 	t.Helper()
 	var died bool
@@ -141,7 +142,7 @@ func (g *Gate) awaitReady(t testing.TB, listeners int) {
 				g.admin = address
 			}
 		}
-		if g.admin == "" || len(g.listeners) < listeners {
+		if g.admin == "" || len(g.listeners) < listeners || len(g.log.Find("tenants loaded", nil)) < 2 {
 			return false
 		}
 		resp, err := http.Get(g.AdminURL() + "/readyz")

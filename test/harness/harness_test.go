@@ -132,7 +132,7 @@ func TestRelayBreaksWhereItIsTold(t *testing.T) {
 			if tt.err == nil {
 				_ = s.Conn().(*net.TCPConn).CloseWrite()
 			}
-			_ = s.Conn().SetReadDeadline(time.Now().Add(patience))
+			_ = s.Conn().SetReadDeadline(time.Now().Add(Patience))
 			heard, err := io.ReadAll(s.Conn())
 			if !errors.Is(err, tt.err) || tt.err == nil && string(heard) != tt.hears {
 				t.Errorf("heard %q, %v", heard, err)
@@ -155,7 +155,7 @@ func TestSlicedBytesArriveOneByOne(t *testing.T) {
 	defer c.Close()
 	s.Raw([]byte("abc"))
 	b := make([]byte, 3)
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(Patience))
 	if n, err := c.Read(b); n != 1 || err != nil {
 		t.Errorf("read %q, %v", b[:n], err)
 	}
@@ -296,20 +296,19 @@ func TestLogFindsByAttributes(t *testing.T) {
 
 func TestPlainGateShowsItsPeak(t *testing.T) {
 	g := Postern(t, GateConfig{Plain: true})
-	// The peak is read last: a gate that has just started is still growing.
-	if now, peak := g.RSS(t), g.PeakRSS(t); peak < now {
-		t.Errorf("a peak of %d bytes, below the %d of a moment before", peak, now)
+	// The peak is read last: a gate that has just started is still growing. And the kernel counts each processor's pages for
+	// itself, and adds them up now and then: the two may be out by some.
+	const uncounted = 4 << 20
+	if now, peak := g.RSS(t), g.PeakRSS(t); peak < now-uncounted || peak > 16*now {
+		t.Errorf("a peak of %d bytes, and %d of a moment before", peak, now)
 	}
 	g.WatchPeakRSS(t)
 	before := g.PeakRSS(t)
-	// Each holds a session and a read-ahead buffer until it is gone.
+	// Each holds a session and a read-ahead buffer until it is gone. Some of that may find room in what is resident already.
 	for range 300 {
 		Dial(t, g.Addr(t, Session))
 	}
-	Eventually(t, patience, "all are there", func() bool { return g.Goroutines(t) >= 300 })
-	if peak := g.PeakRSS(t); peak < before+1<<20 {
-		t.Errorf("a peak of %d bytes with 300 clients, %d without", peak, before)
-	}
+	Eventually(t, Patience, "the peak is higher with 300 clients", func() bool { return g.PeakRSS(t) >= before+1<<20 })
 	out, err := exec.Command("go", "version", "-m", PlainBinary(t)).Output()
 	if err != nil || strings.Contains(string(out), "-race=true") {
 		t.Errorf("built with the race detector, or %v", err)

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // A Log collects what a process writes. Its methods may be called from any goroutine.
@@ -72,7 +71,7 @@ next:
 }
 
 // scrapeLimit bounds one admin request of an observer.
-const scrapeLimit = 10 * time.Second
+const scrapeLimit = Patience
 
 func (g *Gate) request(t testing.TB, ctx context.Context, method, path string, body []byte) (int, []byte) {
 	t.Helper()

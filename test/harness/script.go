@@ -26,9 +26,6 @@ const (
 	sslRequest uint32 = 1234<<16 | 5679
 )
 
-// patience bounds each read and write: what takes longer does not come.
-const patience = 10 * time.Second
-
 // maxBody is more than any answer a test asks for.
 const maxBody = 64 << 20
 
@@ -41,7 +38,7 @@ type Script struct {
 // Dial connects to address and first sends header, if any. The connection is closed when the test ends.
 func Dial(t testing.TB, address string, header ...byte) *Script {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	conn, err := ProxyDialer{Header: header}.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -60,7 +57,7 @@ func (s *Script) Close() { s.conn.Close() }
 // Raw sends bytes as they are.
 func (s *Script) Raw(b []byte) {
 	s.t.Helper()
-	_ = s.conn.SetWriteDeadline(time.Now().Add(patience))
+	_ = s.conn.SetWriteDeadline(time.Now().Add(Patience))
 	if _, err := s.conn.Write(b); err != nil {
 		s.t.Fatalf("sending: %v", err)
 	}
@@ -96,7 +93,7 @@ func (s *Script) SSLRequest() byte {
 func (s *Script) StartTLS(conf *tls.Config) {
 	s.t.Helper()
 	conn := tls.Client(s.conn, conf)
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), Patience)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		s.t.Fatalf("TLS handshake: %v", err)
@@ -107,7 +104,7 @@ func (s *Script) StartTLS(conf *tls.Config) {
 func (s *Script) bytes(n int) []byte {
 	s.t.Helper()
 	b := make([]byte, n)
-	_ = s.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = s.conn.SetReadDeadline(time.Now().Add(Patience))
 	if _, err := io.ReadFull(s.conn, b); err != nil {
 		s.t.Fatalf("reading %d bytes: %v", n, err)
 	}
@@ -174,7 +171,7 @@ func (s *Script) decodeError(body []byte) (e pgproto3.ErrorResponse) {
 // ExpectClosed reads the end of the connection, in order or by reset, and nothing before it.
 func (s *Script) ExpectClosed() {
 	s.t.Helper()
-	_ = s.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = s.conn.SetReadDeadline(time.Now().Add(Patience))
 	var b [1]byte
 	n, err := s.conn.Read(b[:])
 	if n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
