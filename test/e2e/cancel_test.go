@@ -29,7 +29,7 @@ func (g *gate) sendCancel(listener string, pid uint32, secret []byte) error {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
 	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(secret)))
 	b = binary.BigEndian.AppendUint32(b, 80877102)
 	b = append(binary.BigEndian.AppendUint32(b, pid), secret...)
@@ -47,7 +47,7 @@ func (g *gate) awaitRunning(t *testing.T, text string) {
 	t.Helper()
 	watch := g.direct(t)
 	quoted := strings.ReplaceAll(text, "'", "''")
-	harness.Eventually(t, 10*time.Second, "running: "+text, func() bool {
+	harness.Eventually(t, harness.Patience, "running: "+text, func() bool {
 		return value(t, watch, "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query = '"+quoted+"'") != "0"
 	})
 	closeConn(watch)
@@ -86,7 +86,7 @@ func TestCancel(t *testing.T) {
 		}
 	}
 	// Counted when the request has arrived for certain, which the client does not wait for.
-	harness.Eventually(t, 5*time.Second, "nine cancels sent, none by a wrong key", func() bool {
+	harness.Eventually(t, harness.Patience, "nine cancels sent, none by a wrong key", func() bool {
 		return g.metric("postern_cancels_total", "result", "sent") == 9 && g.metric("postern_cancels_total", "result", "unknown") == 27
 	})
 }
@@ -159,7 +159,7 @@ func TestCancelStorm(t *testing.T) {
 	}
 	issuer := g.script(t, "transaction")
 	hit := 0
-	for range rounds {
+	for round := 0; round < rounds || hit == 0 && round < 10*rounds; round++ { // on a busy computer it may take some more to hit
 		// The second row drives the first out of the server's buffer: when that comes, the query is running.
 		issuer.say(query("select repeat('x', 10000) from generate_series(1, 2); select pg_sleep(0.02)"))
 		if got := issuer.next() + issuer.next()[:2]; got != "TD:" {
@@ -234,10 +234,10 @@ func TestCancelWithoutAQuery(t *testing.T) {
 	idle, ended := g.script(t, "transaction"), g.script(t, "transaction")
 	ended.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
 	ended.conn.Close()
-	harness.Eventually(t, 5*time.Second, "the session has ended", func() bool { return g.logged("session ended") > 0 })
+	harness.Eventually(t, harness.Patience, "the session has ended", func() bool { return g.logged("session ended") > 0 })
 	busy := g.script(t, "transaction")
-	busy.say(query("select pg_sleep(0.5)"))
-	g.awaitRunning(t, "select pg_sleep(0.5)")
+	busy.say(query("select pg_sleep(3)"))
+	g.awaitRunning(t, "select pg_sleep(3)")
 	for _, s := range []*script{idle, ended} {
 		if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
 			t.Fatal(err)
@@ -246,9 +246,9 @@ func TestCancelWithoutAQuery(t *testing.T) {
 	if got := busy.hear(1); got != "T D: C:SELECT_1 Z:I" {
 		t.Error(got)
 	}
-	if idle, unknown := g.metric("postern_cancels_total", "result", "idle"), g.metric("postern_cancels_total", "result", "unknown"); idle != 1 || unknown != 1 {
-		t.Errorf("idle %v, unknown %v", idle, unknown)
-	}
+	harness.Eventually(t, harness.Patience, "one is counted as idle, one as unknown", func() bool {
+		return g.metric("postern_cancels_total", "result", "idle") == 1 && g.metric("postern_cancels_total", "result", "unknown") == 1
+	})
 }
 
 // TestCancelWhileWaiting ends a query that has no server yet.
@@ -259,7 +259,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	holder.want("C:BEGIN Z:T", 1, query("begin"))
 	waiter.say(query("select 'never'"))
 	extended.say(parse("", "select 'never'"), bind(""), execute(), syncUp())
-	harness.Eventually(t, 5*time.Second, "both wait", func() bool { return g.metric("postern_waiting_clients", "tenant", "acme") == 2 })
+	harness.Eventually(t, harness.Patience, "both wait", func() bool { return g.metric("postern_waiting_clients", "tenant", "acme") == 2 })
 	for _, s := range []*script{waiter, extended} {
 		if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
 			t.Fatal(err)
@@ -305,9 +305,7 @@ func TestCancelObeysTheAllowList(t *testing.T) {
 				t.Fatalf("cancelled by a stranger: %v", err)
 			default:
 			}
-			if n := g.metric("postern_cancels_total", "result", "refused"); n != 1 {
-				t.Errorf("%v refused", n)
-			}
+			harness.Eventually(t, harness.Patience, "one is refused", func() bool { return g.metric("postern_cancels_total", "result", "refused") == 1 })
 		}
 	}
 	wantState(t, <-ended, "57014")

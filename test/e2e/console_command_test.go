@@ -28,17 +28,18 @@ func TestConsolePauses(t *testing.T) {
 		if n := backends(t, g.direct(t)); n != "0" {
 			t.Errorf("%s returned while there were %s server connections", command, n)
 		}
+		// Who waits has counted the answer before, which may have taken its time.
+		harness.Eventually(t, harness.Patience, "they wait", g.waiting(loadClients))
 		before := served.Load()
-		harness.Eventually(t, 5*time.Second, "they wait", g.waiting(loadClients))
+		wantRow(t, row(t, show(t, c, "TENANTS"), "tenant", "acme"), map[string]string{"paused": "1", "servers": "0"})
 		if n := served.Load(); n > before {
 			t.Errorf("%s: %d were served", command, n-before)
 		}
-		wantRow(t, row(t, show(t, c, "TENANTS"), "tenant", "acme"), map[string]string{"paused": "1", "servers": "0"})
 		resume := strings.NewReplacer("PAUSE", "RESUME", "pause", "resume").Replace(command)
 		if got := tag(t, c, resume); got != "RESUME" {
 			t.Errorf("%s: %s", resume, got)
 		}
-		harness.Eventually(t, 10*time.Second, "they are served again", func() bool { return served.Load() > before+100 })
+		harness.Eventually(t, harness.Patience, "they are served again", func() bool { return served.Load() > before+100 })
 	}
 	stop()
 	if got := row(t, show(t, c, "STATS"), "database", "acme")["avg_xact_count"]; got == "0" {
@@ -53,7 +54,7 @@ func TestConsolePauses(t *testing.T) {
 			_, err := c.PgConn().Exec(context.Background(), command).ReadAll()
 			done <- err
 		}()
-		harness.Eventually(t, 5*time.Second, "it is paused", func() bool { return show(t, other, "TENANTS")[0]["paused"] == "1" })
+		harness.Eventually(t, harness.Patience, "it is paused", func() bool { return show(t, other, "TENANTS")[0]["paused"] == "1" })
 	}
 	for _, command := range []string{"PAUSE acme", "PAUSE"} {
 		held := g.holders(t, 1)[0]
@@ -94,9 +95,9 @@ func TestConsolePauses(t *testing.T) {
 	} {
 		quitter := scriptAs(t, g.consoleDSN("private"))
 		quitter.say(query("pause"))
-		harness.Eventually(t, 5*time.Second, "it is paused", func() bool { return !resumed() })
+		harness.Eventually(t, harness.Patience, "it is paused", func() bool { return !resumed() })
 		leave(quitter)
-		harness.Eventually(t, 5*time.Second, "it is resumed for one who "+name, resumed)
+		harness.Eventually(t, harness.Patience, "it is resumed for one who "+name, resumed)
 	}
 
 	// So does who cancels, and stays.
@@ -131,7 +132,7 @@ func (g *gate) load(t *testing.T, served *atomic.Int64) (stop func()) {
 			}
 		}()
 	}
-	harness.Eventually(t, 10*time.Second, "they are served", func() bool { return served.Load() > 0 })
+	harness.Eventually(t, harness.Patience, "they are served", func() bool { return served.Load() > 0 })
 	return func() {
 		cancel()
 		for range loadClients {
@@ -147,7 +148,7 @@ func TestConsoleKills(t *testing.T) {
 	resting, inside, running, session := g.script(t, "transaction"), g.holders(t, 1)[0], g.script(t, "transaction"), g.script(t, "session")
 	running.say(query("select pg_sleep(60)"))
 	watch := g.direct(t)
-	harness.Eventually(t, 5*time.Second, "it runs", func() bool {
+	harness.Eventually(t, harness.Patience, "it runs", func() bool {
 		return value(t, watch, "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()") == "1"
 	})
 	c := g.console(t)
@@ -162,10 +163,10 @@ func TestConsoleKills(t *testing.T) {
 	if servers := show(t, c, "SERVERS"); len(servers) != 0 {
 		t.Errorf("%d servers are left", len(servers))
 	}
-	harness.Eventually(t, 5*time.Second, "the server has none left", func() bool { return backends(t, watch) == "0" })
+	harness.Eventually(t, harness.Patience, "the server has none left", func() bool { return backends(t, watch) == "0" })
 	late := g.script(t, "transaction")
 	late.say(query("select 'late'"))
-	harness.Eventually(t, 5*time.Second, "who comes next is held", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "who comes next is held", g.waiting(1))
 	if got := tag(t, c, "RESUME acme"); got != "RESUME" {
 		t.Error(got)
 	}

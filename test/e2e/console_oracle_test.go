@@ -186,7 +186,7 @@ func startPgBouncer(t *testing.T) *pgx.Conn {
 	runUntilEnd(t, cmd)
 	dsn := fmt.Sprintf("host=127.0.0.1 port=%d user=ops dbname=pgbouncer sslmode=disable", port)
 	var conn *pgx.Conn
-	harness.Eventually(t, 10*time.Second, "PgBouncer answers", func() (ok bool) {
+	harness.Eventually(t, harness.Patience, "PgBouncer answers", func() (ok bool) {
 		var err error
 		conn, err = pgx.Connect(t.Context(), dsn)
 		return err == nil
@@ -235,7 +235,7 @@ func TestConsoleIsScraped(t *testing.T) {
 	held := g.holders(t, 3)
 	waiting := g.script(t, "transaction")
 	waiting.say(query("select 'served'"))
-	harness.Eventually(t, 5*time.Second, "it waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "it waits", g.waiting(1))
 
 	port := freePort(t)
 	exporter := exec.Command(program, "--host", "127.0.0.1", "--port", strconv.Itoa(port), "--pgbouncer-host", "127.0.0.1",
@@ -246,7 +246,7 @@ func TestConsoleIsScraped(t *testing.T) {
 
 	url := fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
 	var page string
-	harness.Eventually(t, 30*time.Second, "the exporter answers", func() bool {
+	harness.Eventually(t, harness.Patience, "the exporter answers", func() bool {
 		page, err = get(t.Context(), url)
 		return err == nil
 	})

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -57,7 +56,6 @@ func startConsoleGate(t *testing.T, change func(file, tenant harness.Map)) *gate
 			t.Logf("the gate's log ends with:\n%s", log[max(0, len(log)-6000):])
 		}
 	})
-	harness.Eventually(t, 10*time.Second, "the tenants are watched", func() bool { return g.logged("tenants loaded") >= 2 })
 	return g
 }
 
@@ -80,7 +78,7 @@ func (g *gate) console(t *testing.T) *pgx.Conn {
 // show runs a SHOW in the simple protocol and returns its rows by column.
 func show(t *testing.T, conn *pgx.Conn, what string) (rows []map[string]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	results, err := conn.PgConn().Exec(ctx, "SHOW "+what).ReadAll()
 	if err != nil {
@@ -129,7 +127,7 @@ func wantRow(t *testing.T, got, want map[string]string) {
 // tag runs a control command and returns its command tag.
 func tag(t *testing.T, conn *pgx.Conn, command string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	results, err := conn.PgConn().Exec(ctx, command).ReadAll()
 	if err != nil {
@@ -237,7 +235,7 @@ func TestConsoleShows(t *testing.T) {
 	held := g.holders(t, 2)
 	waiting := g.script(t, "transaction", "application_name=queueing")
 	waiting.say(query("select 'served'"))
-	harness.Eventually(t, 5*time.Second, "it waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "it waits", g.waiting(1))
 	c := g.console(t)
 	name := "acme/" + g.database
 
@@ -304,7 +302,7 @@ func TestConsoleShows(t *testing.T) {
 	// A client that keeps its server says why.
 	pinned := g.script(t, "transaction")
 	pinned.want("C:LISTEN Z:I", 1, query("listen news"))
-	harness.Eventually(t, 5*time.Second, "it is pinned", func() bool { return len(show(t, c, "PINS")) == 1 })
+	harness.Eventually(t, harness.Patience, "it is pinned", func() bool { return len(show(t, c, "PINS")) == 1 })
 	wantRow(t, show(t, c, "PINS")[0], map[string]string{"tenant": "acme", "user": "app", "database": g.database, "kinds": "listen"})
 }
 
@@ -365,7 +363,7 @@ func TestConsoleOverTLS(t *testing.T) {
 		_, err := secure.PgConn().Exec(context.Background(), "PAUSE acme").ReadAll()
 		done <- err
 	}()
-	harness.Eventually(t, 5*time.Second, "it is paused", func() bool { return show(t, c, "TENANTS")[0]["paused"] == "1" })
+	harness.Eventually(t, harness.Patience, "it is paused", func() bool { return show(t, c, "TENANTS")[0]["paused"] == "1" })
 	held.want("C:COMMIT Z:I", 1, query("commit"))
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -403,7 +401,7 @@ func TestConsoleBounds(t *testing.T) {
 		}
 		s.conn.Close()
 	}
-	harness.Eventually(t, 10*time.Second, "nothing is left of them", func() bool { return g.Goroutines(t) <= before })
+	harness.Eventually(t, harness.Patience, "nothing is left of them", func() bool { return g.Goroutines(t) <= before })
 
 	var all []*script
 	for range 32 {
@@ -412,7 +410,7 @@ func TestConsoleBounds(t *testing.T) {
 	_, err := pgconn.Connect(t.Context(), g.consoleDSN("private"))
 	wantState(t, err, "53300")
 	all[0].conn.Close()
-	harness.Eventually(t, 5*time.Second, "there is room again", func() bool {
+	harness.Eventually(t, harness.Patience, "there is room again", func() bool {
 		conn, err := pgconn.Connect(t.Context(), g.consoleDSN("private"))
 		if err == nil {
 			conn.Close(t.Context())

@@ -21,8 +21,8 @@ func TestDrain(t *testing.T) {
 	open, inSession, running := g.script(t, "transaction"), g.script(t, "session"), g.script(t, "transaction")
 	open.want("C:BEGIN C:CREATE_TABLE Z:T", 1, query("begin; create table t(a int)"))
 	inSession.want("C:BEGIN Z:T", 1, query("begin"))
-	running.say(query("select pg_sleep(1), 'done'"))
-	g.awaitRunning(t, "select pg_sleep(1), 'done'")
+	running.say(query("select pg_sleep(3), 'done'"))
+	g.awaitRunning(t, "select pg_sleep(3), 'done'")
 
 	g.Signal(t, syscall.SIGTERM)
 	for name, s := range map[string]*script{"transaction mode": idle, "session mode": session} {
@@ -76,7 +76,7 @@ func TestDrainIsBounded(t *testing.T) {
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took < time.Second || took > 8*time.Second {
+	if took := time.Since(began); took < time.Second || took > 30*time.Second {
 		t.Errorf("ended after %v, drain is 1s", took)
 	}
 }
@@ -89,7 +89,7 @@ func TestSecondSignal(t *testing.T) {
 	open.say(query("select pg_sleep(102)"))
 	g.awaitRunning(t, "select pg_sleep(102)")
 	g.Signal(t, syscall.SIGTERM)
-	harness.Eventually(t, 5*time.Second, "it drains", func() bool { return g.logged("draining") == 1 })
+	harness.Eventually(t, harness.Patience, "it drains", func() bool { return g.logged("draining") == 1 })
 	began := time.Now()
 	g.Signal(t, syscall.SIGTERM)
 	if got := open.hear(1); got != "T E:57P01! EOF" && got != "E:57P01! EOF" {
@@ -98,7 +98,7 @@ func TestSecondSignal(t *testing.T) {
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("ended after %v", took)
 	}
 }

@@ -45,41 +45,41 @@ const (
 // flyFaults are in groups, each for a gate of its own. hasty is the one whose timeouts.wake is short.
 var flyFaults = map[string][]flyFault{
 	"refused": {
-		{name: "500 once", befall: injected(fakefly.Broken(fakefly.Start)), starts: 2, within: 15 * time.Second, result: "ok", kind: "transient", id: true},
-		{name: "500 always", befall: injected(fakefly.Broken(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 4, within: 20 * time.Second, result: "transient", kind: "transient", id: true},
-		{name: "429 while somebody else starts it", befall: injected(fakefly.TooManyRequests(fakefly.Start).Done()), starts: 1, within: 10 * time.Second, result: "ok", kind: "rate_limited", id: true},
-		{name: "409 lease", befall: injected(fakefly.LeaseHeld(fakefly.Start)), starts: 2, within: 15 * time.Second, result: "ok", kind: "busy", id: true},
-		{name: "409 no room on the host", befall: injected(fakefly.HostFull(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 5 * time.Second, result: "capacity", kind: "capacity", id: true},
-		{name: "412 still active", befall: injected(fakefly.StillActive(fakefly.Start)), starts: 2, within: 15 * time.Second, result: "ok", kind: "busy", id: true},
-		{name: "422 no room in the region", befall: injected(fakefly.NoCapacity(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 5 * time.Second, result: "capacity", kind: "capacity", id: true},
-		{name: "401", befall: injected(fakefly.Revoked(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 1, within: 5 * time.Second, result: "auth", kind: "auth", id: true},
-		{name: "403", befall: injected(fakefly.Fault{Status: http.StatusForbidden, Body: `{"error":"not yours: ` + fakefly.DefaultToken + `"}`}), told: true, hint: flyMoment, within: 5 * time.Second, result: "auth", kind: "auth", id: true},
-		{name: "404", befall: injected(fakefly.Fault{Status: http.StatusNotFound, Body: `{"error":"machine not found"}`}), told: true, hint: flyMoment, within: 5 * time.Second, result: "gone", kind: "gone", id: true},
+		{name: "500 once", befall: injected(fakefly.Broken(fakefly.Start)), starts: 2, within: 45 * time.Second, result: "ok", kind: "transient", id: true},
+		{name: "500 always", befall: injected(fakefly.Broken(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 4, within: 45 * time.Second, result: "transient", kind: "transient", id: true},
+		{name: "429 while somebody else starts it", befall: injected(fakefly.TooManyRequests(fakefly.Start).Done()), starts: 1, within: 45 * time.Second, result: "ok", kind: "rate_limited", id: true},
+		{name: "409 lease", befall: injected(fakefly.LeaseHeld(fakefly.Start)), starts: 2, within: 45 * time.Second, result: "ok", kind: "busy", id: true},
+		{name: "409 no room on the host", befall: injected(fakefly.HostFull(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 20 * time.Second, result: "capacity", kind: "capacity", id: true},
+		{name: "412 still active", befall: injected(fakefly.StillActive(fakefly.Start)), starts: 2, within: 45 * time.Second, result: "ok", kind: "busy", id: true},
+		{name: "422 no room in the region", befall: injected(fakefly.NoCapacity(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 20 * time.Second, result: "capacity", kind: "capacity", id: true},
+		{name: "401", befall: injected(fakefly.Revoked(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 1, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
+		{name: "403", befall: injected(fakefly.Fault{Status: http.StatusForbidden, Body: `{"error":"not yours: ` + fakefly.DefaultToken + `"}`}), told: true, hint: flyMoment, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
+		{name: "404", befall: injected(fakefly.Fault{Status: http.StatusNotFound, Body: `{"error":"machine not found"}`}), told: true, hint: flyMoment, within: 20 * time.Second, result: "gone", kind: "gone", id: true},
 	},
 	"unanswered": {
-		{name: "408 although it was done", befall: injected(fakefly.HostSilent(fakefly.Start).Done()), starts: 1, within: 15 * time.Second, result: "ok", kind: "unreachable", id: true},
-		{name: "408 always", befall: injected(fakefly.HostSilent(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 2, within: 15 * time.Second, result: "unreachable", kind: "unreachable", id: true},
-		{name: "lost before the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Lost: fakefly.LostBefore}), starts: 2, within: 15 * time.Second, result: "ok", kind: "transient"},
-		{name: "lost after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Lost: fakefly.LostAfter}), starts: 1, within: 15 * time.Second, result: "ok", kind: "transient"},
-		{name: "garbage after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Body: flyJunk}), starts: 1, within: 15 * time.Second, result: "ok", kind: "transient", id: true},
-		{name: "half an answer after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Truncate: true}), starts: 1, within: 15 * time.Second, result: "ok", kind: "transient"},
-		{name: "garbage always", befall: injected(fakefly.Fault{Body: flyJunk}), told: true, hint: flyMoment, within: 20 * time.Second, result: "transient", kind: "transient", id: true},
-		{name: "nothing always", befall: injected(fakefly.Fault{Lost: fakefly.LostBefore}), told: true, hint: flyMoment, within: 20 * time.Second, result: "transient", kind: "transient"},
+		{name: "408 although it was done", befall: injected(fakefly.HostSilent(fakefly.Start).Done()), starts: 1, within: 45 * time.Second, result: "ok", kind: "unreachable", id: true},
+		{name: "408 always", befall: injected(fakefly.HostSilent(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 2, within: 45 * time.Second, result: "unreachable", kind: "unreachable", id: true},
+		{name: "lost before the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Lost: fakefly.LostBefore}), starts: 2, within: 45 * time.Second, result: "ok", kind: "transient"},
+		{name: "lost after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Lost: fakefly.LostAfter}), starts: 1, within: 45 * time.Second, result: "ok", kind: "transient"},
+		{name: "garbage after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Body: flyJunk}), starts: 1, within: 45 * time.Second, result: "ok", kind: "transient", id: true},
+		{name: "half an answer after the work", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Truncate: true}), starts: 1, within: 45 * time.Second, result: "ok", kind: "transient"},
+		{name: "garbage always", befall: injected(fakefly.Fault{Body: flyJunk}), told: true, hint: flyMoment, within: 45 * time.Second, result: "transient", kind: "transient", id: true},
+		{name: "nothing always", befall: injected(fakefly.Fault{Lost: fakefly.LostBefore}), told: true, hint: flyMoment, within: 45 * time.Second, result: "transient", kind: "transient"},
 	},
 	"machine": {
-		{name: "slow start", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Delay: 2 * time.Second}), starts: 1, atLeast: 2 * time.Second, within: 15 * time.Second, result: "ok"},
-		{name: "Postgres is slower than its machine", befall: func(_ *testing.T, f *flyTenant) func() { f.CloseFor(2 * time.Second); return nil }, starts: 1, atLeast: 2 * time.Second, within: 15 * time.Second, result: "ok"},
+		{name: "slow start", befall: injected(fakefly.Fault{Action: fakefly.Start, Times: 1, Delay: 2 * time.Second}), starts: 1, atLeast: 2 * time.Second, within: 45 * time.Second, result: "ok"},
+		{name: "Postgres is slower than its machine", befall: func(_ *testing.T, f *flyTenant) func() { f.CloseFor(2 * time.Second); return nil }, starts: 1, atLeast: 2 * time.Second, within: 45 * time.Second, result: "ok"},
 		{name: "the host is unreachable", befall: func(_ *testing.T, f *flyTenant) func() {
 			f.SetHostStatus("unreachable")
 			return func() { f.SetHostStatus("ok") }
-		}, told: true, hint: flyMoment, within: 5 * time.Second, result: "unreachable", kind: "unreachable"},
-		{name: "destroyed", befall: destroyed, told: true, hint: flyMoment, within: 5 * time.Second, result: "gone", kind: "gone"},
+		}, told: true, hint: flyMoment, within: 20 * time.Second, result: "unreachable", kind: "unreachable"},
+		{name: "destroyed", befall: destroyed, told: true, hint: flyMoment, within: 20 * time.Second, result: "gone", kind: "gone"},
 	},
 	hasty: {
-		{name: "429 and nobody starts it", befall: injected(fakefly.TooManyRequests(fakefly.Start).Always()), told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 15 * time.Second, starts: 1, result: "slow", kind: "rate_limited", id: true},
-		{name: "409 lease for ever", befall: injected(fakefly.LeaseHeld(fakefly.Start).Always()), told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 15 * time.Second, starts: 2, most: 6, result: "slow", kind: "busy", id: true},
-		{name: "Postgres is slower than timeouts.wake", befall: func(_ *testing.T, f *flyTenant) func() { f.CloseFor(6 * time.Second); return nil }, told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 15 * time.Second, starts: 1, result: "slow"},
-		{name: "it fails while it starts", befall: func(_ *testing.T, f *flyTenant) func() { f.FailToStart(); return nil }, told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 15 * time.Second, starts: 1, result: "slow", kind: "transient"},
+		{name: "429 and nobody starts it", befall: injected(fakefly.TooManyRequests(fakefly.Start).Always()), told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 45 * time.Second, starts: 1, result: "slow", kind: "rate_limited", id: true},
+		{name: "409 lease for ever", befall: injected(fakefly.LeaseHeld(fakefly.Start).Always()), told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 45 * time.Second, starts: 2, most: 6, result: "slow", kind: "busy", id: true},
+		{name: "Postgres is slower than timeouts.wake", befall: func(_ *testing.T, f *flyTenant) func() { f.CloseFor(6 * time.Second); return nil }, told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 45 * time.Second, starts: 1, result: "slow"},
+		{name: "it fails while it starts", befall: func(_ *testing.T, f *flyTenant) func() { f.FailToStart(); return nil }, told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 45 * time.Second, starts: 1, result: "slow", kind: "transient"},
 	},
 }
 
@@ -162,7 +162,7 @@ func (fault flyFault) run(t *testing.T, f *flyTenant) {
 			first = last
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "the wake is counted", func() bool { return f.wakes(fault.result) > wakes })
+	harness.Eventually(t, harness.Patience, "the wake is counted", func() bool { return f.wakes(fault.result) > wakes })
 	// One for all of them, unless this computer was so slow that somebody came when the failure was forgotten.
 	n := int(f.wakes(fault.result) - wakes)
 	if n != 1 && (!fault.told || last.Sub(first) < time.Second) {
@@ -186,11 +186,11 @@ func (fault flyFault) run(t *testing.T, f *flyTenant) {
 		c.leave()
 	}
 	f.sleep(t)
-	harness.Eventually(t, 10*time.Second, "no client waits", func() bool {
+	harness.Eventually(t, harness.Patience, "no client waits", func() bool {
 		return g.metric("postern_waiting_clients", "tenant", f.id) == 0 && g.metric("postern_client_connections", "tenant", f.id) == 0
 	})
 	// A kept connection to the API may be there that was not before: one descriptor, two goroutines.
-	harness.Eventually(t, 15*time.Second, "nothing is left over", func() bool {
+	harness.Eventually(t, harness.Patience, "nothing is left over", func() bool {
 		return g.Goroutines(t) <= goroutines+2 && g.FDs(t) <= descriptors+1
 	})
 }
@@ -198,7 +198,7 @@ func (fault flyFault) run(t *testing.T, f *flyTenant) {
 // crowd sends clients of every kind at once, and returns how it ends for each.
 func (f *flyTenant) crowd(t *testing.T, connected []*flyClient) <-chan flyEnd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	visits := map[string]func() error{}
 	for i, c := range connected {
@@ -209,9 +209,9 @@ func (f *flyTenant) crowd(t *testing.T, connected []*flyClient) <-chan flyEnd {
 		visits[fmt.Sprintf("new session %d", i)] = func() error { return f.visit(ctx, "session") }
 	}
 	ends := make(chan flyEnd, len(visits))
+	began := time.Now() // for all: who is late to ask waits for no longer than the first
 	for who, visit := range visits {
 		go func() {
-			began := time.Now()
 			err := visit()
 			ends <- flyEnd{who, err, time.Since(began)}
 		}()
@@ -289,7 +289,7 @@ func (fault flyFault) again(t *testing.T, f *flyTenant) {
 			continue
 		}
 		if n := f.g.api.Count("", "") - before; n == 0 {
-			if took > 5*time.Second {
+			if took > 20*time.Second {
 				t.Errorf("the next was told after %v", took)
 			}
 			return
@@ -314,8 +314,8 @@ func (f *flyTenant) until(t *testing.T) (until time.Time) {
 // recovers returns when clients are served again; until then they are told so.
 func (f *flyTenant) recovers(t *testing.T) {
 	t.Helper()
-	harness.Eventually(t, 60*time.Second, f.id+" is served again", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	harness.Eventually(t, harness.Patience, f.id+" is served again", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 		defer cancel()
 		err := f.visit(ctx, "transaction")
 		if err != nil {

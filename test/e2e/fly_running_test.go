@@ -78,7 +78,7 @@ func TestFlyStoppedBehindOurBack(t *testing.T) {
 	began := time.Now()
 	_, err := client.ask(t.Context(), "select 5")
 	wantUnavailable(t, "of a machine that is gone", err, flyMoment)
-	if took := time.Since(began); took > 5*time.Second || f.starts() != 4 {
+	if took := time.Since(began); took > 20*time.Second || f.starts() != 4 {
 		t.Errorf("told after %v and %d starts", took, f.starts())
 	}
 	f.awaits(t, "failed")
@@ -184,7 +184,7 @@ func TestFlyTooSlow(t *testing.T) {
 	for range cap(ends) {
 		end := <-ends
 		wantUnavailable(t, end.who, end.err, flyMoment)
-		if end.took < limit-50*time.Millisecond || end.took > limit+10*time.Second {
+		if end.took < limit-50*time.Millisecond || end.took > limit+30*time.Second {
 			t.Errorf("%s: told after %v", end.who, end.took)
 		}
 	}
@@ -228,14 +228,14 @@ func TestFlyWaiting(t *testing.T) {
 	const clients, leavers, handshakes = 200, 100, 5
 	g := newFly(t, fakefly.Options{}, "acme", "globex")
 	f, globex := g.tenants[0], g.tenants[1]
-	g.serve(t, harness.Map{"limits": harness.Map{"handshakes": handshakes}})
+	g.serve(t, harness.Map{"limits": harness.Map{"handshakes": handshakes}, "timeouts": harness.Map{"wake": "3m", "drain": "5s"}})
 	globex.enter(t, "transaction").must(t, "select 1", "1")
 	goroutines, descriptors := g.Goroutines(t), g.FDs(t)
 	release := f.vm.hold()
 	defer release()
 
 	come := func(ctx context.Context, i int, listener string, entered chan<- error) error {
-		conf, err := pgconn.ParseConfig(g.dsn(listener, "connect_timeout=90"))
+		conf, err := pgconn.ParseConfig(g.dsn(listener, "connect_timeout=200"))
 		if err != nil {
 			return err
 		}
@@ -282,13 +282,13 @@ func TestFlyWaiting(t *testing.T) {
 			t.Fatalf("client %d: %v", i, err)
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "all wait", g.waiting(clients))
+	harness.Eventually(t, harness.Patience, "all wait", g.waiting(clients))
 	for range 2 * handshakes {
 		began := time.Now()
 		if err := globex.visit(t.Context(), "transaction"); err != nil {
 			t.Fatalf("a neighbour: %v", err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("a neighbour was served after %v", took)
 		}
 	}
@@ -301,7 +301,7 @@ func TestFlyWaiting(t *testing.T) {
 			t.Errorf("one that leaves: %v", err)
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "nobody waits for those who left", g.waiting(clients-leavers))
+	harness.Eventually(t, harness.Patience, "nobody waits for those who left", g.waiting(clients-leavers))
 	release()
 	for range clients - leavers {
 		if err := <-ends; err != nil {
@@ -322,17 +322,17 @@ func TestFlyWaiting(t *testing.T) {
 	if err := <-entered; err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 10*time.Second, "one waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "one waits", g.waiting(1))
 	leave()
 	<-ends
-	harness.Eventually(t, 10*time.Second, "nobody waits", g.waiting(0))
+	harness.Eventually(t, harness.Patience, "nobody waits", g.waiting(0))
 	release()
 	f.awaits(t, "ready")
 	f.sleep(t)
 	if f.starts() != 2 || f.wakes("ok") != 2 {
 		t.Errorf("%d starts, %v wakes", f.starts(), f.wakes("ok"))
 	}
-	harness.Eventually(t, 15*time.Second, "nothing is left over", func() bool {
+	harness.Eventually(t, harness.Patience, "nothing is left over", func() bool {
 		return g.Goroutines(t) <= goroutines+2 && g.FDs(t) <= descriptors+1
 	})
 	if ended := g.logged("session ended", "reason", "client_closed"); ended < leavers {

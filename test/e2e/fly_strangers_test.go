@@ -147,7 +147,7 @@ func TestFlyStrangers(t *testing.T) {
 	if acme.State() != "stopped" || acme.Starts()+secure.Starts() != 0 || g.metric("postern_wakes_total") != 0 {
 		t.Errorf("somebody was woken")
 	}
-	harness.Eventually(t, 20*time.Second, "nothing is left over", func() bool {
+	harness.Eventually(t, harness.Patience, "nothing is left over", func() bool {
 		return g.Goroutines(t) <= goroutines+2 && g.FDs(t) <= descriptors+1
 	})
 

@@ -125,7 +125,6 @@ func (g *flyGate) serve(t *testing.T, keys harness.Map, others ...harness.Map) {
 			t.Error("the token is in the log")
 		}
 	})
-	harness.Eventually(t, 20*time.Second, "the tenants are watched", func() bool { return g.logged("tenants loaded") >= 2 })
 	for _, f := range g.tenants {
 		f.awaits(t, "asleep")
 	}
@@ -134,7 +133,7 @@ func (g *flyGate) serve(t *testing.T, keys harness.Map, others ...harness.Map) {
 // awaits returns when the gate knows that the machine is in a state.
 func (f *flyTenant) awaits(t *testing.T, state string) {
 	t.Helper()
-	harness.Eventually(t, 30*time.Second, f.id+" is "+state, func() bool {
+	harness.Eventually(t, harness.Patience, f.id+" is "+state, func() bool {
 		return f.g.metric("postern_machine_state", "tenant", f.id, "state", state) == 1
 	})
 }
@@ -151,7 +150,7 @@ func (f *flyTenant) wakes(result string) float64 {
 // sleep has the gate put the machine to sleep now.
 func (f *flyTenant) sleep(t *testing.T) {
 	t.Helper()
-	harness.Eventually(t, 30*time.Second, f.id+" may sleep", func() bool {
+	harness.Eventually(t, harness.Patience, f.id+" may sleep", func() bool {
 		status, _ := f.g.Admin(t, http.MethodPost, "/v1/tenants/"+f.id+"/machine/suspend", nil)
 		return status == http.StatusAccepted
 	})
@@ -374,7 +373,7 @@ func TestFlyOtherRun(t *testing.T) {
 	starts := f.starts()
 
 	f.enter(t, "transaction").must(t, "select 2", "2")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	if _, err := inside.ask(ctx, "select 3"); sqlstate(err) != "08006" {
 		t.Errorf("inside: %v", err)
@@ -382,7 +381,7 @@ func TestFlyOtherRun(t *testing.T) {
 	if now := g.machine(t).Generation.Epoch; now != before+1 || f.starts() != starts {
 		t.Errorf("epoch %d after %d, %d starts of ours", now, before, f.starts()-starts)
 	}
-	harness.Eventually(t, 10*time.Second, "one server connection is left", func() bool {
+	harness.Eventually(t, harness.Patience, "one server connection is left", func() bool {
 		return g.metric("postern_server_connections", "tenant", "acme") == 1
 	})
 }
@@ -404,7 +403,7 @@ func TestFlyRestart(t *testing.T) {
 	if f.State() != "suspended" || f.starts() != 0 || g.api.Count(fakefly.Suspend, "acme") != 1 {
 		t.Errorf("the machine is %s after %d starts", f.State(), f.starts())
 	}
-	if took := time.Since(began); took < time.Second || took > 15*time.Second {
+	if took := time.Since(began); took < time.Second || took > harness.Patience {
 		t.Errorf("asleep after %v", took)
 	}
 	if n := g.metric("postern_suspends_total", "tenant", "acme", "reason", "idle", "result", "ok"); n != 1 || g.metric("postern_wakes_total") != 0 {

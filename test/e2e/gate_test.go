@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,8 +73,6 @@ func startGate(t *testing.T, conf gateConf) *gate {
 			t.Logf("the gate's log ends with:\n%s", log[max(0, len(log)-6000):])
 		}
 	})
-	// It reads the tenants again once it watches them. Reloads are counted from there on.
-	harness.Eventually(t, 10*time.Second, "the tenants are watched", func() bool { return g.logged("tenants loaded") >= 2 })
 	return g
 }
 
@@ -95,7 +92,7 @@ func (g *gate) reload(all ...harness.Map) {
 	g.t.Helper()
 	before := g.reloads("tenants", "ok")
 	g.WriteTenants(g.t, all...)
-	harness.Eventually(g.t, 10*time.Second, "the changed tenants are in force", func() bool { return g.reloads("tenants", "ok") > before })
+	harness.Eventually(g.t, harness.Patience, "the changed tenants are in force", func() bool { return g.reloads("tenants", "ok") > before })
 }
 
 // reloads counts the loads of tenants or tls that were ok or failed.

@@ -33,7 +33,7 @@ func (g *gate) otherDSN(listener string, options ...string) string {
 
 // refusal is what a client is told that may not come in; "" if it may.
 func refusal(dsn string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	conn, err := pgconn.Connect(ctx, dsn)
 	if err == nil {
@@ -75,13 +75,13 @@ func TestClientsPerUserAndDatabase(t *testing.T) {
 
 	// Who leaves makes room, and new limits hold from the next login on. Who is in stays.
 	one.conn.Close()
-	harness.Eventually(t, 5*time.Second, "there is room again", func() bool { return refusal(g.dsn("transaction")) == "" })
+	harness.Eventually(t, harness.Patience, "there is room again", func() bool { return refusal(g.dsn("transaction")) == "" })
 	limited(harness.Map{"max_database_clients": 2}, harness.Map{"max_clients": 0})(g.tenant)
 	g.reload(g.tenant)
-	harness.Eventually(t, 5*time.Second, "the database's new limit holds", func() bool { return refusal(g.dsn("transaction")) == ofDatabase })
+	harness.Eventually(t, harness.Patience, "the database's new limit holds", func() bool { return refusal(g.dsn("transaction")) == ofDatabase })
 	limited(harness.Map{}, harness.Map{"max_clients": 1})(g.tenant)
 	g.reload(g.tenant)
-	harness.Eventually(t, 5*time.Second, "the user's new limit holds", func() bool { return refusal(g.dsn("transaction")) == ofUser })
+	harness.Eventually(t, harness.Patience, "the user's new limit holds", func() bool { return refusal(g.dsn("transaction")) == ofUser })
 	expect("another user", g.otherDSN("transaction"), "")
 }
 
@@ -100,7 +100,7 @@ func TestReplicationCountsAsClients(t *testing.T) {
 	}
 	logical.conn.Close()
 	physical.conn.Close()
-	harness.Eventually(t, 5*time.Second, "there is room again", func() bool { return refusal(g.dsn("transaction")) == "" })
+	harness.Eventually(t, harness.Patience, "there is room again", func() bool { return refusal(g.dsn("transaction")) == "" })
 	if got := refusal(g.dsn("transaction", forWAL)); got != "" {
 		t.Error(got)
 	}
@@ -115,15 +115,15 @@ func TestServersPerUserAndDatabase(t *testing.T) {
 	held := g.holders(t, 2)
 	waiter := g.script(t, "transaction")
 	waiter.say(query("select 'served'"))
-	harness.Eventually(t, 5*time.Second, "the user's third waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "the user's third waits", g.waiting(1))
 	elsewhere.say(query("select 'elsewhere'"))
-	harness.Eventually(t, 5*time.Second, "so it does in another database", g.waiting(2))
+	harness.Eventually(t, harness.Patience, "so it does in another database", g.waiting(2))
 
 	other := scriptAs(t, g.otherDSN("transaction"))
 	other.want("C:BEGIN Z:T", 1, query("begin"))
 	second := scriptAs(t, g.otherDSN("transaction"))
 	second.say(query("select 'second'"))
-	harness.Eventually(t, 5*time.Second, "the database's fourth waits", g.waiting(3))
+	harness.Eventually(t, harness.Patience, "the database's fourth waits", g.waiting(3))
 	if n := backends(t, watch); n != "3" {
 		t.Errorf("%s servers, max_database_servers is 3", n)
 	}
@@ -144,10 +144,10 @@ func TestServersPerUserAndDatabase(t *testing.T) {
 	// Smaller ones as servers are released.
 	limited(harness.Map{"size": 5, "max_database_servers": 2}, harness.Map{"max_servers": 1})(g.tenant)
 	g.reload(g.tenant)
-	harness.Eventually(t, 5*time.Second, "what is idle goes", func() bool { return backends(t, watch) == "4" })
+	harness.Eventually(t, harness.Patience, "what is idle goes", func() bool { return backends(t, watch) == "4" })
 	for i, s := range append(held, other) {
 		s.want("C:COMMIT Z:I", 1, query("commit"))
-		harness.Eventually(t, 5*time.Second, "what is released goes", func() bool { return backends(t, watch) == fmt.Sprint(max(2, 3-i)) })
+		harness.Eventually(t, harness.Patience, "what is released goes", func() bool { return backends(t, watch) == fmt.Sprint(max(2, 3-i)) })
 	}
 }
 
@@ -166,7 +166,7 @@ func TestReserve(t *testing.T) {
 	}
 	later := g.script(t, "transaction")
 	later.say(query("select 'later'"))
-	harness.Eventually(t, 5*time.Second, "it has waited for the reserve", func() bool {
+	harness.Eventually(t, harness.Patience, "it has waited for the reserve", func() bool {
 		return g.waiting(1)() && time.Since(began) > 3*time.Second
 	})
 	if n := backends(t, watch); n != "2" {
@@ -177,7 +177,7 @@ func TestReserve(t *testing.T) {
 		t.Error(got)
 	}
 	late.want("C:COMMIT Z:I", 1, query("commit"))
-	harness.Eventually(t, 10*time.Second, "the pool has its size again", func() bool { return backends(t, watch) == "1" })
+	harness.Eventually(t, harness.Patience, "the pool has its size again", func() bool { return backends(t, watch) == "1" })
 }
 
 // TestUsersShare has a user with two hundred busy clients and one with two share the servers of a tenant, and of a
@@ -205,7 +205,7 @@ func TestUsersShare(t *testing.T) {
 					return nil
 				})
 			}
-			harness.Eventually(t, 30*time.Second, "all places are taken", func() bool { return done.Load() > 2*int64(len(crowd)) })
+			harness.Eventually(t, harness.Patience, "all places are taken", func() bool { return done.Load() > 2*int64(len(crowd)) })
 			for range 2 {
 				s := scriptAs(t, g.otherDSN("transaction"))
 				few.Go(func() error {

@@ -56,14 +56,13 @@ func (g *gate) run(t *testing.T, file harness.Map) {
 			t.Logf("the gate's log ends with:\n%s", log[max(0, len(log)-8000):])
 		}
 	})
-	harness.Eventually(t, 10*time.Second, "the tenants are watched", func() bool { return g.logged("tenants loaded") >= 2 })
 	g.awaitMachine(t, "asleep")
 }
 
 // awaitMachine waits until acme's machine is in a state.
 func (g *gate) awaitMachine(t *testing.T, state string) {
 	t.Helper()
-	harness.Eventually(t, 30*time.Second, "the machine is "+state, func() bool {
+	harness.Eventually(t, harness.Patience, "the machine is "+state, func() bool {
 		return g.metric("postern_machine_state", "tenant", "acme", "state", state) == 1
 	})
 }
@@ -156,7 +155,7 @@ func TestWakeAndSleep(t *testing.T) {
 			// A session keeps the machine awake, and the API says so.
 			g.awaitMachine(t, "asleep")
 			session := g.connect(t, "session")
-			harness.Eventually(t, 5*time.Second, "a session is why it is awake", func() bool {
+			harness.Eventually(t, harness.Patience, "a session is why it is awake", func() bool {
 				return slices.Contains(g.machine(t).AwakeBecause, "1 client in session mode")
 			})
 			closeConn(session)
@@ -219,7 +218,7 @@ func TestHerd(t *testing.T) {
 	var served atomic.Int32
 	for range 200 {
 		clients.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 			defer cancel()
 			conn, err := pgx.ConnectConfig(ctx, configOf(t, g.dsn("transaction", "connect_timeout=60")))
 			if err != nil {
@@ -248,7 +247,7 @@ func TestManyThroughSleep(t *testing.T) {
 	t.Parallel()
 	const clients, cycles = 1000, 3
 	// Their logins must not wake it, or it wakes more often than is counted below.
-	g := startMachineGate(t, harness.Map{"wake": "query", "suspend_after": "2s"}, func(tenant, _ harness.Map) { tenant["pool"] = harness.Map{"max_clients": clients + 1, "size": 10} })
+	g := startMachineGate(t, harness.Map{"wake": "query", "suspend_after": "4s"}, func(tenant, _ harness.Map) { tenant["pool"] = harness.Map{"max_clients": clients + 1, "size": 10} })
 	first := g.connect(t, "transaction")
 	do(t, first, "select 1")
 	all := make([]*script, clients)
@@ -266,7 +265,7 @@ func TestManyThroughSleep(t *testing.T) {
 		for i, s := range all {
 			turn.Go(func() {
 				want := fmt.Sprintf("T D:%d-%d C:SELECT_1 Z:I", cycle, i)
-				if got, err := s.try(1, query(fmt.Sprintf("select '%d-%d'", cycle, i))); strings.TrimPrefix(got, "N:00000 ") != want || err != nil {
+				if got, err := s.try(1, query(fmt.Sprintf("select '%d-%d'", cycle, i))); got != want || err != nil {
 					t.Errorf("client %d: %s, %v", i, got, err)
 				}
 			})
@@ -282,7 +281,7 @@ func TestManyThroughSleep(t *testing.T) {
 	// With so many connected it is still put to sleep in time.
 	last := time.Now()
 	g.awaitMachine(t, "asleep")
-	if took := time.Since(last); took > 10*time.Second {
+	if took := time.Since(last); took > 30*time.Second {
 		t.Errorf("asleep %v after the last query", took)
 	}
 	if pid := g.postmaster(t); pid != 0 {
@@ -299,7 +298,7 @@ func TestKilledServer(t *testing.T) {
 	inside := g.holders(t, 3)
 	running := g.script(t, "transaction")
 	running.say(query("select pg_sleep(600)"))
-	harness.Eventually(t, 5*time.Second, "it runs", func() bool {
+	harness.Eventually(t, harness.Patience, "it runs", func() bool {
 		return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == 4
 	})
 	if err := syscall.Kill(g.postmaster(t), syscall.SIGKILL); err != nil {
@@ -373,7 +372,7 @@ func TestWakeOnConnect(t *testing.T) {
 	first.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
 	g.awaitMachine(t, "asleep")
 	_ = g.script(t, "transaction")
-	harness.Eventually(t, 10*time.Second, "the login wakes it", func() bool { return g.wakes() == 2 })
+	harness.Eventually(t, harness.Patience, "the login wakes it", func() bool { return g.wakes() == 2 })
 	g.awaitMachine(t, "asleep")
 
 	// In session mode the client waits for it before it is greeted.
@@ -386,17 +385,17 @@ func TestWakeOnConnect(t *testing.T) {
 // TestPauseAndResume holds clients without an error, in transactions' order.
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
-	g := startMachineGate(t, harness.Map{"suspend_after": "30s"}, func(_, file harness.Map) { file["timeouts"] = harness.Map{"wake": "12s", "drain": "5s"} })
+	g := startMachineGate(t, harness.Map{"suspend_after": "30s"}, func(_, file harness.Map) { file["timeouts"] = harness.Map{"wake": "15s", "drain": "5s"} })
 	inside := g.holders(t, 1)[0]
 	waiting := g.script(t, "transaction")
 	g.post(t, "/v1/tenants/acme/pause", http.StatusOK)
 	waiting.say(query("select 'held'"))
-	harness.Eventually(t, 5*time.Second, "it is held", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "it is held", g.waiting(1))
 	inside.want("T D:1 C:SELECT_1 Z:T C:COMMIT Z:I", 2, query("select 1"), query("commit")) // what runs may finish
 	if !g.machine(t).Paused {
 		t.Error("the API does not say paused")
 	}
-	harness.Eventually(t, 5*time.Second, "no server connection is left", func() bool {
+	harness.Eventually(t, harness.Patience, "no server connection is left", func() bool {
 		return g.metric("postern_server_connections", "tenant", "acme") == 0
 	})
 	g.post(t, "/v1/tenants/acme/machine/wake", http.StatusConflict)

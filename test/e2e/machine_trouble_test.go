@@ -49,7 +49,7 @@ func TestMachineThatCannotStart(t *testing.T) {
 			_, err = conn.Exec(t.Context(), "select 1").ReadAll()
 		}
 		wantState(t, err, "57P03")
-		if took := time.Since(began); i > 0 && took > 3*time.Second {
+		if took := time.Since(began); i > 0 && took > 20*time.Second {
 			t.Errorf("told after %v", took)
 		}
 	}
@@ -59,7 +59,7 @@ func TestMachineThatCannotStart(t *testing.T) {
 	if err := os.Rename(found[0]+".away", found[0]); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 60*time.Second, "it is served again", func() bool {
+	harness.Eventually(t, harness.Patience, "it is served again", func() bool {
 		conn, err := connectBriefly(g, "session")
 		if err == nil {
 			_ = conn.Close(t.Context())

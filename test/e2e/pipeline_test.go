@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -137,7 +136,7 @@ func TestFlush(t *testing.T) {
 		}
 	}
 	other.say(query("select 'mine'"))
-	harness.Eventually(t, 5*time.Second, "the other client waits", func() bool {
+	harness.Eventually(t, harness.Patience, "the other client waits", func() bool {
 		return g.metric("postern_waiting_clients", "tenant", "acme") == 1
 	})
 	s.want("2 D:5 C:SELECT_1 Z:I", 1, bind(""), execute(), syncUp()) // still the same server and statement

@@ -42,7 +42,7 @@ func TestPoolSize(t *testing.T) {
 	held := g.holders(t, 3)
 	waiter := g.script(t, "transaction")
 	waiter.say(query("select 'served'"))
-	harness.Eventually(t, 5*time.Second, "the fourth waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "the fourth waits", g.waiting(1))
 	if n := backends(t, watch); n != "3" {
 		t.Errorf("%s servers, pool_size is 3", n)
 	}
@@ -53,7 +53,7 @@ func TestPoolSize(t *testing.T) {
 	do(t, other, "begin")
 	second := scriptAs(t, others)
 	second.say(query("select 'other'"))
-	harness.Eventually(t, 5*time.Second, "the fifth waits", g.waiting(2))
+	harness.Eventually(t, harness.Patience, "the fifth waits", g.waiting(2))
 	if n := backends(t, watch); n != "4" {
 		t.Errorf("%s servers, max_servers is 4", n)
 	}
@@ -81,12 +81,11 @@ func TestFirstComeFirstServed(t *testing.T) {
 	}
 	for i := range queue {
 		queue[i].say(query("select nextval('turn')"))
-		harness.Eventually(t, 5*time.Second, "one more waits", g.waiting(i+1))
+		harness.Eventually(t, harness.Patience, "one more waits", g.waiting(i+1))
 	}
 	held.want("C:COMMIT Z:I", 1, query("commit"))
 	for i, s := range queue {
-		got := strings.TrimPrefix(s.hear(1), "N:00000 ") // the notice of a long wait, on a slow machine
-		if want := fmt.Sprintf("T D:%d C:SELECT_1 Z:I", i+1); got != want {
+		if got, want := s.hear(1), fmt.Sprintf("T D:%d C:SELECT_1 Z:I", i+1); got != want {
 			t.Errorf("client %d: %s", i+1, got)
 		}
 	}
@@ -99,7 +98,7 @@ func TestMaxClients(t *testing.T) {
 	_, err := connectBriefly(g, "transaction")
 	wantState(t, err, "53300")
 	two.conn.Close()
-	harness.Eventually(t, 5*time.Second, "there is room again", func() bool {
+	harness.Eventually(t, harness.Patience, "there is room again", func() bool {
 		conn, err := connectBriefly(g, "transaction")
 		if err == nil {
 			_ = conn.Close(t.Context())
@@ -124,7 +123,7 @@ func TestMaxClientsInAll(t *testing.T) {
 // TestQueryWait gives up after the configured time; who is served in time notices nothing.
 func TestQueryWait(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateConf{PoolSize: 1, Timeouts: harness.Map{"query_wait": "2s"}})
+	g := startGate(t, gateConf{PoolSize: 1, Timeouts: harness.Map{"query_wait": "4s"}})
 	held := g.holders(t, 1)[0]
 	late := g.script(t, "transaction")
 	began := time.Now()
@@ -132,12 +131,12 @@ func TestQueryWait(t *testing.T) {
 	if got := late.hear(1); got != "E:53300! EOF" {
 		t.Error(got)
 	}
-	if waited := time.Since(began); waited < 1900*time.Millisecond || waited > 6*time.Second {
-		t.Errorf("waited %v, query_wait is 2s", waited)
+	if waited := time.Since(began); waited < 3900*time.Millisecond || waited > 30*time.Second {
+		t.Errorf("waited %v, query_wait is 4s", waited)
 	}
 	inTime := g.script(t, "transaction")
 	inTime.say(query("select 'in time'"))
-	harness.Eventually(t, 5*time.Second, "it waits", g.waiting(1))
+	harness.Eventually(t, harness.Patience, "it waits", g.waiting(1))
 	held.want("C:COMMIT Z:I", 1, query("commit"))
 	if got := inTime.hear(1); got != "T D:in time C:SELECT_1 Z:I" {
 		t.Error(got)
@@ -152,7 +151,7 @@ func TestWaitingNotice(t *testing.T) {
 	waiter := g.script(t, "transaction")
 	began := time.Now()
 	waiter.say(query("select 1"))
-	if got := waiter.next(); got != "N:00000" {
+	if got := waiter.next(); got != longWait {
 		t.Fatal(got)
 	}
 	if waited := time.Since(began); waited < 4900*time.Millisecond {
@@ -168,7 +167,7 @@ func TestServersAge(t *testing.T) {
 	t.Parallel()
 	t.Run("server_idle", func(t *testing.T) {
 		t.Parallel()
-		g := startGate(t, gateConf{Timeouts: harness.Map{"server_idle": "1s"}})
+		g := startGate(t, gateConf{Timeouts: harness.Map{"server_idle": "3s"}})
 		watch := g.direct(t)
 		held := g.holders(t, 3)
 		for _, s := range held[1:] {
@@ -177,21 +176,21 @@ func TestServersAge(t *testing.T) {
 		if n := backends(t, watch); n != "3" {
 			t.Fatalf("%s servers", n)
 		}
-		harness.Eventually(t, 10*time.Second, "only the server in use is left", func() bool { return backends(t, watch) == "1" })
+		harness.Eventually(t, harness.Patience, "only the server in use is left", func() bool { return backends(t, watch) == "1" })
 		held[0].want("C:COMMIT Z:I", 1, query("commit"))
-		harness.Eventually(t, 10*time.Second, "none is left", func() bool { return backends(t, watch) == "0" })
+		harness.Eventually(t, harness.Patience, "none is left", func() bool { return backends(t, watch) == "0" })
 		held[1].want("T D:1 C:SELECT_1 Z:I", 1, query("select 1")) // the clients are still there
 	})
 	t.Run("server_lifetime", func(t *testing.T) {
 		t.Parallel()
-		g := startGate(t, gateConf{PoolSize: 1, Timeouts: harness.Map{"server_lifetime": "2s"}})
+		g := startGate(t, gateConf{PoolSize: 1, Timeouts: harness.Map{"server_lifetime": "6s"}})
 		a, b := g.connect(t, "transaction"), g.connect(t, "transaction")
 		first := value(t, a, "select pg_backend_pid()")
 		do(t, b, "begin")
 		if got := value(t, b, "select pg_backend_pid()"); got != first {
 			t.Errorf("the server was replaced at once")
 		}
-		value(t, b, "select pg_sleep(2.1)")
+		value(t, b, "select pg_sleep(6.1)")
 		if got := value(t, b, "select pg_backend_pid()"); got != first {
 			t.Errorf("the server was replaced within a transaction")
 		}
@@ -211,6 +210,7 @@ func TestAbandoned(t *testing.T) {
 		do(t, first, "create table t(a int)")
 		backend := value(t, first, "select pg_backend_pid()")
 		closeConn(first)
+		late := 0 // a server that is not clean within a second is closed: on a busy computer that happens, and is tried again
 		for name, leave := range map[string]func(*script){
 			"in a transaction": func(s *script) {
 				s.want("C:BEGIN Z:T C:INSERT_0_1 Z:T", 2, query("begin"), query("insert into t values (1)"))
@@ -235,25 +235,31 @@ func TestAbandoned(t *testing.T) {
 				}
 			},
 		} {
-			s := g.script(t, mode)
-			leave(s)
-			began := time.Now()
-			s.conn.Close()
-			next := g.connect(t, mode)
-			if got := value(t, next, "select pg_backend_pid()"); got != backend {
-				t.Errorf("%s, %s: the server was closed", mode, name)
-				backend = got
+			for kept := false; !kept; {
+				s := g.script(t, mode)
+				leave(s)
+				began := time.Now()
+				s.conn.Close()
+				next := g.connect(t, mode)
+				got := value(t, next, "select pg_backend_pid()")
+				took := time.Since(began)
+				if rows := value(t, next, "select count(*) from t"); rows != "0" {
+					t.Errorf("%s, %s: %s rows were left behind", mode, name, rows)
+				}
+				closeConn(next)
+				kept, backend = got == backend, got
+				switch {
+				case kept:
+				case took < time.Second || late == 10:
+					t.Errorf("%s, %s: the server was closed", mode, name)
+					kept = true
+				default:
+					late++
+				}
 			}
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("%s, %s: reused after %v", mode, name, took)
-			}
-			if got := value(t, next, "select count(*) from t"); got != "0" {
-				t.Errorf("%s, %s: %s rows were left behind", mode, name, got)
-			}
-			closeConn(next)
 		}
-		if n := g.logged("server connection lost"); n != 0 {
-			t.Errorf("%d servers were given up", n)
+		if n := g.logged("server connection lost"); n > late {
+			t.Errorf("%d servers were given up, %d for a reason", n, late)
 		}
 
 		s := g.script(t, mode)
@@ -269,10 +275,10 @@ func TestAbandoned(t *testing.T) {
 		}
 		watch := g.direct(t)
 		s.conn.Close()
-		harness.Eventually(t, 5*time.Second, mode+": a server in the middle of a message is closed", func() bool {
+		harness.Eventually(t, harness.Patience, mode+": a server in the middle of a message is closed", func() bool {
 			return value(t, watch, "select count(*) from pg_stat_activity where pid = "+backend) == "0"
 		})
-		if n := g.logged("server connection lost"); n != 0 {
+		if n := g.logged("server connection lost"); n > late {
 			t.Error("it was not closed at once, but when it was not clean in time")
 		}
 		next := g.connect(t, mode)
@@ -293,7 +299,7 @@ func TestLongCleaningEndsIt(t *testing.T) {
 	began := time.Now()
 	s.conn.Close()
 	g.script(t, "transaction").want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the pool's only place was taken for %v", took)
 	}
 	do(t, g.direct(t), "select pg_terminate_backend(pid) from pg_stat_activity where query = 'select stubborn()'")

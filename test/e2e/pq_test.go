@@ -151,7 +151,7 @@ func visitPQWithoutALPN(t *testing.T, v visit) {
 	if err := openPQ(t, v).PingContext(t.Context()); err == nil || !strings.Contains(err.Error(), "remote error: tls:") {
 		t.Errorf("got %v, want an alert", err)
 	}
-	harness.Eventually(t, 5*time.Second, "the refusal is counted", func() bool { return refused() > before })
+	harness.Eventually(t, harness.Patience, "the refusal is counted", func() bool { return refused() > before })
 }
 
 func asPQ(err error, target **pq.Error) bool {

@@ -28,8 +28,8 @@ func TestReplicaLeaves(t *testing.T) {
 	t.Parallel()
 	g := startReplicating(t, gateConf{TLS: true}, nil)
 	g.replica(t, harness.Session).conn.Close()
-	g.awaitSenders(t, 5*time.Second, "0")
-	harness.Eventually(t, 5*time.Second, "it is gone", func() bool { return g.logged("session ended") == 1 })
+	g.awaitSenders(t, "0")
+	harness.Eventually(t, harness.Patience, "it is gone", func() bool { return g.logged("session ended") == 1 })
 	goroutines, fds := g.Goroutines(t), g.FDs(t)
 
 	asleep := func(s *script) *script {
@@ -37,19 +37,15 @@ func TestReplicaLeaves(t *testing.T) {
 		g.awaitRunning(t, "select pg_sleep(300)")
 		return s
 	}
-	const soon = 2 * time.Second // a second, on a busy computer
-	for name, tc := range map[string]struct {
-		start func(options ...string) *script
-		limit time.Duration
-	}{
-		"idle":      {func(o ...string) *script { return g.replica(t, harness.Session, o...) }, soon},
-		"streaming": {func(o ...string) *script { return g.streaming(t, o...) }, soon},
-		// Only silence tells that nobody waits for the answer.
-		"in a query": {func(o ...string) *script { return asleep(g.replica(t, harness.Session, o...)) }, soon + time.Second},
+	const soon = 20 * time.Second // a second or two; if nobody ended it, it would be the five minutes of the query, or never
+	for name, start := range map[string]func(options ...string) *script{
+		"idle":       func(o ...string) *script { return g.replica(t, harness.Session, o...) },
+		"streaming":  func(o ...string) *script { return g.streaming(t, o...) },
+		"in a query": func(o ...string) *script { return asleep(g.replica(t, harness.Session, o...)) },
 	} {
 		for _, sslmode := range []string{"disable", "require"} {
 			for _, how := range []string{"FIN", "RST", "Terminate"} {
-				s := tc.start("sslmode=" + sslmode)
+				s := start("sslmode=" + sslmode)
 				tcp := rawConn(s.conn)
 				switch how {
 				case "RST":
@@ -60,12 +56,12 @@ func TestReplicaLeaves(t *testing.T) {
 				}
 				tcp.Close()
 				watch := g.direct(t)
-				harness.Eventually(t, tc.limit, fmt.Sprintf("the server connection ends: %s, %s, %s", name, sslmode, how), func() bool { return value(t, watch, walsenders) == "0" })
+				harness.Eventually(t, soon, fmt.Sprintf("the server connection ends: %s, %s, %s", name, sslmode, how), func() bool { return value(t, watch, walsenders) == "0" })
 				closeConn(watch)
 			}
 		}
 	}
-	harness.Eventually(t, 10*time.Second, "nothing is left behind", func() bool {
+	harness.Eventually(t, harness.Patience, "nothing is left behind", func() bool {
 		return g.Goroutines(t) <= goroutines && g.FDs(t) <= fds && g.metric("postern_client_connections", "tenant", "acme") == 0
 	})
 }
@@ -86,10 +82,10 @@ func TestKilledBackup(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 20*time.Second, "the copy has begun", func() bool { return g.metric("postern_bytes_total", "tenant", "acme", "direction", "out") > 100<<10 })
+	harness.Eventually(t, harness.Patience, "the copy has begun", func() bool { return g.metric("postern_bytes_total", "tenant", "acme", "direction", "out") > 100<<10 })
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	g.awaitSenders(t, 3*time.Second, "0")
+	g.awaitSenders(t, "0")
 	g.awaitEnded(t, "client_closed", 1)
 }
 
@@ -127,7 +123,7 @@ func TestReplicaLosesServer(t *testing.T) {
 	began := time.Now()
 	_, err := pgconn.Connect(t.Context(), g.dsn(harness.Session, forWAL))
 	wantState(t, err, "57P03")
-	if took := time.Since(began); took < 5*time.Second || took > 20*time.Second {
+	if took := time.Since(began); took < 5*time.Second || took > 40*time.Second {
 		t.Errorf("told after %v", took)
 	}
 }
@@ -146,7 +142,7 @@ func TestReplicaIsDrained(t *testing.T) {
 	if code := g.Wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("ended after %v", took)
 	}
 	g.awaitEnded(t, "drain", 3)
@@ -179,7 +175,7 @@ func TestReplicaIsRevoked(t *testing.T) {
 		g.reload(tc.acme)
 		toEOF(t, s)
 		g.awaitEnded(t, tc.reason, 1)
-		g.awaitSenders(t, 3*time.Second, "0")
+		g.awaitSenders(t, "0")
 		g.reload(g.tenant)
 	}
 }
@@ -196,12 +192,16 @@ func TestReplicaAndItsMachine(t *testing.T) {
 	if w := g.wakes(); w != 1 {
 		t.Errorf("%v wakes", w)
 	}
+	inside := g.holders(t, 1)[0] // keeps it awake for who goes past the gate
 	asSuperuser(t, filepath.Join(dir, "acme"), "alter role app replication")
+	inside.want("C:COMMIT Z:I", 1, query("commit"))
+	inside.conn.Close()
 	g.awaitMachine(t, "asleep")
 
+	before := g.wakes()
 	s := g.replicaOf(t)
-	if w := g.wakes(); w != 2 {
-		t.Errorf("%v wakes", w)
+	if w := g.wakes(); w != before+1 {
+		t.Errorf("%v wakes after %v", w, before)
 	}
 	if got := g.machine(t).AwakeBecause; !slices.Equal(got, []string{"1 replication connection"}) {
 		t.Errorf("awake because of %v", got)
@@ -226,16 +226,16 @@ func TestReplicaAndItsMachine(t *testing.T) {
 	waits := func() bool {
 		return g.metric("postern_client_connections", "tenant", "acme", "state", "replication") == 1
 	}
-	harness.Eventually(t, 5*time.Second, "it waits", waits)
+	harness.Eventually(t, harness.Patience, "it waits", waits)
 	cancel()
 	<-left
-	harness.Eventually(t, 2*time.Second, "it is not waited for", func() bool { return !waits() })
+	harness.Eventually(t, harness.Patience, "it is not waited for", func() bool { return !waits() })
 	held := make(chan *script, 1)
 	go func() {
 		s, _ := hijack(t.Context(), g.dsn("session", forSQL, "dbname=app"))
 		held <- s
 	}()
-	harness.Eventually(t, 5*time.Second, "it is held", waits)
+	harness.Eventually(t, harness.Patience, "it is held", waits)
 	g.post(t, "/v1/tenants/acme/resume", 200)
 	if s = <-held; s == nil {
 		t.Fatal("it was not served after the pause")

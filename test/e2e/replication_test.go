@@ -67,7 +67,7 @@ func (g *gate) streaming(t *testing.T, options ...string) *script {
 // toEOF reads until the gate closes.
 func toEOF(t *testing.T, s *script) {
 	t.Helper()
-	_ = s.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = s.conn.SetReadDeadline(time.Now().Add(harness.Patience))
 	if _, err := io.Copy(io.Discard, s.conn); err != nil {
 		t.Errorf("the end of the connection: %v", err)
 	}
@@ -76,16 +76,16 @@ func toEOF(t *testing.T, s *script) {
 // awaitEnded waits until so many replication sessions have ended for a reason.
 func (g *gate) awaitEnded(t *testing.T, reason string, n int) {
 	t.Helper()
-	harness.Eventually(t, 10*time.Second, fmt.Sprintf("%d ended: %s", n, reason), func() bool {
+	harness.Eventually(t, harness.Patience, fmt.Sprintf("%d ended: %s", n, reason), func() bool {
 		return g.logged("session ended", "mode", "replication", "reason", reason) == n
 	})
 }
 
 // awaitSenders waits until the cluster has so many walsenders.
-func (g *gate) awaitSenders(t *testing.T, limit time.Duration, n string) {
+func (g *gate) awaitSenders(t *testing.T, n string) {
 	t.Helper()
 	watch := g.direct(t)
-	harness.Eventually(t, limit, n+" walsenders", func() bool { return value(t, watch, walsenders) == n })
+	harness.Eventually(t, harness.Patience, n+" walsenders", func() bool { return value(t, watch, walsenders) == n })
 	closeConn(watch)
 }
 
@@ -153,7 +153,7 @@ func TestReceiveWAL(t *testing.T) {
 	g := startReplicating(t, gateConf{}, nil)
 	dir := t.TempDir()
 	g.tool(t, harness.Transaction, nil, nil, func(*bytes.Buffer) {
-		g.awaitSenders(t, 10*time.Second, "1")
+		g.awaitSenders(t, "1")
 		for range 3 {
 			do(t, g.direct(t), "create table if not exists t (x int); insert into t values (1); select pg_switch_wal()")
 		}
@@ -162,7 +162,7 @@ func TestReceiveWAL(t *testing.T) {
 			return len(whole) >= 3
 		})
 	}, "pg_receivewal", "-D", dir, "--no-sync")
-	g.awaitSenders(t, 5*time.Second, "0")
+	g.awaitSenders(t, "0")
 	g.awaitEnded(t, "terminated", 1)
 }
 
@@ -220,8 +220,8 @@ func TestReplicationGreeting(t *testing.T) {
 		cancel()
 	}
 	// Neither taken from a pool nor given to one.
-	g.awaitSenders(t, 5*time.Second, "0")
-	harness.Eventually(t, 5*time.Second, "no server connection is left", func() bool {
+	g.awaitSenders(t, "0")
+	harness.Eventually(t, harness.Patience, "no server connection is left", func() bool {
 		return g.metric("postern_server_connections", "tenant", "acme") == 0
 	})
 }

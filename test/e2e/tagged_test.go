@@ -61,7 +61,7 @@ func TestTaggedClients(t *testing.T) {
 	if limit := size + int(w.killed.Load()); most > limit {
 		t.Errorf("%d servers, the pool has %d", most, size)
 	}
-	harness.Eventually(t, 10*time.Second, "everybody has left", func() bool {
+	harness.Eventually(t, harness.Patience, "everybody has left", func() bool {
 		return g.metric("postern_client_connections", "tenant", "acme") == 0 && g.metric("postern_server_connections", "tenant", "acme", "state", "active") == 0
 	})
 	if n := g.metric("postern_server_connections", "tenant", "acme"); n > size {

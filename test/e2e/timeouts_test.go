@@ -5,7 +5,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern/postern/test/harness"
 )
@@ -13,7 +12,7 @@ import (
 // TestQueryTimeout cancels the query, and the session goes on, inside its transaction, too.
 func TestQueryTimeout(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateConf{Timeouts: harness.Map{"query": "1s"}})
+	g := startGate(t, gateConf{Timeouts: harness.Map{"query": "3s"}})
 	for _, mode := range modes {
 		s := g.script(t, mode)
 		if got := strings.Join(strings.Fields(s.ask(t, "select pg_sleep(60)")), " "); !strings.Contains(got, "E:57014") || !strings.HasSuffix(got, "Z:I") {
@@ -29,7 +28,7 @@ func TestQueryTimeout(t *testing.T) {
 	s.want("C:ROLLBACK Z:I", 1, query("rollback"))
 	// What is quick enough takes as many as it wants, and waiting is no query.
 	for range 3 {
-		s.want("T D: C:SELECT_1 Z:I", 1, query("select pg_sleep(0.6)"))
+		s.want("T D: C:SELECT_1 Z:I", 1, query("select pg_sleep(1.1)"))
 	}
 }
 
@@ -51,10 +50,10 @@ func TestTransactionTimeouts(t *testing.T) {
 		inside   string // is done inside the transaction
 		code     string
 	}{
-		"idle inside":  {harness.Map{"idle_transaction": "1s"}, "select 1", "25P03"},
-		"too long":     {harness.Map{"transaction": "1s"}, "select 1", "25P04"},
-		"running":      {harness.Map{"transaction": "1s"}, "select pg_sleep(60)", "25P04"},
-		"longest wins": {harness.Map{"transaction": "1s", "idle_transaction": "30s"}, "select 1", "25P04"},
+		"idle inside":  {harness.Map{"idle_transaction": "3s"}, "select 1", "25P03"},
+		"too long":     {harness.Map{"transaction": "3s"}, "select 1", "25P04"},
+		"running":      {harness.Map{"transaction": "3s"}, "select pg_sleep(60)", "25P04"},
+		"longest wins": {harness.Map{"transaction": "3s", "idle_transaction": "30s"}, "select 1", "25P04"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,8 +77,8 @@ func TestTransactionTimeouts(t *testing.T) {
 				if !strings.Contains(heard, tc.code) {
 					t.Errorf("%s: heard %s", mode, heard)
 				}
-				harness.Eventually(t, 5*time.Second, "it was rolled back", func() bool {
-					return value(t, watch, "select count(*) from pg_stat_activity where state like 'idle in%' or state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()") == "0"
+				harness.Eventually(t, harness.Patience, "it was rolled back", func() bool {
+					return value(t, watch, "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and (state like 'idle in%' or state = 'active' and query like '%pg_sleep(60)%')") == "0"
 				})
 				if got := value(t, watch, "select count(*) from seen"); got != "0" {
 					t.Errorf("%s: %s rows were committed", mode, got)
@@ -93,10 +92,10 @@ func TestTransactionTimeouts(t *testing.T) {
 // TestClientIdleTimeout ends who does nothing between two transactions.
 func TestClientIdleTimeout(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateConf{Timeouts: harness.Map{"client_idle": "2s"}})
+	g := startGate(t, gateConf{Timeouts: harness.Map{"client_idle": "4s"}})
 	for _, mode := range modes {
 		idle, busy := g.script(t, mode), g.script(t, mode)
-		busy.say(query("select pg_sleep(4)"))
+		busy.say(query("select pg_sleep(6)"))
 		if got, _ := idle.tryNext(); !strings.Contains(got, "57P05") {
 			t.Errorf("%s: %s", mode, got)
 		}

@@ -5,7 +5,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -201,7 +200,7 @@ func TestPins(t *testing.T) {
 			busy := func(n float64) func() bool {
 				return func() bool { return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == n }
 			}
-			harness.Eventually(t, 5*time.Second, "it keeps its server", busy(1))
+			harness.Eventually(t, harness.Patience, "it keeps its server", busy(1))
 			p.shuffle(func() { p.a.want(tc.want, 1, query(tc.use)) })
 			if got, _ := p.b.try(1, query(tc.use)); got == tc.want && name != "advisory_lock" {
 				t.Errorf("another client sees it: %s", got)
@@ -209,7 +208,7 @@ func TestPins(t *testing.T) {
 			if got, err := p.a.try(1, query(tc.end)); err != nil || strings.Contains(got, "E:") {
 				t.Fatal(got, err)
 			}
-			harness.Eventually(t, 5*time.Second, "it gives its server back", busy(0))
+			harness.Eventually(t, harness.Patience, "it gives its server back", busy(0))
 			if n := g.metric("postern_pins_total", "tenant", "acme"); n < 1 {
 				t.Errorf("%v pins counted", n)
 			}
@@ -219,7 +218,7 @@ func TestPins(t *testing.T) {
 				t.Fatal(got, err)
 			}
 			p.a.conn.Close()
-			harness.Eventually(t, 5*time.Second, "its server is free again", busy(0))
+			harness.Eventually(t, harness.Patience, "its server is free again", busy(0))
 			for range 3 {
 				if got, _ := p.b.try(1, query(tc.use)); got == tc.want && name != "advisory_lock" {
 					t.Errorf("another client sees it: %s", got)
@@ -240,9 +239,9 @@ func TestACursorClosedByProtocol(t *testing.T) {
 	s.want("C:DECLARE_CURSOR Z:I", 1, query("declare c cursor with hold for select 1"))
 	s.want("3 Z:I", 1, &pgproto3.Close{ObjectType: 'P', Name: "another"}, syncUp())
 	s.want("T D:1 C:FETCH_1 Z:I", 1, query("fetch 1 from c"))
-	harness.Eventually(t, 5*time.Second, "it keeps its server", keeps(1))
+	harness.Eventually(t, harness.Patience, "it keeps its server", keeps(1))
 	s.want("3 Z:I", 1, &pgproto3.Close{ObjectType: 'P', Name: "c"}, syncUp())
-	harness.Eventually(t, 5*time.Second, "it gives its server back", keeps(0))
+	harness.Eventually(t, harness.Patience, "it gives its server back", keeps(0))
 }
 
 // TestATemporaryReplicationSlot keeps its server, where alone it can be used, and ends with its client: DISCARD ALL leaves it.
@@ -259,7 +258,7 @@ func TestATemporaryReplicationSlot(t *testing.T) {
 		t.Errorf("%s slots", n)
 	}
 	p.a.conn.Close()
-	harness.Eventually(t, 5*time.Second, "the slot is gone", func() bool { return value(t, watch, "select count(*) from pg_replication_slots") == "0" })
+	harness.Eventually(t, harness.Patience, "the slot is gone", func() bool { return value(t, watch, "select count(*) from pg_replication_slots") == "0" })
 }
 
 // TestListen delivers notifications to a client that is between transactions.
@@ -375,10 +374,10 @@ func TestLeastServers(t *testing.T) {
 	watch := g.direct(t)
 	s := g.script(t, "transaction")
 	s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
-	harness.Eventually(t, 10*time.Second, "it has three servers", func() bool { return backends(t, watch) == "3" })
+	harness.Eventually(t, harness.Patience, "it has three servers", func() bool { return backends(t, watch) == "3" })
 	held := g.holders(t, 5)
 	for _, h := range held {
 		h.want("C:COMMIT Z:I", 1, query("commit"))
 	}
-	harness.Eventually(t, 10*time.Second, "it is back to three", func() bool { return backends(t, watch) == "3" })
+	harness.Eventually(t, harness.Patience, "it is back to three", func() bool { return backends(t, watch) == "3" })
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -35,7 +34,7 @@ func TestServerVersions(t *testing.T) {
 // visitVersion is a driver's day: greeting, named statements, COPY, an error, a cancel.
 func (g *gate) visitVersion(t *testing.T, mode string, major int) {
 	t.Helper()
-	ctx, done := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, done := context.WithTimeout(t.Context(), harness.Patience)
 	defer done()
 	conn, err := pgx.Connect(ctx, g.dsn(mode)) // with its default, statements by name
 	if err != nil {
@@ -81,7 +80,7 @@ func (g *gate) visitVersion(t *testing.T, mode string, major int) {
 		_, err := conn.Exec(ctx, "select pg_sleep(60)")
 		slept <- err
 	}()
-	harness.Eventually(t, 20*time.Second, "it sleeps", func() bool {
+	harness.Eventually(t, harness.Patience, "it sleeps", func() bool {
 		return value(t, direct, "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'") == "1"
 	})
 	if err := conn.PgConn().CancelRequest(ctx); err != nil {
@@ -137,7 +136,7 @@ func (g *gate) visitState(t *testing.T) {
 			if got, err := p.a.try(1, query(sql)); err != nil || strings.Contains(got, "E:") {
 				t.Fatalf("%s: %s, %v", sql, got, err)
 			}
-			harness.Eventually(t, 10*time.Second, "its server is kept, or free", busy(float64(1-i)))
+			harness.Eventually(t, harness.Patience, "its server is kept, or free", busy(float64(1-i)))
 		}
 	}
 }

@@ -353,7 +353,7 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 	post("start")
 	m.WaitFor("started")
 	refuses(address())
-	harness.Eventually(t, 10*time.Second, "the address opens", func() bool {
+	harness.Eventually(t, harness.Patience, "the address opens", func() bool {
 		conn, err := net.Dial("tcp", address())
 		if err == nil {
 			conn.Close()
