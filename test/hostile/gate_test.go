@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +48,7 @@ type gateOptions struct {
 	bare       bool        // the binary without the race detector, see harness.PlainBinary
 	crowd      int         // how many connections it will have at a time, beyond what is usual
 	mockSecret string      // file; "": a new one
-	timeouts   harness.Map // of the section
+	timeouts   harness.Map // of the section, each replacing the default one
 	limits     harness.Map // likewise
 	tenants    []harness.Map
 }
@@ -103,9 +104,9 @@ func startGate(t *testing.T, o gateOptions) *gate {
 		g.roots = authority.Pool
 		conf["tls"] = harness.Map{"certificates": []harness.Map{{"cert": pair.CertFile, "key": pair.KeyFile}}, "tenant_domain": "db.example.com"}
 	}
-	if o.timeouts != nil {
-		conf["timeouts"], g.brief = o.timeouts, o.timeouts["server_idle"] != nil
-	}
+	timeouts := harness.Map{"proxy_header": "2m", "login": "2m", "drain": "5s"} // see patience
+	maps.Copy(timeouts, o.timeouts)
+	conf["timeouts"], g.brief = timeouts, o.timeouts["server_idle"] != nil
 	if o.limits != nil {
 		conf["limits"] = o.limits
 	}

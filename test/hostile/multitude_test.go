@@ -33,9 +33,9 @@ const (
 func TestMultitude(t *testing.T) {
 	t.Parallel()
 	many := harness.Descriptors(t, multitude+spare) - spare
-	const headerEnd = 8 * time.Second // long enough to have all of them there at a time
+	const headerEnd = 25 * time.Second // long enough to have all of them there at a time: it takes a few seconds
 	g := startGate(t, gateOptions{bare: true, crowd: many, limits: harness.Map{"handshakes": multitude + spare},
-		timeouts: harness.Map{"proxy_header": headerEnd.String(), "login": "60s", "drain": "5s"}})
+		timeouts: harness.Map{"proxy_header": headerEnd.String(), "login": "5m"}})
 	resident := g.RSS(t)
 	gather := func(t *testing.T, begin func(p *peer)) []*peer {
 		t.Helper()
@@ -46,7 +46,7 @@ func TestMultitude(t *testing.T) {
 			all[i] = g.dial(t, behindProxy)
 			begin(all[i])
 		}
-		harness.Eventually(t, patience, "all are let in", func() bool { return g.Goroutines(t) >= goroutines+many })
+		harness.Eventually(t, patience, "all are let in", func() bool { return g.Goroutines(t) >= goroutines+many-chance })
 		took := time.Since(began)
 		g.goodLogin(t) // while they are all there
 		each := (g.RSS(t) - resident) / int64(many)
@@ -60,7 +60,7 @@ func TestMultitude(t *testing.T) {
 		g.guard(t, 0, func() {
 			began := time.Now()
 			all := gather(t, func(*peer) {})
-			tick := time.NewTicker(500 * time.Millisecond)
+			tick := time.NewTicker(time.Second)
 			defer tick.Stop()
 			for i := 0; time.Since(began) < headerEnd; i++ {
 				for _, p := range all {

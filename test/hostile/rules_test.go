@@ -17,17 +17,18 @@ import (
 
 const (
 	// settle is how long the gate may take to have forgotten a group.
-	settle = 5 * time.Second
+	settle = patience
 	// growth is how much memory a group may leave behind, in bytes: caches and the collector's slack, under the race
 	// detector, too, which the runtime returns to the system in minutes; on a busy computer that was up to 50 MiB. It is
 	// the coarse half of R8: TestMemory is the fine one.
-	growth = 64 << 20
-	// briefly is the server_idle of gates whose rows may dial, so that what they dialed is gone again while one waits.
-	briefly = time.Second
+	growth = 128 << 20
+	// briefly is the server_idle of gates whose rows may dial, so that what they dialed is gone again while one waits. The
+	// neighbour asks far more often, also where everything stands still for a moment.
+	briefly = 3 * time.Second
 )
 
 // brief is the timeouts of such a gate.
-var brief = harness.Map{"server_idle": briefly.String(), "drain": "5s"}
+var brief = harness.Map{"server_idle": briefly.String()}
 
 // state is what the rules compare.
 type state struct {
