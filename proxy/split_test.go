@@ -73,7 +73,7 @@ func (b *bench) pair() (fd int, conn net.Conn) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return fds[0], conn
 }
 

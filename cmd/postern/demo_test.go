@@ -224,12 +224,12 @@ func TestRelay(t *testing.T) {
 	var side sync.WaitGroup
 	side.Go(func() { r.serve(ctx, target.Addr().String(), slog.New(slog.DiscardHandler)) })
 
-	client, err := net.DialTimeout("tcp4", r.ln.Addr().String(), 5*time.Second)
+	client, err := net.DialTimeout("tcp4", r.ln.Addr().String(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := client.Write([]byte("hello\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestRelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = server.SetDeadline(time.Now().Add(time.Minute))
 	in := bufio.NewReader(server)
 	peer, err := proxyproto.Read(in, netip.MustParseAddrPort(server.RemoteAddr().String()))
 	if err != nil {
@@ -261,7 +261,7 @@ func TestRelay(t *testing.T) {
 	}
 
 	// The end of the context ends everything, open connections too.
-	open, err := net.DialTimeout("tcp4", r.ln.Addr().String(), 5*time.Second)
+	open, err := net.DialTimeout("tcp4", r.ln.Addr().String(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -267,7 +267,7 @@ func (o *output) String() string {
 // wait returns when text was written n times.
 func (o *output) wait(t *testing.T, text string, n int) {
 	t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(time.Minute)
 	for strings.Count(o.String(), text) < n {
 		select {
 		case <-o.more:
@@ -302,7 +302,7 @@ func (b *background) end(t *testing.T) int {
 			t.Logf("ended with: %v", err)
 		}
 		return exitCode(err)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("did not end; log:\n%s", b.stderr)
 		return 0
 	}

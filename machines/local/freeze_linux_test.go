@@ -217,11 +217,18 @@ func killFrozen(t *testing.T, m *Machine) {
 func TestASuspendThatIsCutShortIsWaitedFor(t *testing.T) {
 	m := machine(t, MachineOptions{})
 	wake(t, m)
-	all := members(t, m.Cluster())
-	slow := all[slices.IndexFunc(all, func(p procStat) bool {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-		return strings.Contains(string(line), "checkpointer")
-	})]
+	var slow procStat
+	eventually(t, "the checkpointer has said that it is one", func() bool {
+		all := members(t, m.Cluster())
+		at := slices.IndexFunc(all, func(p procStat) bool {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+			return strings.Contains(string(line), "checkpointer")
+		})
+		if at >= 0 {
+			slow = all[at]
+		}
+		return at >= 0
+	})
 	if err := syscall.Kill(slow.pid, syscall.SIGSTOP); err != nil { // a stop cannot end without it
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const testPassword = "correct horse"
 
 // patience bounds what must happen soon but has no event to wait for.
-const patience = 10 * time.Second
+const patience = 40 * time.Second
 
 // script plays the server on one connection. Its errors are only the client
 // hanging up, which many scripts provoke, so they are not looked at.

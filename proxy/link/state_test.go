@@ -245,7 +245,7 @@ func TestScanIsLinear(t *testing.T) {
 		Scan(text)
 		ParameterNames(text)
 		Refusable(text)
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%q: %v", word, d)
 		}
 	}

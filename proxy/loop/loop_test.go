@@ -50,7 +50,7 @@ func connect(t *testing.T) (ours, theirs *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
@@ -301,7 +301,7 @@ func TestBuffersAreReusedAndBounded(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatal("did not happen in time")
 		}
