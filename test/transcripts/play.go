@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// patience bounds the wait for a reply that the oracle has given.
-	patience = 4 * time.Second
-	// afterthought is how long one waits for more when the replies differ already.
-	afterthought = 150 * time.Millisecond
+	// patience bounds the wait for a reply that the oracle has given. It is spent in full where it is accepted that none comes.
+	patience = 15 * time.Second
+	// afterthought is how long one waits for more when the replies differ already: where that is accepted, in vain.
+	afterthought = time.Second
 	// oraclePatience bounds a wait for the oracle.
-	oraclePatience = 20 * time.Second
+	oraclePatience = time.Minute
 )
 
 // A Transcript is what was said and heard, wait by wait.
