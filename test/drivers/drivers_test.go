@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 const direct = "direct"
 
 // runLimit bounds one run of a program, which takes a second or two, on a busy machine with the race detector.
-const runLimit = 40 * time.Second
+const runLimit = 3 * time.Minute
 
 // target is what a program connects to.
 type target struct {

@@ -62,7 +62,7 @@ final class DriveJDBC {
         var p = new Properties();
         p.setProperty("user", checks.get("user"));
         p.setProperty("password", checks.get("password"));
-        p.setProperty("loginTimeout", "20");
+        p.setProperty("loginTimeout", "60");
         p.setProperty("sslmode", checks.tls() ? "verify-full" : "disable");
         p.setProperty("sslrootcert", checks.get("ca"));
         for (int i = 0; i < options.length; i += 2) {

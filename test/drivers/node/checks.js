@@ -39,8 +39,8 @@ function lands(pids) {
 
 // until polls for what has no event to wait for.
 async function until(condition) {
-  for (const end = Date.now() + 10000; !await condition();) {
-    if (Date.now() > end) throw new Error('not within 10 s');
+  for (const end = Date.now() + 60000; !await condition();) {
+    if (Date.now() > end) throw new Error('not within a minute');
     await new Promise(resolve => setTimeout(resolve, 20));
   }
 }

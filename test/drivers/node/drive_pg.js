@@ -10,7 +10,7 @@ const copy = require('pg-copy-streams');
 const {target, check, tlsCheck, tlsOptions, same, fails, lands, until, ints, run, ...sql} = require('./checks');
 
 const settings = ({host, port, user, password, database} = target) =>
-  ({host, port, user, password, database, ssl: tlsOptions(target.ca), connectionTimeoutMillis: 20000});
+  ({host, port, user, password, database, ssl: tlsOptions(target.ca), connectionTimeoutMillis: 60000});
 
 // session opens so many connections for a function, and closes them afterwards.
 async function session(body, options) {

@@ -8,7 +8,7 @@ const postgres = require('postgres');
 const {target, check, tlsCheck, tlsOptions, same, fails, lands, until, ints, run, ...sql} = require('./checks');
 
 const settings = ({host, port, user, password, database} = target) =>
-  ({host, port, user, password, database, ssl: tlsOptions(target.ca), connect_timeout: 20, max: 1, onnotice() {}});
+  ({host, port, user, password, database, ssl: tlsOptions(target.ca), connect_timeout: 60, max: 1, onnotice() {}});
 
 // session makes so many clients of one connection each for a function, and closes them afterwards.
 async function session(body, options) {

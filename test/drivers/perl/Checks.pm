@@ -46,7 +46,7 @@ sub lands {
 # until_true polls for what has no event to wait for.
 sub until_true {
     my ($condition) = @_;
-    for (my $end = time + 10; !$condition->(); sleep 0.02) { die "not within 10 s\n" if time > $end }
+    for (my $end = time + 60; !$condition->(); sleep 0.02) { die "not within a minute\n" if time > $end }
 }
 
 # run_checks makes all checks and prints one line of JSON for each.

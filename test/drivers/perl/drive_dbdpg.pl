@@ -11,7 +11,7 @@ use DBD::Pg qw(:pg_types :async);
 sub session {
     my %options = @_;
     my $ca  = delete $options{ca} // $target{ca};
-    my $dsn = "dbi:Pg:host=$target{host};port=$target{port};dbname=$target{database};connect_timeout=20;";
+    my $dsn = "dbi:Pg:host=$target{host};port=$target{port};dbname=$target{database};connect_timeout=60;";
     $dsn .= $target{tls} ? "sslmode=verify-full;sslrootcert=$ca;channel_binding=require" : 'sslmode=disable';
     return DBI->connect($dsn, $target{user}, $target{password}, {RaiseError => 1, PrintError => 0, AutoCommit => 1, %options});
 }

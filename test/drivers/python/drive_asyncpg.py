@@ -15,7 +15,7 @@ TIMES = "select $1::int * 10, pg_backend_pid()"
 
 
 def settings(ca=None):
-    return dict(host=target.host, port=target.port, user=target.user, password=target.password, database=target.database, timeout=20,
+    return dict(host=target.host, port=target.port, user=target.user, password=target.password, database=target.database, timeout=60,
                 ssl=ssl.create_default_context(cafile=ca or target.ca) if target.tls else False)
 
 
@@ -213,7 +213,7 @@ async def copy_out():
 async def cancel():
     async with session() as conn, session() as observer:
         running = asyncio.create_task(conn.execute(CANCEL_ME))
-        for _ in range(500):
+        for _ in range(1500):
             try:
                 await observer.execute(f"do $$ begin assert ({RUNNING}) = 1; end $$")
                 break
@@ -224,7 +224,7 @@ async def cancel():
             await running
         except asyncio.CancelledError:
             pass
-        same(await asyncio.wait_for(conn.execute("select 1"), 10), "SELECT 1")
+        same(await asyncio.wait_for(conn.execute("select 1"), 60), "SELECT 1")
         await observer.execute(f"do $$ begin assert ({RUNNING}) = 0; end $$")
 
 

@@ -86,7 +86,7 @@ def cancel():
         running.stdin.flush()
         until(lambda: psql(RUNNING.replace("pg_sleep(30)'", "pg_sleep(30);'") + ";") == (["1"], []))
         running.send_signal(signal.SIGINT)
-        out, complaints = running.communicate(timeout=20)
+        out, complaints = running.communicate(timeout=60)
     same((out, complaints.split()[-1:]), ("", ["57014"]))  # a script ends there
 
 

@@ -121,7 +121,7 @@ async def copy_out():
 async def cancel():
     async with await session() as conn, await session() as observer:
         running = asyncio.create_task(fails(conn, "57014", CANCEL_ME))
-        for _ in range(500):
+        for _ in range(1500):
             if await rows(observer, RUNNING, prepare=False) == [(1,)]:
                 break
             await asyncio.sleep(0.02)

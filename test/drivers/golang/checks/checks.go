@@ -54,7 +54,7 @@ func ReadTarget() (t Target) {
 
 // DSN is the target in libpq's syntax, trusting an authority if it is over TLS.
 func (t Target) DSN(ca string) string {
-	dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s connect_timeout=20 ", t.Host, t.Port, t.User, t.Password, t.Database)
+	dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s connect_timeout=60 ", t.Host, t.Port, t.User, t.Password, t.Database)
 	if t.TLS {
 		return dsn + "sslmode=verify-full sslrootcert=" + ca
 	}
@@ -127,9 +127,9 @@ func Same(got, want any) {
 func Until(condition func() bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !condition(); <-tick.C {
+	for end := time.Now().Add(time.Minute); !condition(); <-tick.C {
 		if time.Now().After(end) {
-			panic("not within 10 s")
+			panic("not within a minute")
 		}
 	}
 }
