@@ -25,7 +25,7 @@ async def session():
     try:
         yield conn
     finally:
-        await conn.close(timeout=5)
+        await conn.close(timeout=60)
 
 
 async def fails(sqlstate, awaitable):
@@ -146,7 +146,7 @@ async def unnamed():
         for n in range(5):
             same(await conn.fetchval("select $1::int + 1", n), n + 1)
     finally:
-        await conn.close(timeout=5)
+        await conn.close(timeout=60)
 
 
 @check
