@@ -18,9 +18,9 @@ import (
 
 // Bounds of one step of the visit.
 const (
-	stepLimit  = 5 * time.Second
-	wakeLimit  = 60 * time.Second // of one in which a machine is woken that was never awake: initdb runs
-	sleepLimit = 20 * time.Second // of one in which a machine goes to sleep
+	stepLimit  = 30 * time.Second
+	wakeLimit  = 2 * time.Minute // of one in which a machine is woken that was never awake: initdb runs
+	sleepLimit = time.Minute     // of one in which a machine goes to sleep
 )
 
 // step is one of the visit. What it returns is told: a detail, or what is wrong.
