@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -255,19 +256,17 @@ func (fault flyFault) judgeLog(t *testing.T, f *flyTenant) {
 		return
 	}
 	if fault.told && fault.result == fault.kind {
-		if n := f.g.logged("machine call failed", "machine", "fly/"+flyApp+"/"+f.id, "kind", fault.kind); n == 0 {
-			t.Errorf("no failed call of kind %s in the log", fault.kind)
-		}
+		harness.Eventually(t, harness.Patience, "the log has a failed call of kind "+fault.kind, func() bool {
+			return f.g.logged("machine call failed", "machine", "fly/"+flyApp+"/"+f.id, "kind", fault.kind) > 0
+		})
 	}
 	if !fault.id {
 		return
 	}
-	for _, e := range f.g.Log().Find("call of Fly's Machines API", harness.Map{"machine": f.id, "result": fault.kind}) {
-		if text := fmt.Sprint(e["error"]); strings.Contains(text, "[request 01FAKE") {
-			return
-		}
-	}
-	t.Errorf("the log has no fly-request-id of a call that ended %s", fault.kind)
+	harness.Eventually(t, harness.Patience, "the log has a fly-request-id of a call that ended "+fault.kind, func() bool {
+		found := f.g.Log().Find("call of Fly's Machines API", harness.Map{"machine": f.id, "result": fault.kind})
+		return slices.ContainsFunc(found, func(e harness.Map) bool { return strings.Contains(fmt.Sprint(e["error"]), "[request 01FAKE") })
+	})
 }
 
 // again is a client that comes while the failure is remembered: it is told fast, and nobody is asked. A computer that was

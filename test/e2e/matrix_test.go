@@ -112,9 +112,9 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	})
-	if n := g.logged("session ended", "client", behind+":40000", "tls", true); n == 0 {
-		t.Error("no session is known by the address of its PROXY header")
-	}
+	harness.Eventually(t, harness.Patience, "a session is known by the address of its PROXY header", func() bool {
+		return g.logged("session ended", "client", behind+":40000", "tls", true) > 0
+	})
 	if n := g.metric("postern_proxy_headers_total", "result", "ok"); n == 0 {
 		t.Error("no PROXY header was counted")
 	}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -135,8 +134,6 @@ func startGate(t *testing.T, o gateOptions) *gate {
 func (g *gate) said(t *testing.T, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		if !strings.Contains(g.Log().String(), part) {
-			t.Errorf("the log has no %s, so the test looked at nothing", part)
-		}
+		harness.Eventually(t, patience, "the log has "+part+", or the test has looked at nothing", func() bool { return g.Log().Contains(part) })
 	}
 }
