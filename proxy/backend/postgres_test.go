@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -101,12 +102,7 @@ func startPostgres(t *testing.T, key *scram.Verifier) postgres {
 		t.Fatalf("creating roles: %v\n%s", err, out)
 	}
 
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.port = uint16(ln.Addr().(*net.TCPAddr).Port)
-	ln.Close()
+	p.port = freePort()
 	server := command("postgres", "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
 		"-c", "ssl=on", "-p", strconv.Itoa(int(p.port)))
 	var log bytes.Buffer
@@ -134,6 +130,18 @@ func startPostgres(t *testing.T, key *scram.Verifier) postgres {
 			t.Fatalf("postgres does not start: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// freePort finds a port that nobody listens on, below those that the system gives to connections, of which a test beside
+// this one may make thousands.
+func freePort() uint16 {
+	for {
+		port := uint16(20000 + rand.N(12000))
+		if ln, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))); err == nil {
+			ln.Close()
+			return port
+		}
 	}
 }
 

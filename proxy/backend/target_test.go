@@ -92,13 +92,7 @@ func TestRetryable(t *testing.T) {
 }
 
 func TestRefusedPortIsRetryable(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
-	_, err = Dial(within(t, patience), Target{Host: "127.0.0.1", Port: uint16(port), TLS: TLSDisable, User: "u", Credentials: scram.Credentials{Password: "p"}})
+	_, err := Dial(within(t, patience), Target{Host: "127.0.0.1", Port: freePort(), TLS: TLSDisable, User: "u", Credentials: scram.Credentials{Password: "p"}})
 	if !errors.Is(err, syscall.ECONNREFUSED) || !Retryable(err) {
 		t.Errorf("err = %v, want a retryable ECONNREFUSED", err)
 	}

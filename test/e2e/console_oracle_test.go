@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -166,7 +165,7 @@ func startPgBouncer(t *testing.T) *pgx.Conn {
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("%v: scripts/install-exporter.sh installs it", err)
 	}
-	dir, port := harness.Dir(t), freePort(t)
+	dir, port := harness.Dir(t), harness.FreePort()
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	text := fmt.Sprintf("[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
 		"auth_type = any\nadmin_users = ops\n", port)
@@ -213,17 +212,6 @@ func runUntilEnd(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-// freePort is one that nobody listened on a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // TestConsoleIsScraped by Debian's prometheus-pgbouncer-exporter as it is, again and again over one connection.
 func TestConsoleIsScraped(t *testing.T) {
 	t.Parallel()
@@ -237,7 +225,7 @@ func TestConsoleIsScraped(t *testing.T) {
 	waiting.say(query("select 'served'"))
 	harness.Eventually(t, harness.Patience, "it waits", g.waiting(1))
 
-	port := freePort(t)
+	port := harness.FreePort()
 	exporter := exec.Command(program, "--host", "127.0.0.1", "--port", strconv.Itoa(port), "--pgbouncer-host", "127.0.0.1",
 		"--pgbouncer-port", g.port("private"), "--pgbouncer-user", consoleUser)
 	// It takes no password: libpq does.

@@ -90,7 +90,7 @@ func TestKillMinusNine(t *testing.T) {
 // TestServerStopsAndStarts: clients in transaction mode stay, those who ask meanwhile wait, and all are served after it.
 func TestServerStopsAndStarts(t *testing.T) {
 	t.Parallel()
-	own := harness.Postgres(t, local.Options{})
+	own := harness.Postgres(t, local.Options{Port: harness.FreePort()}) // the same after it has started again
 	g := startGate(t, gateConf{Cluster: own, Timeouts: harness.Map{"server_connect": "30s"}})
 	var idle []*pgx.Conn
 	for range 20 {

@@ -5,6 +5,8 @@ package harness
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,6 +138,18 @@ func Eventually(t testing.TB, limit time.Duration, what string, cond func() bool
 		}
 		if late {
 			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+// FreePort finds a TCP port of 127.0.0.1 that nobody listens on, for a program that cannot choose its own. It is below
+// those that the system gives to connections, of which a test beside this one may make thousands.
+func FreePort() int {
+	for {
+		port := 20000 + rand.N(12000)
+		if ln, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			ln.Close()
+			return port
 		}
 	}
 }

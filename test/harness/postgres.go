@@ -73,7 +73,7 @@ func makeCluster(ctx context.Context, o local.Options) (*local.Cluster, error) {
 // modest gives a cluster what tests want and no more.
 func modest(o local.Options) local.Options {
 	o.Disposable = true
-	settings := map[string]string{"max_connections": "300", "shared_buffers": "32MB"}
+	settings := map[string]string{"max_connections": "600", "shared_buffers": "32MB"}
 	for name, value := range o.Settings {
 		settings[name] = value
 	}
