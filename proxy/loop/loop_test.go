@@ -50,7 +50,7 @@ func connect(t *testing.T) (ours, theirs *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
