@@ -149,7 +149,7 @@ func TestConsoleKills(t *testing.T) {
 	running.say(query("select pg_sleep(60)"))
 	watch := g.direct(t)
 	harness.Eventually(t, harness.Patience, "it runs", func() bool {
-		return value(t, watch, "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()") == "1"
+		return value(t, watch, "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query like '%pg_sleep(60)%' and pid <> pg_backend_pid()") == "1"
 	})
 	c := g.console(t)
 	if got := tag(t, c, "KILL acme"); got != "KILL" {

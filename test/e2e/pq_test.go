@@ -164,7 +164,7 @@ func asPQ(err error, target **pq.Error) bool {
 type loopback struct{}
 
 func (loopback) Dial(network, address string) (net.Conn, error) {
-	return loopback{}.DialTimeout(network, address, 20*time.Second)
+	return loopback{}.DialTimeout(network, address, harness.Patience)
 }
 
 func (loopback) DialTimeout(_, address string, limit time.Duration) (net.Conn, error) {

@@ -215,7 +215,7 @@ func TestReplicationGreeting(t *testing.T) {
 		if n := len(conn.SecretKey()); n != 32 || conn.PID()>>31 != 0 {
 			t.Errorf("%s: a key of %d bytes, process %d", mode, n, conn.PID())
 		}
-		gone, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		gone, cancel := context.WithTimeout(t.Context(), harness.Patience)
 		_ = conn.Close(gone)
 		cancel()
 	}
@@ -285,9 +285,7 @@ func TestReplicationLimits(t *testing.T) {
 	_, err = pgconn.Connect(t.Context(), g.dsn("transaction"))
 	wantState(t, err, "53300") // max_clients
 	for _, what := range []string{"postern_client_connections", "postern_server_connections"} {
-		if n := g.metric(what, "tenant", "acme", "state", "replication"); n != 10 {
-			t.Errorf("%s: %v", what, n)
-		}
+		harness.Eventually(t, harness.Patience, "ten "+what, func() bool { return g.metric(what, "tenant", "acme", "state", "replication") == 10 })
 	}
 	closeReplica(all[0])
 	g.awaitEnded(t, "terminated", 1)
@@ -322,9 +320,9 @@ func TestReplicationCancel(t *testing.T) {
 		}
 		s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
 	}
-	if sent, unknown := g.metric("postern_cancels_total", "result", "sent"), g.metric("postern_cancels_total", "result", "unknown"); sent != 3 || unknown != 3 {
-		t.Errorf("%v sent, %v unknown", sent, unknown)
-	}
+	harness.Eventually(t, harness.Patience, "three were sent, three unknown", func() bool {
+		return g.metric("postern_cancels_total", "result", "sent") == 3 && g.metric("postern_cancels_total", "result", "unknown") == 3
+	})
 }
 
 // TestReplicationRecords: libpq's asynchronous API, which the tools use, hangs on TLS records above 8 KiB.
@@ -348,7 +346,7 @@ func TestReplicationRecords(t *testing.T) {
 	if err != nil || len(got[0].Rows[0][0]) != 1000000 {
 		t.Errorf("a long answer: %v", err)
 	}
-	gone, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	gone, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	_ = conn.Close(gone)
 	const overhead = 256 + 1
