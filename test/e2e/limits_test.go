@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -181,9 +182,9 @@ func TestReserve(t *testing.T) {
 }
 
 // TestUsersShare has a user with two hundred busy clients and one with two share the servers of a tenant, and of a
-// database. A server goes to who has fewer as soon as the others release one: each transaction of the two is done before
-// the two hundred have had one more each, also when the two were away for so long that others got their servers. If
-// nobody gave a server up but for those who have waited a second longer, it would be several.
+// database. A server goes to who has fewer as soon as the others release one: a transaction of the two is done long before
+// the two hundred have had one more each, and before they have had several when the two were away for so long that others
+// got their servers. If nobody gave a server up but for those who have waited a second longer, it would be several each time.
 func TestUsersShare(t *testing.T) {
 	t.Parallel()
 	const work = "select 1 from pg_sleep(0.001)"
@@ -206,7 +207,8 @@ func TestUsersShare(t *testing.T) {
 				})
 			}
 			harness.Eventually(t, harness.Patience, "all places are taken", func() bool { return done.Load() > 2*int64(len(crowd)) })
-			for range 2 {
+			var others [2][]int64 // how many of the crowd's were done meanwhile, by round
+			for i := range others {
 				s := scriptAs(t, g.otherDSN("transaction"))
 				few.Go(func() error {
 					for round := range 30 {
@@ -217,15 +219,20 @@ func TestUsersShare(t *testing.T) {
 						if got, err := s.try(1, query(work)); err != nil || got != "T D:1 C:SELECT_1 Z:I" {
 							return fmt.Errorf("%s: %w", got, err)
 						}
-						if others := done.Load() - before; others > int64(len(crowd)) {
-							return fmt.Errorf("round %d was done after %d of the others'", round, others)
-						}
+						others[i] = append(others[i], done.Load()-before)
 					}
 					return nil
 				})
 			}
 			if err := few.Wait(); err != nil {
 				t.Error(err)
+			}
+			all := slices.Sorted(slices.Values(slices.Concat(others[0], others[1])))
+			usual, most := all[len(all)/2], all[len(all)-1]
+			t.Logf("a transaction was done after %d of the others', at most after %d", usual, most)
+			// A server that was given up has to be logged in to, which on a busy computer takes a while.
+			if each := int64(len(crowd)); usual > each/2 || most > 4*each {
+				t.Errorf("a transaction was done after %d of the others', at most after %d", usual, most)
 			}
 			stop()
 			if err := busy.Wait(); err != nil {
