@@ -25,9 +25,11 @@ func TestConsolePauses(t *testing.T) {
 		if got := tag(t, c, command); got != "PAUSE" {
 			t.Errorf("%s: %s", command, got)
 		}
-		if n := backends(t, g.direct(t)); n != "0" {
+		if n := row(t, show(t, c, "TENANTS"), "tenant", "acme")["servers"]; n != "0" {
 			t.Errorf("%s returned while there were %s server connections", command, n)
 		}
+		watch := g.direct(t)
+		harness.Eventually(t, harness.Patience, "their processes end", func() bool { return backends(t, watch) == "0" })
 		// Who waits has counted the answer before, which may have taken its time.
 		harness.Eventually(t, harness.Patience, "they wait", g.waiting(loadClients))
 		before := served.Load()

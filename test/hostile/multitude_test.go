@@ -33,7 +33,7 @@ const (
 func TestMultitude(t *testing.T) {
 	t.Parallel()
 	many := harness.Descriptors(t, multitude+spare) - spare
-	const headerEnd = 25 * time.Second // long enough to have all of them there at a time: it takes a few seconds
+	const headerEnd = 40 * time.Second // long enough to have all of them there at a time: it takes a few seconds
 	g := startGate(t, gateOptions{bare: true, crowd: many, limits: harness.Map{"handshakes": multitude + spare},
 		timeouts: harness.Map{"proxy_header": headerEnd.String(), "login": "5m"}})
 	resident := g.RSS(t)
