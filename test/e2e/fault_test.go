@@ -132,6 +132,7 @@ func TestServerStaysAway(t *testing.T) {
 	t.Parallel()
 	own := harness.Postgres(t, local.Options{})
 	g := startGate(t, gateConf{Cluster: own, Timeouts: harness.Map{"server_connect": "1s"}})
+	_ = g.script(t, "transaction") // stays, so that the pool and what is known of it do, too
 	s := g.script(t, "transaction")
 	s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
 	if err := own.Stop(t.Context(), local.Immediate); err != nil {
