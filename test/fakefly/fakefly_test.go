@@ -295,8 +295,8 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 		})
 		return conn
 	}
-	pid := func(c *pgx.Conn) (pid int, err error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	pid := func(c *pgx.Conn, limit time.Duration) (pid int, err error) {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		return pid, c.QueryRow(ctx, "select pg_backend_pid()").Scan(&pid)
 	}
@@ -304,7 +304,7 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 	post("start")
 	m.WaitFor("started")
 	first := connect()
-	backend, err := pid(first)
+	backend, err := pid(first, harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,10 +323,10 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 	if cluster.PID() != postmaster {
 		t.Error("a resume was a boot")
 	}
-	if _, err := pid(first); err == nil {
+	if _, err := pid(first, time.Second); err == nil {
 		t.Error("a connection came through a suspend")
 	}
-	if _, err := pid(connect()); err != nil {
+	if _, err := pid(connect(), harness.Patience); err != nil {
 		t.Error(err)
 	}
 
@@ -341,7 +341,7 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 		t.Error("neither booted nor moved")
 	}
 	refuses(old)
-	if _, err := pid(connect()); err != nil {
+	if _, err := pid(connect(), harness.Patience); err != nil {
 		t.Error(err)
 	}
 	m.Exit()
@@ -349,7 +349,7 @@ func TestPostgresIsFrozenThawedMovedAndLost(t *testing.T) {
 	if cluster.Running() {
 		t.Error("the process has not ended")
 	}
-	m.CloseFor(300 * time.Millisecond)
+	m.CloseFor(3 * time.Second)
 	post("start")
 	m.WaitFor("started")
 	refuses(address())
