@@ -126,7 +126,7 @@ func TestNamedDialogues(t *testing.T) {
 			other.conn.Close()
 		}
 	}
-	if n := g.logged("server connection lost"); n != 0 {
+	if n := g.lost(); n != 0 {
 		t.Errorf("%d server connections were given up", n)
 	}
 }
@@ -351,7 +351,7 @@ func TestPgbenchPrepared(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	if n := g.logged("server connection lost"); n != 0 {
+	if n := g.lost(); n != 0 {
 		t.Errorf("%d server connections were given up", n)
 	}
 }

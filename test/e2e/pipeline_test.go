@@ -94,7 +94,7 @@ func TestDialogues(t *testing.T) {
 			s.want("T D:after C:SELECT_1 Z:I", 1, query("select 'after'"))
 		}
 	}
-	if n := g.logged("server connection lost"); n != 0 {
+	if n := g.lost(); n != 0 {
 		t.Errorf("%d server connections were given up", n)
 	}
 }
@@ -228,7 +228,7 @@ func TestConversations(t *testing.T) {
 			}
 		}
 	}
-	if n := g.logged("server connection lost"); n != 0 {
+	if n := g.lost(); n != 0 {
 		t.Errorf("%d server connections were given up", n)
 	}
 }

@@ -117,8 +117,10 @@ func TestSetFollows(t *testing.T) {
 	}
 }
 
-// remains is state that outlives a transaction, and how another session on the same backend would see it.
-var remains = []struct{ name, leave, seen, clean string }{
+// remain is state that outlives a transaction, and how another session on the same backend would see it.
+type remain struct{ name, leave, seen, clean string }
+
+var remains = []remain{
 	{"set", "set work_mem to '1MB'", "show work_mem", "4MB"},
 	{"set twice over", "select 1; set statement_timeout to 12345", "show statement_timeout", "0"},
 	{"set role", "set role other", "select current_user", "app"},
@@ -176,38 +178,48 @@ func (g *gate) leaveRemains(t *testing.T, reset bool) {
 				if extended && r.name == "cursor with hold" || extended && r.name == "set twice over" {
 					continue // several statements
 				}
-				a := g.script(t, mode)
-				a.say(query("select pg_backend_pid()"))
-				backend := a.hear(1)
-				if extended {
-					a.say(parse("", r.leave), bind(""), execute(), syncUp())
-				} else {
-					a.say(query(r.leave))
+				// A server that is not clean within a second is closed: on a busy computer that happens, but not always.
+				for try := 1; !g.leaves(t, r, mode, extended, reset); try++ {
+					if try == 3 {
+						t.Errorf("%s mode, extended %t, %s: the backend was not reset but replaced", mode, extended, r.name)
+						break
+					}
 				}
-				if got, err := a.tryHear(1); err != nil || !endsIdle(got) {
-					t.Fatalf("%s: %s (%v)", r.leave, got, err)
-				}
-				if mode == "session" || !reset {
-					a.conn.Close()
-				}
-				b := g.script(t, "transaction")
-				b.say(query(r.seen))
-				want := "T D:" + r.clean + " C:"
-				if strings.HasPrefix(r.clean, "E:") {
-					want = "T " + r.clean
-				}
-				if got := b.hear(1); !strings.HasPrefix(got, want) {
-					t.Errorf("%s mode, extended %t, %s: %s", mode, extended, r.name, got)
-				}
-				b.say(query("select pg_backend_pid()"))
-				if now := b.hear(1); now != backend {
-					t.Errorf("%s mode, extended %t, %s: the backend was not reset but replaced", mode, extended, r.name)
-				}
-				a.conn.Close()
-				b.conn.Close()
 			}
 		}
 	}
+}
+
+// leaves has a client leave something behind, and says whether the next one, who must not see it, got the same server.
+func (g *gate) leaves(t *testing.T, r remain, mode string, extended, reset bool) bool {
+	t.Helper()
+	a := g.script(t, mode)
+	defer a.conn.Close()
+	a.say(query("select pg_backend_pid()"))
+	backend := a.hear(1)
+	if extended {
+		a.say(parse("", r.leave), bind(""), execute(), syncUp())
+	} else {
+		a.say(query(r.leave))
+	}
+	if got, err := a.tryHear(1); err != nil || !endsIdle(got) {
+		t.Fatalf("%s: %s (%v)", r.leave, got, err)
+	}
+	if mode == "session" || !reset {
+		a.conn.Close()
+	}
+	b := g.script(t, "transaction")
+	defer b.conn.Close()
+	b.say(query(r.seen))
+	want := "T D:" + r.clean + " C:"
+	if strings.HasPrefix(r.clean, "E:") {
+		want = "T " + r.clean
+	}
+	if got := b.hear(1); !strings.HasPrefix(got, want) {
+		t.Errorf("%s mode, extended %t, %s: %s", mode, extended, r.name, got)
+	}
+	b.say(query("select pg_backend_pid()"))
+	return b.hear(1) == backend
 }
 
 func endsIdle(heard string) bool { return len(heard) > 3 && heard[len(heard)-3:] == "Z:I" }
