@@ -184,7 +184,7 @@ func TestReserve(t *testing.T) {
 // TestUsersShare has a user with two hundred busy clients and one with two share the servers of a tenant, and of a
 // database. A server goes to who has fewer as soon as the others release one: a transaction of the two is done long before
 // the two hundred have had one more each, and before they have had several when the two were away for so long that others
-// got their servers. If nobody gave a server up but for those who have waited a second longer, it would be several each time.
+// got their servers. If nobody gave a server up but for those who have waited a second longer, that would be a dozen.
 func TestUsersShare(t *testing.T) {
 	t.Parallel()
 	const work = "select 1 from pg_sleep(0.001)"
@@ -231,7 +231,7 @@ func TestUsersShare(t *testing.T) {
 			usual, most := all[len(all)/2], all[len(all)-1]
 			t.Logf("a transaction was done after %d of the others', at most after %d", usual, most)
 			// A server that was given up has to be logged in to, which on a busy computer takes a while.
-			if each := int64(len(crowd)); usual > each/2 || most > 4*each {
+			if each := int64(len(crowd)); usual > each/2 || most > 5*each {
 				t.Errorf("a transaction was done after %d of the others', at most after %d", usual, most)
 			}
 			stop()
