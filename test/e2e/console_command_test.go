@@ -62,7 +62,9 @@ func TestConsolePauses(t *testing.T) {
 	for _, command := range []string{"PAUSE acme", "PAUSE"} {
 		held := g.holders(t, 1)[0]
 		begin(command)
-		wantRow(t, row(t, show(t, other, "STATE"), "key", "paused"), map[string]string{"value": map[bool]string{true: "yes", false: "no"}[command == "PAUSE"]})
+		// The tenants are paused first, and then the process says that it is.
+		want := map[bool]string{true: "yes", false: "no"}[command == "PAUSE"]
+		harness.Eventually(t, harness.Patience, "paused altogether: "+want, func() bool { return row(t, show(t, other, "STATE"), "key", "paused")["value"] == want })
 		select {
 		case err := <-done:
 			t.Errorf("%s was done while a transaction was open: %v", command, err)
