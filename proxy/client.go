@@ -47,6 +47,7 @@ type client struct {
 	came     *params    // what it came with
 	names    []string   // parameters that it may have set and that pg_settings does not show
 	resets   resets     // since its server was looked at
+	parsed   link.Note  // of the texts that it has parsed, in session mode; see mayReset
 	pins     link.State // why it keeps its server
 	hidden   bool       // it has set a parameter that is not known
 	key      cancelKey
@@ -190,8 +191,7 @@ func (c *client) mayGoOn() bool {
 	if s == nil {
 		return true
 	}
-	return !s.preparing && !s.punishing && !s.look.running && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding &&
-		(c.mode != statementMode || !s.link.AwaitsReady() || s.link.CopyIn())
+	return !s.preparing && !s.punishing && !s.look.running && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding && !c.awaits()
 }
 
 // acquire asks the pool for a server. False: the client waits, or is gone.

@@ -180,11 +180,7 @@ func (c *client) judge(message []byte, size int) action {
 	if c.mustWait(typ) {
 		return hold
 	}
-	if c.mode == sessionMode {
-		if len(message) == size && (typ == pgwire.Query || typ == pgwire.Parse) {
-			c.mayReset(message[pgwire.HeaderSize:])
-		}
-	} else {
+	if c.mode != sessionMode {
 		switch typ {
 		case pgwire.Parse:
 			return c.judgeParse(message, size)
@@ -204,8 +200,13 @@ func (c *client) judge(message []byte, size int) action {
 		return c.judgeFunctionCall(message, size)
 	case pgwire.Execute:
 		c.query(0)
-		l.Sent(link.Entry{Kind: link.Execute})
-	case pgwire.Parse, pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
+		l.Sent(link.Entry{Kind: link.Execute, Note: c.parsed})
+	case pgwire.Parse:
+		if _, text, ok := pgwire.CString(message[pgwire.HeaderSize:]); ok && len(message) == size {
+			c.parsed |= c.mayReset(text)
+		}
+		l.Sent(link.Entry{Kind: link.Parse})
+	case pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
 		l.Sent(link.Entry{Kind: kindOf(typ)})
 	case pgwire.Flush:
 		if size != pgwire.HeaderSize {
@@ -224,10 +225,22 @@ func (c *client) judge(message []byte, size int) action {
 	return passOn
 }
 
+// awaits reports whether more waits for the answers to what was sent: in
+// statement mode to all, because a BEGIN is answered before more is sent; else
+// to what may put parameters back, because those that the client came with are
+// set again first.
+func (c *client) awaits() bool {
+	l := c.server.link
+	if c.mode == statementMode {
+		return l.AwaitsReady() && !l.CopyIn()
+	}
+	return len(c.came.list) > 0 && l.Resets()
+}
+
 // mustWait reports whether a message waits for the answers to what was sent
-// before it: in statement mode a BEGIN is answered before more is sent.
+// before it.
 func (c *client) mustWait(typ byte) bool {
-	if l := c.server.link; c.mode != statementMode || !l.AwaitsReady() || l.CopyIn() {
+	if !c.awaits() {
 		return false
 	}
 	switch typ {
@@ -244,6 +257,9 @@ func (c *client) judgeQuery(message []byte, size int) action {
 	var text []byte
 	switch {
 	case c.mode == sessionMode:
+		if len(message) == size {
+			note = c.mayReset(message[pgwire.HeaderSize:])
+		}
 	case len(message) == size:
 		text = message[pgwire.HeaderSize:]
 		if c.refuses(text) {
@@ -254,7 +270,7 @@ func (c *client) judgeQuery(message []byte, size int) action {
 	case size <= maxQuery:
 		return needMore
 	default: // what was not seen may leave anything
-		note = link.Deallocates | link.Unseen | link.Alters | link.Rereads
+		note = link.Deallocates | link.Unseen | link.Alters | link.Rereads | link.Resets
 		state = link.StateUnseen
 		c.mayLeave(state, nil)
 	}

@@ -120,18 +120,23 @@ func (c *client) wasReset(name string, found *params) bool {
 }
 
 // mayReset takes note of a text in session mode: what came with the client is to
-// be there again after a reset.
-func (c *client) mayReset(text []byte) {
-	if len(c.came.base.list) == 0 {
-		return
+// be there again after a reset, which is the one thing that it returns.
+func (c *client) mayReset(text []byte) link.Note {
+	if len(c.came.list) == 0 {
+		return 0
 	}
-	_, state := link.Scan(text)
+	note, state := link.Scan(text)
+	note &= link.Resets
+	if len(c.came.base.list) == 0 {
+		return note
+	}
 	c.server.noted |= state & link.StateSet // set_config
 	if state&link.StateNamed != 0 {
 		for _, name := range link.ParameterNames(text) {
 			c.resets.mention(name)
 		}
 	}
+	return note
 }
 
 // agree takes note that the server has its client's parameters.

@@ -33,6 +33,7 @@ type Link struct {
 	ignored  int  // Syncs sent during the COPY IN at the head: ignored, unless it fails; see copy.go
 	slack    int  // how many of the Syncs at the head may never be answered
 	complete bool // a statement of the Query at the head is complete
+	resets   bool // something was sent that may put parameters back, and not all is answered, or in a transaction
 	doubt    bool // the count may be off: never lend this server to anybody else
 
 	last Entry // the entry that the latest message was for
@@ -101,6 +102,13 @@ func (l *Link) CopyIn() bool { return l.copyIn }
 
 // Skipping reports whether the server ignores everything up to Sync.
 func (l *Link) Skipping() bool { return l.skip }
+
+// Resets reports whether the transaction that the server is about to end may
+// have put parameters back to what they are by themselves: what the client asks
+// for next is to run with those that it came with.
+func (l *Link) Resets() bool {
+	return l.resets && !l.NeedsSync() && !l.copyIn && l.AwaitsReady()
+}
 
 // AwaitsReady reports whether a ReadyForQuery is certainly due.
 func (l *Link) AwaitsReady() bool {
@@ -175,6 +183,7 @@ func (l *Link) push(e Entry) {
 	}
 	l.queue = append(l.queue, e)
 	l.flushed = false
+	l.resets = l.resets || e.Note&Resets != 0 && (e.Kind == Query || e.Kind == Execute)
 	if e.redefines() {
 		l.redefinitions++
 	}
@@ -316,6 +325,7 @@ func (l *Link) Received(typ, status byte) Verdict {
 			}
 			l.pop()
 			l.boundSlack(h)
+			l.resets = l.resets && (l.Outstanding() > 0 || status != 'I')
 		}
 	}
 	if !ok {

@@ -14,7 +14,7 @@ type bound struct {
 
 // unknownText is what must be assumed of a text that was not seen; what it may
 // leave only once it has run.
-var unknownText = bound{note: Unseen | Alters | Rereads, state: StateSequence | StateReads}
+var unknownText = bound{note: Unseen | Alters | Rereads | Resets, state: StateSequence | StateReads}
 
 // bind records that a statement, nil for none, is bound to a portal.
 func (l *Link) bind(portal []byte, st *Stmt) {

@@ -33,13 +33,15 @@ const (
 	HidesNames
 	// BodyHides marks a text in which a DO block may do either.
 	BodyHides
+	// Resets marks a text that may put a parameter back to what it is by itself.
+	Resets
 	// Unseen marks what stands for a text that was not seen; Scan never says it.
 	Unseen
 )
 
 // known are the words that a text is judged by. Functions that begin with pg_
 // are judged by parts of their names.
-const known = "alter call close copy create currval deallocate discard do drop grant hold insert into lastval merge nextval now " +
+const known = "alter call close copy create currval deallocate default discard do drop grant hold insert into lastval merge nextval now " +
 	"reset revoke set set_config setseed setval temp temporary today tomorrow unlisten yesterday"
 
 // lengths has, for the first letter of a word, a bit for each length that a
@@ -102,14 +104,25 @@ func scan(text []byte, known *lengths) (note Note, state State) {
 			switch {
 			case equalFold(word, "set"):
 				note |= r.set(i, begin)
-			case equalFold(word, "deallocate"), equalFold(word, "discard"):
+				r.setting = r.setting || head
+			case equalFold(word, "reset"):
+				r.resets = r.resets || head
+			case equalFold(word, "default"):
+				r.resets = r.resets || r.setting
+			case equalFold(word, "deallocate"):
 				note |= Deallocates
+			case equalFold(word, "discard"):
+				note |= Deallocates
+				r.resets = r.resets || head
 			case equalFold(word, "do") && head && r.body == 0:
 				r.body = i
 			}
 		}
 		begin = false
 		prev = word
+	}
+	if r.resets || r.body > 0 || r.calls > 0 && state&StateSet != 0 {
+		note |= Resets
 	}
 	if state&StateVague != 0 {
 		state, note = state&^StateVague, note|HidesNames
@@ -128,6 +141,8 @@ type reader struct {
 	unclear   int  // SETs of which that is so, wherever they stand
 	sets      int  // SETs of parameters that pg_settings does not show
 	calls     int  // of set_config
+	setting   bool // a SET may have begun a statement
+	resets    bool // something may put a parameter back
 	body      int  // where that of the first DO begins; 0: nowhere
 }
 

@@ -21,7 +21,7 @@ func scanned(text []byte) Note {
 }
 
 func TestScan(t *testing.T) {
-	const none, meanings = Note(0), Alters | Rereads | Timed | HidesNames | SetsHidden | BodyHides // these: see TestMeaning
+	const none, meanings = Note(0), Alters | Rereads | Timed | HidesNames | SetsHidden | BodyHides | Resets // these: see TestMeaning
 	for want, texts := range map[Note][]string{
 		none: {
 			"", ";", "select 1", "SELECT * FROM temperature", "select temp from sensors", "select tempo, temporary_id from t",
@@ -103,6 +103,22 @@ func TestSetLeaves(t *testing.T) {
 	}
 }
 
+func TestScanFindsWhatPutsBack(t *testing.T) {
+	for text, want := range map[string]bool{
+		"RESET ALL": true, "reset work_mem": true, "select 1; reset role": true, "/* a */ reset all": true, "DISCARD ALL": true, "discard plans": true,
+		"SET x TO DEFAULT": true, "set session authorization default": true, "set x = 1; set y to default": true, "-- a\nset x = default": true,
+		"select set_config('x', null, false)": true, "select set_config($1, $2, false)": true, "do $$ begin reset all; end $$": true,
+		"set x = 1": false, "set local x = 1": false, "select set_config('x', '1', true)": false, "insert into t values (default)": false,
+		"alter table t alter c set default 1": false, "update t set a = default": false, "select reset from t": false, "begin": false,
+	} {
+		for _, text := range []string{text, strings.ToUpper(text)} {
+			if note, _ := Scan([]byte(text)); note&Resets != 0 != want {
+				t.Errorf("%q: %v", text, !want)
+			}
+		}
+	}
+}
+
 // A word is found wherever it stands, and whatever stands around it.
 func TestScanFindsWordsAnywhere(t *testing.T) {
 	for _, word := range []string{"set_config(x", "setseed", "hold", "pg_temp", "pg_advisory_lock", "create temp", "into temporary"} {
@@ -170,7 +186,7 @@ func FuzzScan(f *testing.F) {
 		if n, s := scan(text, every); n != note || s != state {
 			t.Fatalf("%q: %b, %b; looking at every word %b, %b", text, note, state, n, s)
 		}
-		if note&^(SetHarmless|Deallocates|SetsSeed|Alters|Rereads|Timed|SetsHidden|HidesNames|BodyHides) != 0 {
+		if note&^(SetHarmless|Deallocates|SetsSeed|Alters|Rereads|Timed|SetsHidden|HidesNames|BodyHides|Resets) != 0 {
 			t.Fatalf("%q: %d", text, note)
 		}
 		note = scanned(text)

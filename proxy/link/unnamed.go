@@ -20,7 +20,7 @@ func (l *Link) End() {
 	if l.redefinitions > 0 {
 		l.Forget() // how they end is not followed any more
 	}
-	l.redefinitions, l.unsure = 0, false
+	l.redefinitions, l.unsure, l.resets = 0, false, false
 	for i := l.head; i < len(l.queue); i++ {
 		e := &l.queue[i]
 		l.stmts.Drop(e.Stmt)
