@@ -204,6 +204,8 @@ func (c *client) judge(message []byte, size int) action {
 	case pgwire.Parse:
 		if _, text, ok := pgwire.CString(message[pgwire.HeaderSize:]); ok && len(message) == size {
 			c.parsed |= c.mayReset(text)
+		} else {
+			c.parsed |= link.Resets
 		}
 		l.Sent(link.Entry{Kind: link.Parse})
 	case pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
@@ -257,7 +259,7 @@ func (c *client) judgeQuery(message []byte, size int) action {
 	var text []byte
 	switch {
 	case c.mode == sessionMode:
-		if len(message) == size {
+		if note = link.Resets; len(message) == size {
 			note = c.mayReset(message[pgwire.HeaderSize:])
 		}
 	case len(message) == size:

@@ -258,21 +258,24 @@ func who(p *params) (out []pgwire.Param) {
 	return out
 }
 
-// appendChanges builds the messages that carry out changes in one implicit
-// transaction. Values travel as Bind parameters, so that nothing needs quoting
-// in whatever encoding and syntax the session has. set_config reads a value as
-// a startup packet does (a list stays a list), and NULL means the default.
-func appendChanges(dst []byte, list []change) []byte {
-	dst = pgwire.AppendParse(dst, "", "SELECT pg_catalog.set_config($1, $2, false)")
+// change carries changes out in one transaction. Values travel as Bind
+// parameters, so that nothing needs quoting in whatever encoding and syntax the
+// session has. set_config reads a value as a startup packet does (a list stays a
+// list), and NULL means the default.
+func (o *own) change(have *params, list []change) {
+	if _, ok := have.get("default_transaction_deferrable"); ok {
+		o.parse(unhindered)
+		o.execute()
+	}
+	o.parse("SELECT pg_catalog.set_config($1, $2, false)")
 	for _, c := range list {
 		if c.value != nil {
-			dst = pgwire.AppendBind(dst, "", "", []byte(c.name), []byte(*c.value))
+			o.execute([]byte(c.name), []byte(*c.value))
 		} else {
-			dst = pgwire.AppendBind(dst, "", "", []byte(c.name), nil)
+			o.execute([]byte(c.name), nil)
 		}
-		dst = pgwire.AppendExecute(dst, "")
 	}
-	return pgwire.AppendSync(dst)
+	o.end()
 }
 
 const applicationName = "application_name"

@@ -96,9 +96,9 @@ func TestChangesMakeOneSetOfAnother(t *testing.T) {
 		have := sets.intern(rapid.SliceOf(param).Draw(t, "have"))
 		want := sets.intern(rapid.SliceOf(param).Draw(t, "want"))
 		s := session{}
-		s.carryOut(t, appendChanges(nil, changes(sets.shared(nil), have)))
+		s.carryOut(t, changing(changes(sets.shared(nil), have)))
 		list := changes(have, want)
-		s.carryOut(t, appendChanges(nil, list))
+		s.carryOut(t, changing(list))
 		if len(s) != len(want.list) {
 			t.Fatalf("session has %v, want %v", s, want.list)
 		}

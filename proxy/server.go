@@ -254,19 +254,13 @@ func (c *client) waited() {
 func (s *server) prepare(want *params) {
 	list := changes(s.params, want)
 	s.preparing, s.replay = true, replay{list: list}
-	s.link.Forget()
-	var out []byte
 	if s.client.mode == sessionMode && s.link.Held() > 0 {
 		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
-		out = pgwire.AppendQuery(out, "DEALLOCATE ALL")
+		s.conn.Queue(pgwire.AppendQuery(nil, "DEALLOCATE ALL"))
 	}
-	s.link.Sent(link.Entry{Kind: link.Parse, Mode: link.Internal})
-	for range list {
-		s.link.Sent(link.Entry{Kind: link.Bind, Mode: link.Internal})
-		s.link.Sent(link.Entry{Kind: link.Execute, Mode: link.Internal})
-	}
-	s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
-	s.conn.Write(appendChanges(out, list))
+	steps := s.own()
+	steps.change(s.params, list)
+	s.askOwn(steps)
 }
 
 // lost ends a server that is gone or not to be trusted, and its client.

@@ -244,7 +244,7 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 			}
 		}
 	}
-	if internal {
+	if internal || typ == pgwire.NoticeResponse && (s.look.running || s.preparing) {
 		return link.Swallow
 	}
 	return link.ToClient
@@ -297,7 +297,7 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 	} else if c.mode == statementMode && s.link.Quiet() {
 		c.write(gathered[:len(gathered)-6])
 		c.write(errStatement.Append(nil))
-		s.punishing = true
+		s.punishing, s.clocks.own = true, s.loop.Now()
 		s.ask("ROLLBACK")
 		return taken
 	}

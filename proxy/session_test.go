@@ -59,7 +59,7 @@ func TestParametersFollowTheClient(t *testing.T) {
 	if _, err := client.Write(query); err != nil {
 		t.Fatal(err)
 	}
-	want := appendChanges(nil, []change{{name: "timezone"}})
+	want := changing([]change{{name: "timezone"}})
 	expect(t, server, want, "reset of what the client did not set")
 	answer := append(pgwire.AppendHeader(nil, pgwire.ParseComplete, 0), '2', 0, 0, 0, 4)
 	answer = append(answer, 'D', 0, 0, 0, 10, 0, 1, 0xff, 0xff, 0xff, 0xff, 'C', 0, 0, 0, 13)

@@ -120,23 +120,25 @@ func (c *client) wasReset(name string, found *params) bool {
 }
 
 // mayReset takes note of a text in session mode: what came with the client is to
-// be there again after a reset, which is the one thing that it returns.
+// be there again after a reset. It returns whether there may be one.
 func (c *client) mayReset(text []byte) link.Note {
 	if len(c.came.list) == 0 {
 		return 0
 	}
 	note, state := link.Scan(text)
-	note &= link.Resets
-	if len(c.came.base.list) == 0 {
-		return note
+	if note&link.Resets != 0 {
+		c.server.noted |= state & link.StateSet // set_config, which no tag shows
 	}
-	c.server.noted |= state & link.StateSet // set_config
-	if state&link.StateNamed != 0 {
-		for _, name := range link.ParameterNames(text) {
-			c.resets.mention(name)
+	if state&link.StateNamed == 0 {
+		return note & link.Resets
+	}
+	for _, name := range link.ParameterNames(text) {
+		c.resets.mention(name)
+		if name == clientAddressName { // which is not for the client to set
+			note |= link.Resets
 		}
 	}
-	return note
+	return note & link.Resets
 }
 
 // agree takes note that the server has its client's parameters.

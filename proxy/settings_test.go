@@ -43,8 +43,8 @@ func (b *bench) looks(client, server net.Conn, text, tag string, before []byte, 
 	q := pgwire.AppendQuery(nil, text)
 	answer := append(bytes.Clone(before), pgwire.AppendReady(tagged(nil, tag), 'I')...)
 	b.asks(client, server, q, q, answer, answer)
-	expect(b.t, server, appendInspection(nil, link.StateSet, names), "the question")
-	return empty("12")
+	expect(b.t, server, inspecting(link.StateSet, names...), "the question")
+	return unhinderedFirst()
 }
 
 // gone waits for a server's connection to be closed.
@@ -93,14 +93,14 @@ func TestWhatAnEarlierClientHasLeft(t *testing.T) {
 			if _, err := client.Write(query); err != nil {
 				t.Fatal(err)
 			}
-			expect(t, server, appendChanges(nil, tc.list), "its parameters")
+			expect(t, server, changing(tc.list), "its parameters")
 			done := set(tc.done)
 			if _, err := server.Write(pgwire.AppendReady(append(done[:len(done)-6], tc.answer...), 'I')); err != nil {
 				t.Fatal(err)
 			}
 			gone(t, server)
 			if len(own) > 0 {
-				expect(t, another, appendChanges(nil, own), "its parameters, on another server")
+				expect(t, another, changing(own), "its parameters, on another server")
 				if _, err := another.Write(set(len(own))); err != nil {
 					t.Fatal(err)
 				}
@@ -128,7 +128,7 @@ func TestWhatTheServerDoesNotTake(t *testing.T) {
 	if _, err := client.Write(pgwire.AppendQuery(nil, "select 7")); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, server, appendChanges(nil, []change{{name: "role", value: &dropped}}), "its role")
+	expect(t, server, changing([]change{{name: "role", value: &dropped}}), "its role")
 	failed := &pgwire.Error{Severity: pgwire.Err, Code: "22023", Message: `role "dropped" does not exist`}
 	if _, err := server.Write(pgwire.AppendReady(failed.Append(empty("1")), 'I')); err != nil {
 		t.Fatal(err)

@@ -94,8 +94,7 @@ func (s *server) completed(tag []byte, note link.Note) {
 			c.hidden, s.ending.unsure = false, 0
 			s.noted &^= unreadable
 		}
-	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
-		len(c.came.base.list) > 0 && string(tag) == "SET": // perhaps TO DEFAULT
+	case len(c.came.list) > 0 && note&link.Resets != 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL" || string(tag) == "SET"):
 		s.noted |= link.StateSet
 	}
 	c.resets.some = c.resets.some || string(tag) == "RESET"
@@ -143,11 +142,9 @@ func (c *client) suspected(noted link.State) link.State {
 func (s *server) examine(kinds link.State, tries int) {
 	c := s.client
 	s.look = inspection{running: true, tries: tries, kinds: kinds}
-	s.link.Forget()
-	for _, k := range [...]link.Kind{link.Parse, link.Bind, link.Execute, link.Sync} {
-		s.link.Sent(link.Entry{Kind: k, Mode: link.Internal})
-	}
-	s.conn.Write(appendInspection(nil, kinds, c.names))
+	question := s.own()
+	question.inspect(kinds, c.names)
+	s.askOwn(question)
 	c.blocked = true
 }
 
@@ -176,8 +173,8 @@ const (
 	askNothing = `SELECT 'none', n, NULL FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n WHERE false`
 )
 
-// appendInspection builds the question. names are parameters that pg_settings does not show.
-func appendInspection(dst []byte, kinds link.State, names []string) []byte {
+// inspect is the question. names are parameters that pg_settings does not show.
+func (o *own) inspect(kinds link.State, names []string) {
 	parts := []string{askNothing}
 	for _, part := range [...]struct {
 		kind link.State
@@ -188,9 +185,11 @@ func appendInspection(dst []byte, kinds link.State, names []string) []byte {
 			parts = append(parts, part.text)
 		}
 	}
-	dst = pgwire.AppendParse(dst, "", strings.Join(parts, " UNION ALL "))
-	dst = pgwire.AppendBind(dst, "", "", textArray(names))
-	return pgwire.AppendSync(pgwire.AppendExecute(dst, ""))
+	o.parse(unhindered)
+	o.execute()
+	o.parse(strings.Join(parts, " UNION ALL "))
+	o.execute(textArray(names))
+	o.end()
 }
 
 // textArray is a list in the text form of text[].

@@ -208,6 +208,7 @@ func (t *tenant) look() {
 func (t *tenant) sweep() {
 	now := t.loop.Now()
 	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
+	t.sweepOwn(now)
 	t.sweepTimeouts(now)
 	for p := range t.books.Pools() {
 		t.sweepWaiters(p, now)

@@ -36,10 +36,7 @@ func (b *bench) first(look func(*client)) {
 }
 
 // nothingFound answers the question what there is.
-func nothingFound() []byte { return pgwire.AppendReady(tagged(empty("12"), "SELECT 0"), 'I') }
-
-// question is what asks for kinds.
-func question(kinds link.State, names ...string) []byte { return appendInspection(nil, kinds, names) }
+func nothingFound() []byte { return pgwire.AppendReady(tagged(unhinderedFirst(), "SELECT 0"), 'I') }
 
 // resets expects a reset and answers it.
 func (b *bench) resets(server net.Conn) {
@@ -96,7 +93,7 @@ func TestTooLongAQuery(t *testing.T) {
 	answer := pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	_, _ = server.Write(answer)
 	expect(t, conn, answer, "answer")
-	expect(t, server, question(link.StateSet|link.StateLock|link.StatePrepared|link.StateTemp), "question")
+	expect(t, server, inspecting(link.StateSet|link.StateLock|link.StatePrepared|link.StateTemp), "question")
 	_, _ = server.Write(nothingFound())
 	b.resets(server)
 	b.first(func(c *client) {
@@ -127,7 +124,7 @@ func TestTheEndOfALateMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(t, server, late[18_000:], "the rest of it")
-		expect(t, server, question(link.StateLock), "question")
+		expect(t, server, inspecting(link.StateLock), "question")
 		_, _ = server.Write(nothingFound())
 		if always {
 			b.resets(server)
@@ -212,12 +209,12 @@ func TestAQuestionThatFails(t *testing.T) {
 	text, answer := pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	failed := pgwire.AppendReady((&pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement"}).Append(nil), 'I')
 	b.asks(conn, server, text, text, answer, answer)
-	expect(t, server, question(link.StateLock), "question")
+	expect(t, server, inspecting(link.StateLock), "question")
 	_, _ = server.Write(failed)
-	expect(t, server, question(link.StateLock), "the question again")
+	expect(t, server, inspecting(link.StateLock), "the question again")
 	row := append(pgwire.AppendHeader(nil, pgwire.DataRow, 2+4+13+8), 0, 3, 0, 0, 0, 13)
 	row = append(append(row, "advisory_lock"...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	_, _ = server.Write(pgwire.AppendReady(tagged(append(empty("12"), row...), "SELECT 1"), 'I'))
+	_, _ = server.Write(pgwire.AppendReady(tagged(append(unhinderedFirst(), row...), "SELECT 1"), 'I'))
 	b.first(func(c *client) {
 		if c.pins != link.StateLock {
 			t.Errorf("it keeps its server for %v", c.pins.Names())
@@ -225,11 +222,11 @@ func TestAQuestionThatFails(t *testing.T) {
 	})
 	unlock := pgwire.AppendQuery(nil, "select pg_advisory_unlock(1)")
 	b.asks(conn, server, unlock, unlock, answer, answer)
-	expect(t, server, question(link.StateLock), "question")
+	expect(t, server, inspecting(link.StateLock), "question")
 	_, _ = server.Write(nothingFound())
 	b.asks(conn, server, text, text, answer, answer)
 	for range maxLooks {
-		expect(t, server, question(link.StateLock), "question")
+		expect(t, server, inspecting(link.StateLock), "question")
 		_, _ = server.Write(failed)
 	}
 	b.resets(server)
@@ -263,7 +260,7 @@ func TestNoQuestionInTheWayOfACancel(t *testing.T) {
 		c.server.cancels--
 		c.server.cancelled()
 	})
-	expect(t, server, question(link.StateLock), "question")
+	expect(t, server, inspecting(link.StateLock), "question")
 	b.first(func(c *client) {
 		result := ""
 		c.cancel(func(r string) { result = r })
@@ -301,7 +298,7 @@ func TestWhatFailedKeepsNoServer(t *testing.T) {
 			answer := pgwire.AppendReady(bytes.Clone(e.answer), 'I')
 			b.asks(conn, server, e.says, e.says, answer, answer)
 			if e.asked != 0 {
-				expect(t, server, question(e.asked), "question")
+				expect(t, server, inspecting(e.asked), "question")
 				_, _ = server.Write(nothingFound())
 			}
 			b.first(func(c *client) {
@@ -324,7 +321,7 @@ func TestNamesInABind(t *testing.T) {
 	round = pgwire.AppendSync(pgwire.AppendExecute(round, ""))
 	answer := pgwire.AppendReady(tagged(empty("12"), "SELECT 1"), 'I')
 	b.asks(conn, server, round, round, answer, answer)
-	expect(t, server, question(link.StateSet, "my.own"), "question")
+	expect(t, server, inspecting(link.StateSet, "my.own"), "question")
 	_, _ = server.Write(nothingFound())
 	b.first(func(c *client) {
 		if c.server != nil {
@@ -344,8 +341,8 @@ func TestTooManyNames(t *testing.T) {
 		b.asks(conn, server, text, text, answer, answer)
 		var names []string
 		b.first(func(c *client) { names = c.names })
-		expect(t, server, question(link.StateSet, names...), "question")
-		out := empty("12")
+		expect(t, server, inspecting(link.StateSet, names...), "question")
+		out := unhinderedFirst()
 		for _, name := range names {
 			row := append(binaryField(binaryField([]byte{0, 3}, "named"), name), 0, 0, 0, 1, '1')
 			out = append(pgwire.AppendHeader(out, pgwire.DataRow, len(row)), row...)
@@ -376,7 +373,7 @@ func TestPoliciesForSettings(t *testing.T) {
 			conn := b.client(transactionMode)
 			b.asks(conn, server, text, text, answer, answer)
 			if policy == tenants.PolicyTrack || policy == tenants.PolicyPin {
-				expect(t, server, question(link.StateSet), "question")
+				expect(t, server, inspecting(link.StateSet), "question")
 				_, _ = server.Write(nothingFound())
 			}
 			b.resets(server)
@@ -391,9 +388,9 @@ func TestPoliciesForSettings(t *testing.T) {
 		conn := b.client(transactionMode)
 		text, answer := pgwire.AppendQuery(nil, "set session.role = 1"), pgwire.AppendReady(tagged(nil, "SET"), 'I')
 		b.asks(conn, server, text, text, answer, answer)
-		expect(t, server, question(link.StateSet, "session.role"), "question")
+		expect(t, server, inspecting(link.StateSet, "session.role"), "question")
 		row := append(binaryField(binaryField([]byte{0, 3}, "named"), "session.role"), 0, 0, 0, 1, '1')
-		out := append(pgwire.AppendHeader(empty("12"), pgwire.DataRow, len(row)), row...)
+		out := append(pgwire.AppendHeader(unhinderedFirst(), pgwire.DataRow, len(row)), row...)
 		_, _ = server.Write(pgwire.AppendReady(tagged(out, "SELECT 1"), 'I'))
 		b.first(func(c *client) {
 			if c.pins != link.StateSet {

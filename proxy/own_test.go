@@ -1,0 +1,49 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/pgwire"
+)
+
+// inspecting is the question in full, as a client in transaction mode has it asked.
+func inspecting(kinds link.State, names ...string) []byte {
+	o := own{name: link.Unnamed}
+	o.inspect(kinds, names)
+	return o.out
+}
+
+// changing carries changes out on a server with nothing unusual set.
+func changing(list []change) []byte {
+	o := own{name: link.Unnamed}
+	o.change(&params{}, list)
+	return o.out
+}
+
+// unhinderedFirst is what a server answers to a question before the rows.
+func unhinderedFirst() []byte { return append(tagged(empty("12"), "SET"), empty("12")...) }
+
+// TestAQuestionThatIsNotAnswered ends, and the session of whoever waits for it.
+func TestAQuestionThatIsNotAnswered(t *testing.T) {
+	b := newBench(t)
+	b.policy(keeping)
+	server := b.server()
+	conn := b.client(transactionMode)
+	text, answer := pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	b.asks(conn, server, text, text, answer, answer)
+	expect(t, server, inspecting(link.StateLock), "question")
+	after := func(d time.Duration) {
+		b.tenant.loop.Call(func() { b.tenant.sweepOwn(b.tenant.loop.Now().Add(d)) })
+	}
+	after(ownFor / 2)
+	b.first(func(c *client) {
+		if c.gone || c.server == nil {
+			t.Error("it does not wait any more")
+		}
+	})
+	after(ownFor + time.Second)
+	gone(t, server)
+	expect(t, conn, errServerLost.Append(nil), "the end")
+}
