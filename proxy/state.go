@@ -94,7 +94,9 @@ func (s *server) completed(tag []byte, note link.Note) {
 			c.hidden, s.ending.unsure = false, 0
 			s.noted &^= unreadable
 		}
-	case len(c.came.list) > 0 && note&link.Resets != 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL" || string(tag) == "SET"):
+	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
+		len(c.came.base.list) > 0 && string(tag) == "SET", // later it counts what was set and what came
+		note&link.Resets != 0 && string(tag) == "SET": // perhaps TO DEFAULT
 		s.noted |= link.StateSet
 	}
 	c.resets.some = c.resets.some || string(tag) == "RESET"

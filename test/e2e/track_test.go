@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +126,35 @@ func TestResetInSessionMode(t *testing.T) {
 			want = "4"
 		}
 		s.want(shows(want), 1, query("show random_page_cost"))
+	}
+}
+
+// TestApplicationNameToDefault, which is what the session came with, in both modes and whatever else it came with.
+func TestApplicationNameToDefault(t *testing.T) {
+	t.Parallel()
+	g := trackGate(t, harness.Map{"client_address": "guc"})
+	for _, mode := range []string{"session", "transaction"} {
+		s := g.script(t, mode, "application_name=mine")
+		ask := func(text string) string { // without what is reported
+			t.Helper()
+			got, err := s.try(1, query(text))
+			if err != nil || !strings.HasSuffix(got, "Z:I") {
+				t.Fatal(got, err)
+			}
+			return strings.Join(slices.DeleteFunc(strings.Fields(got), func(m string) bool { return strings.HasPrefix(m, "S:") }), " ")
+		}
+		address := ask("show postern.client_address")
+		for _, reset := range []string{"set application_name to default", "select set_config('application_name', null, false)", "reset all"} {
+			ask("set application_name = 'other'")
+			ask(reset)
+			if got := ask("show application_name"); got != shows("mine") {
+				t.Errorf("%s: after %s: %s", mode, reset, got)
+			}
+		}
+		ask("set postern.client_address = '6.6.6.6'")
+		if got := ask("show postern.client_address"); got != address || !strings.Contains(got, "127.0.0.1") {
+			t.Errorf("%s: the client says that it is at %s; it is at %s", mode, got, address)
+		}
 	}
 }
 
