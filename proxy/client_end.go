@@ -45,12 +45,19 @@ func (c *client) fail(e *pgwire.Error, reason string) {
 // Postgres does, which reads one message after the other. e is what the client
 // is told then; nil: nothing.
 func (c *client) leave(e *pgwire.Error, reason string) {
-	if s := c.server; s != nil && s.link.AwaitsReady() && !s.link.CopyIn() {
+	if c.server != nil && !c.served() {
 		c.leaving, c.blocked = true, true
 		c.farewell, c.reason = e, reason
 		return
 	}
 	c.depart(e, reason)
+}
+
+// served reports whether no request that its client ended is still to be
+// answered. What it has left open, a COPY or an extended exchange, has no end.
+func (c *client) served() bool {
+	l := c.server.link
+	return !l.AwaitsReady() || l.CopyIn()
 }
 
 func (c *client) depart(e *pgwire.Error, reason string) {

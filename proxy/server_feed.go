@@ -122,6 +122,8 @@ func (s *server) fed(more bool) {
 		s.clean()
 	case c.revoked != nil && s.partial == 0:
 		c.fail(c.revoked, c.reason)
+	case c.leaving && c.served(): // a COPY has begun
+		c.depart(c.farewell, c.reason)
 	case c.blocked:
 		c.resume()
 	}
@@ -301,7 +303,7 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 		s.ask("ROLLBACK")
 		return taken
 	}
-	if c.leaving && s.link.Quiet() {
+	if c.leaving && c.served() {
 		c.write(gathered)
 		c.depart(c.farewell, c.reason)
 		return stop
@@ -331,7 +333,7 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 // client's messages, which may not have come yet.
 func (s *server) internalReady() outcome {
 	switch c := s.client; {
-	case c.leaving && s.link.Quiet():
+	case c.leaving && c.served():
 		c.depart(c.farewell, c.reason)
 		return stop
 	case c.draining && s.link.Free() && len(c.in) == 0:
