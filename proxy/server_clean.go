@@ -69,6 +69,9 @@ func (s *server) clean() {
 	s.finish()
 	s.conn.Flush()
 	switch {
+	case s.link.Stuck():
+		s.shut("what it owes is not known")
+		s.tenant.dialMore()
 	case !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
 	case s.failed:
 		s.lost("reset failed")

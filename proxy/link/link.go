@@ -110,6 +110,12 @@ func (l *Link) Resets() bool {
 	return l.resets && !l.NeedsSync() && !l.copyIn && l.AwaitsReady()
 }
 
+// Stuck reports whether the server may owe something, but certainly nothing that
+// would tell: a Sync that a COPY may have ignored, or a count that is off.
+func (l *Link) Stuck() bool {
+	return !l.Quiet() && !l.NeedsSync() && !l.copyIn && !l.AwaitsReady()
+}
+
 // AwaitsReady reports whether a ReadyForQuery is certainly due.
 func (l *Link) AwaitsReady() bool {
 	due := 0
