@@ -96,7 +96,7 @@ func (s *server) completed(tag []byte, note link.Note) {
 		}
 	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
 		len(c.came.base.list) > 0 && string(tag) == "SET", // later it counts what was set and what came
-		note&link.Resets != 0 && string(tag) == "SET": // perhaps TO DEFAULT
+		note&link.Resets != 0 && string(tag) == "SET":     // perhaps TO DEFAULT
 		s.noted |= link.StateSet
 	}
 	c.resets.some = c.resets.some || string(tag) == "RESET"

@@ -77,6 +77,7 @@ func (w *asyncWriter) run() {
 		}
 		for {
 			lines, dropped := w.take(spare)
+			spare = nil // the queue has it now
 			if len(lines) == 0 {
 				break
 			}
