@@ -102,9 +102,9 @@ func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
 		l.stmts.Drop(plan.Stmt)
 		return Plan{Do: Wait} // until it is known which of the next two it is
 	case l.Status() == 'E':
-		// Nothing can be prepared, this neither: an error comes all the same, except
-		// for a statement that ends transactions.
-		e.name = l.cache.name()
+		// The older one cannot be prepared, and neither can this, unless it ends
+		// transactions or is empty: then it takes its own name.
+		e.name = l.ensure(e.named, env)
 	default:
 		e.name = l.ensure(old, env)
 	}
