@@ -165,9 +165,8 @@ const (
 		` WHERE source OPERATOR(pg_catalog.=) 'session' OR name OPERATOR(pg_catalog.=) ANY ($1)` +
 		` UNION ALL SELECT 'named', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n`
 	askListen = `SELECT 'listen', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())`
-	askTemp   = `SELECT 'temp', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
-		` OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
-		` OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())`
+	askTemp   = `SELECT 'temp', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend` + // all that a schema has, as for its DROP
+		` WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())`
 	askLock = `SELECT 'advisory_lock', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'` +
 		` AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())`
 	askCursor  = `SELECT 'cursor', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)`
