@@ -35,14 +35,16 @@ const (
 	BodyHides
 	// Resets marks a text that may put a parameter back to what it is by itself.
 	Resets
-	// Unseen marks what stands for a text that was not seen; Scan never says it.
+	// Unseen marks what stands for a text that was not seen, or not all of it:
+	// the name of a function in escapes, a text that is made up for one to run.
 	Unseen
 )
 
-// known are the words that a text is judged by. Functions that begin with pg_
-// are judged by parts of their names.
+// known are the words that a text is judged by. Names that begin with pg_ are
+// looked at as well.
 const known = "alter call close copy create currval deallocate default discard do drop grant hold insert into lastval merge nextval now " +
-	"reset revoke set set_config setseed setval temp temporary today tomorrow unlisten yesterday"
+	"query_to_xml query_to_xml_and_xmlschema query_to_xmlschema reset revoke set set_config setseed setval temp temporary today tomorrow " +
+	"ts_rewrite ts_stat unlisten yesterday"
 
 // lengths has, for the first letter of a word, a bit for each length that a
 // known word has, so that nearly all other words are not looked at twice.
@@ -73,8 +75,15 @@ var wordByte = func() (t [256]bool) {
 // the side of too much. What the body of a function does cannot be seen, and
 // what the command tag shows for certain (SET, LISTEN, ...) counts only once
 // the tag has come; see TagState.
-func Scan(text []byte) (note Note, state State) { return scan(text, &knownLengths) }
+func Scan(text []byte) (note Note, state State) {
+	note, state = scan(text, &knownLengths)
+	if note&Unseen != 0 {
+		note, state = note|Alters|Rereads|Resets, state|StateUnseen
+	}
+	return note, state
+}
 
+// scan is Scan, but for what may be done by what is Unseen.
 func scan(text []byte, known *lengths) (note Note, state State) {
 	r := reader{text: text}
 	begin, quoted := true, false // at the beginning of a statement; perhaps in a literal
@@ -89,6 +98,10 @@ func scan(text []byte, known *lengths) (note Note, state State) {
 				quoted = !quoted
 			case '$', '-', '/':
 				r.marks(i)
+			case '"':
+				if i > 1 && text[i-1] == '&' {
+					r.unseen = r.unseen || spellsASCII(text, i)
+				}
 			}
 			i++
 			continue
@@ -114,12 +127,18 @@ func scan(text []byte, known *lengths) (note Note, state State) {
 			case equalFold(word, "discard"):
 				note |= Deallocates
 				r.resets = r.resets || head
-			case equalFold(word, "do") && head && r.body == 0:
-				r.body = i
+			case equalFold(word, "do") && head:
+				r.literal = r.literal || !bodyInDollars(text[i:])
+				if r.body == 0 {
+					r.body = i
+				}
 			}
 		}
 		begin = false
 		prev = word
+	}
+	if r.settings > 0 && containsFold(text[:r.settings], "update") { // a SET of any parameter that the view shows
+		state, note = state|StateSet, note|Alters|Rereads|Resets
 	}
 	if r.resets || r.body > 0 || r.calls > 0 && state&StateSet != 0 {
 		note |= Resets
@@ -144,6 +163,9 @@ type reader struct {
 	setting   bool // a SET may have begun a statement
 	resets    bool // something may put a parameter back
 	body      int  // where that of the first DO begins; 0: nowhere
+	literal   bool // that of one may not be in dollar quotes
+	settings  int  // where pg_settings was mentioned last; 0: nowhere
+	unseen    bool // some of it cannot be read
 }
 
 // marks looks at what two bytes may begin.
@@ -154,6 +176,32 @@ func (r *reader) marks(i int) {
 	case begins(rest, "--"), begins(rest, "/*"):
 		r.commented = true
 	}
+}
+
+// spellsASCII reports whether the quote at i, behind a &, begins an identifier
+// with escapes of Unicode, one of which may be of an ASCII character, whichever
+// character UESCAPE makes begin them. No name that means something has others.
+func spellsASCII(text []byte, i int) bool {
+	if text[i-2]|0x20 != 'u' || i > 2 && wordByte[text[i-3]] {
+		return false
+	}
+	for i++; i+2 < len(text) && text[i] != '"'; i++ {
+		if text[i] == '0' && text[i+1] == '0' && text[i+2] >= '0' && text[i+2] <= '7' {
+			return true
+		}
+	}
+	return false
+}
+
+// bodyInDollars reports whether what follows DO is for certain in dollar quotes,
+// where there are no escapes and where nothing goes on in another literal.
+func bodyInDollars(rest []byte) bool {
+	rest = skipBlank(rest)
+	if word, after := nextWord(rest); equalFold(word, "language") {
+		_, after, _ = namePart(skipBlank(after))
+		rest = skipBlank(after)
+	}
+	return begins(rest, "$")
 }
 
 // set judges a SET; its name stands at next.
@@ -191,7 +239,10 @@ func (r *reader) note() (note Note) {
 	if r.hidden || r.unclear > 0 && r.commented || many {
 		note |= SetsHidden
 	}
-	if r.body > 0 && (r.unclear > 0 || many || containsFold(r.text[r.body:], "execute") || containsFold(r.text[r.body:], "spi_")) {
+	if r.unseen {
+		note |= Unseen
+	}
+	if r.body > 0 && (r.unclear > 0 || many || r.literal || containsFold(r.text[r.body:], "execute") || containsFold(r.text[r.body:], "spi_")) {
 		note |= BodyHides
 	}
 	return note

@@ -108,6 +108,8 @@ func TestScanFindsWhatPutsBack(t *testing.T) {
 		"RESET ALL": true, "reset work_mem": true, "select 1; reset role": true, "/* a */ reset all": true, "DISCARD ALL": true, "discard plans": true,
 		"SET x TO DEFAULT": true, "set session authorization default": true, "set x = 1; set y to default": true, "-- a\nset x = default": true,
 		"select set_config('x', null, false)": true, "select set_config($1, $2, false)": true, "do $$ begin reset all; end $$": true,
+		"update pg_settings set setting = null": true, `select U&"\0073et_config"('x', null, false)`: true, "select ts_stat($1)": true,
+		"select setting from pg_settings": false, "update settings set pg_setting = 1": false,
 		"set x = 1": false, "set local x = 1": false, "select set_config('x', '1', true)": false, "insert into t values (default)": false,
 		"alter table t alter c set default 1": false, "update t set a = default": false, "select reset from t": false, "begin": false,
 	} {
@@ -151,7 +153,7 @@ func TestKnownWordsAreAll(t *testing.T) {
 	every := everyWord()
 	for _, name := range wordsOfThePackage(t) {
 		for _, text := range []string{name, name + " x", "select " + name + "('a.b', 1)", "'" + name + "'", "/**/ " + name + " temp t", "create " + name} {
-			note, state := Scan([]byte(text))
+			note, state := scan([]byte(text), &knownLengths)
 			if n, s := scan([]byte(text), every); n != note || s != state {
 				t.Errorf("%q: %b, %b; looking at every word %b, %b", text, note, state, n, s)
 			}
@@ -182,11 +184,11 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		note, state := Scan(text)
+		note, state := scan(text, &knownLengths)
 		if n, s := scan(text, every); n != note || s != state {
 			t.Fatalf("%q: %b, %b; looking at every word %b, %b", text, note, state, n, s)
 		}
-		if note&^(SetHarmless|Deallocates|SetsSeed|Alters|Rereads|Timed|SetsHidden|HidesNames|BodyHides|Resets) != 0 {
+		if note&^(SetHarmless|Deallocates|SetsSeed|Alters|Rereads|Timed|SetsHidden|HidesNames|BodyHides|Resets|Unseen) != 0 {
 			t.Fatalf("%q: %d", text, note)
 		}
 		note = scanned(text)

@@ -14,7 +14,7 @@ const (
 	StateLock                       // advisory locks of the session
 	StateCursor                     // cursors WITH HOLD
 	StatePrepared                   // statements made by SQL PREPARE
-	StateLoad                       // libraries and replication slots, which nothing takes out again but the end of the session
+	StateLoad                       // libraries, replication slots and origins, backups: what only the end of the session is sure to end
 	StateSequence                   // numbers drawn from sequences, which currval and lastval show
 	StateSeed                       // the seed of random()
 	// StateEnds: something of any kind may have ended.
@@ -72,6 +72,10 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 		case equalFold(word, "setval"):
 			return StateSequence
 		}
+	case 'q':
+		if equalFold(word, "query_to_xml") || equalFold(word, "query_to_xmlschema") || equalFold(word, "query_to_xml_and_xmlschema") {
+			r.unseen = true // they run a text, which may be made up of pieces
+		}
 	case 'r':
 		if equalFold(word, "reset") {
 			return StateNamed
@@ -82,8 +86,12 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 		}
 	case 'p':
 		switch {
-		case equalFold(word, "pg_temp"):
+		case equalFold(word, "pg_temp"), len(word) > 8 && equalFold(word[:8], "pg_temp_") && word[8]-'0' <= 9: // as it is really called
 			return StateTemp
+		case equalFold(word, "pg_settings"):
+			r.settings = next
+		case equalFold(word, "pg_backup_start"), equalFold(word, "pg_start_backup"), equalFold(word, "pg_replication_origin_session_setup"):
+			return StateLoad
 		case containsFold(word, "advisory_unlock"):
 			return StateEnds
 		case containsFold(word, "advisory") && !containsFold(word, "xact"):
@@ -92,9 +100,12 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 			return StateLoad // one may be temporary, which not even a reset ends
 		}
 	case 't':
-		if (equalFold(word, "temp") || equalFold(word, "temporary")) &&
+		switch {
+		case equalFold(word, "ts_stat"), equalFold(word, "ts_rewrite"):
+			r.unseen = true // they run a text, too
+		case (equalFold(word, "temp") || equalFold(word, "temporary")) &&
 			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
-				containsFold(prev, "local") || containsFold(prev, "global") || r.commented) {
+				containsFold(prev, "local") || containsFold(prev, "global") || r.commented):
 			return StateTemp
 		}
 	case 'd':
@@ -223,9 +234,10 @@ func tagState(tag []byte, note Note) (state State) {
 
 // Refusable returns the kinds that a text would leave, and StateReads if it
 // would read a sequence's, for those who refuse them before they are sent: what
-// tags would show is guessed from the words that begin statements.
+// tags would show is guessed from the words that begin statements. What cannot
+// be read gets past.
 func Refusable(text []byte) State {
-	_, state := Scan(text)
+	_, state := scan(text, &knownLengths)
 	begin := true
 	for i := 0; i < len(text); {
 		if !wordByte[text[i]] {
