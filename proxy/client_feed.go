@@ -295,15 +295,18 @@ func (c *client) judgeQuery(message []byte, size int) action {
 // judgeFunctionCall looks at which function is called.
 func (c *client) judgeFunctionCall(message []byte, size int) action {
 	var state link.State
-	if oid := message[pgwire.HeaderSize:]; c.mode != sessionMode && size >= pgwire.HeaderSize+4 {
+	if oid := message[pgwire.HeaderSize:]; size >= pgwire.HeaderSize+4 {
 		if len(oid) < 4 {
 			return needMore
 		}
 		state = link.FunctionState(binary.BigEndian.Uint32(oid))
-		if state&c.tenant.policies.refuse != 0 {
+		switch {
+		case c.mode == sessionMode:
+			c.server.soil(state & link.StateLoad)
+			state = 0
+		case state&c.tenant.policies.refuse != 0:
 			return c.refuseQuery()
-		}
-		if c.mustForget(state) {
+		case c.mustForget(state):
 			return c.forget(c.server.link.NeedsSync())
 		}
 		c.mayLeave(state, nil)

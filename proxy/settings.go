@@ -120,12 +120,14 @@ func (c *client) wasReset(name string, found *params) bool {
 }
 
 // mayReset takes note of a text in session mode: what came with the client is to
-// be there again after a reset. It returns whether there may be one.
+// be there again after a reset, and a server that not even a reset gets clean is
+// to be nobody else's. It returns whether there may be a reset.
 func (c *client) mayReset(text []byte) link.Note {
+	note, state := link.Scan(text)
+	c.server.soil(state & link.StateLoad)
 	if len(c.came.list) == 0 {
 		return 0
 	}
-	note, state := link.Scan(text)
 	if note&link.Resets != 0 {
 		c.server.noted |= state & link.StateSet // set_config, which no tag shows
 	}

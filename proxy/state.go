@@ -94,6 +94,8 @@ func (s *server) completed(tag []byte, note link.Note) {
 			c.hidden, s.ending.unsure = false, 0
 			s.noted &^= unreadable
 		}
+	case string(tag) == "LOAD":
+		s.soil(link.StateLoad)
 	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
 		len(c.came.base.list) > 0 && string(tag) == "SET", // later it counts what was set and what came
 		note&link.Resets != 0 && string(tag) == "SET":     // perhaps TO DEFAULT

@@ -5,7 +5,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern/postern/test/harness"
 )
@@ -89,11 +88,39 @@ func TestBackupsAndOrigins(t *testing.T) {
 			p.shuffle(func() { p.b.want(tc.clean, 1, query(tc.seen)) })
 			p.shuffle(func() { p.a.want("T D:"+tc.mine+" C:SELECT_1 Z:I", 1, query(tc.seen)) })
 			p.a.conn.Close()
-			harness.Eventually(t, 5*time.Second, "its server is gone", func() bool {
+			harness.Eventually(t, harness.Patience, "its server is gone", func() bool {
 				return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == 0
 			})
 			p.b.conn.Close()
 			p.c.conn.Close()
 		}
+	}
+}
+
+// TestWhatASessionLeavesForEver ends with its server, of which there is one.
+func TestWhatASessionLeavesForEver(t *testing.T) {
+	t.Parallel()
+	cluster := harness.PostgresOf(t, 17)
+	if err := cluster.Exec(t.Context(), "postgres", "alter role app superuser; select pg_replication_origin_create('in session')"); err != nil {
+		t.Fatal(err)
+	}
+	g := startGate(t, gateConf{Cluster: cluster, PoolSize: 1})
+	const backend = "select pg_backend_pid()"
+	for _, text := range []string{"load 'auto_explain'", "select pg_backup_start('nightly', true)",
+		"select pg_replication_origin_session_setup('in session')", "select pg_create_physical_replication_slot('s', true, true)"} {
+		s := g.script(t, "session")
+		mine, err := s.try(1, query(backend))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.try(1, query(text)); err != nil || strings.Contains(got, "E:") {
+			t.Fatal(text, got, err)
+		}
+		s.conn.Close()
+		next := g.script(t, "session")
+		if theirs, err := next.try(1, query(backend)); err != nil || theirs == mine {
+			t.Errorf("%s: the next session has the same server: %s, %v", text, theirs, err)
+		}
+		next.conn.Close()
 	}
 }
