@@ -121,17 +121,20 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 	return nil
 }
 
-// dial logs in to a server in a goroutine and gives it to the loop.
+// dial logs in to a server in a goroutine and gives it to the loop. Without
+// anything to log in with those who wait are told so. That is no failure of the
+// server's, so the pool does not pause: the next client may bring a key.
 func (t *tenant) dial(p *serverPool) {
+	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
+	if err != nil {
+		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "no server login", "user", clip(p.key.user), "database", clip(p.key.database), "error", err)
+		t.failWaiters(p.books, errDial(err))
+		return
+	}
 	s := &server{tenant: t, pool: p, loop: t.loop, epoch: t.machine.view.Epoch}
 	s.books.Owner = s
 	t.servers[s] = struct{}{}
 	p.books.StartDial(&s.books, t.loop.Now())
-	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
-	if err != nil {
-		t.dialed(s, nil, -1, err)
-		return
-	}
 	s.target = target
 	s.target.Credentials = scram.Credentials{}
 	t.look()
