@@ -200,13 +200,13 @@ func (s *server) judgeError(body []byte, verdict link.Verdict, owed bool) link.V
 	s.ending.failed = s.ending.failed || !internal
 	e := pgwire.ParseError(body)
 	s.link.Failed(e.Code, routine(body))
-	if e.IsFatal() {
-		s.lastWords = verdict == link.ToClient
-	} else if !owed {
+	switch {
+	case !e.IsFatal() && !owed:
 		return link.Broken
-	}
-	if s.books.State() == pool.Idle {
-		return link.Broken // its last words concern nobody
+	case e.IsFatal() && s.client == nil:
+		return link.Broken // its last words concern nobody, and nobody else may get it
+	case e.IsFatal():
+		s.failed, s.lastWords = true, verdict == link.ToClient
 	}
 	if !internal {
 		return verdict

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -42,6 +43,45 @@ func TestIdleServerThatSpeaks(t *testing.T) {
 				t.Fatalf("kept: %v, want %v", kept, c.kept)
 			}
 		})
+	}
+}
+
+// TestLastWordsToNobody: a server that says goodbye while it is cleaned is not lent to the next client, who would hear of its
+// end and not of the reason.
+func TestLastWordsToNobody(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(transactionMode)
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	if _, err := client.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, query, "request")
+	b.tenant.call(func() {
+		for s := range b.tenant.servers {
+			s.cancels++ // on its way, so that the server is not free when it has answered
+		}
+	})
+	if _, err := server.Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, client, answer, "answer")
+	b.settle()
+	if n := b.counts(); n.Cleaning != 1 {
+		t.Fatalf("not being cleaned: %+v", n)
+	}
+	if _, err := server.Write((&pgwire.Error{Severity: pgwire.Fatal, Code: "57P01", Message: "bye"}).Append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	b.tenant.call(func() {
+		for s := range b.tenant.servers {
+			s.cancels--
+			s.cancelled()
+		}
+	})
+	if n := b.counts(); n != (pool.Counts{}) {
+		t.Errorf("still there: %+v", n)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
@@ -216,11 +217,8 @@ func TestMessagesSplitAtEveryByteInBothDirections(t *testing.T) {
 	}
 }
 
-func (b *bench) counts() (n struct{ Idle, Active int }) {
-	b.tenant.loop.Call(func() {
-		c := b.tenant.books.Counts()
-		n.Idle, n.Active = c.Idle, c.Active
-	})
+func (b *bench) counts() (n pool.Counts) {
+	b.tenant.loop.Call(func() { n = b.tenant.books.Counts() })
 	return n
 }
 

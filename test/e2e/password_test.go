@@ -13,7 +13,7 @@ import (
 // of them ask, who comes with the new one is served at once.
 func TestChangedPassword(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateConf{PoolSize: 1})
+	g := startGate(t, gateConf{PoolSize: 3})
 	watch := g.direct(t)
 	const role = "changes_password"
 	do(t, watch, "drop role if exists "+role+"; create role "+role+" login password 'old'") // roles are the cluster's
