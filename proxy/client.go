@@ -59,6 +59,7 @@ type client struct {
 	gone     bool          // over
 	draining bool          // to be sent away when nothing of its own runs
 	leaving  bool          // it has said its last: it goes when what it asked for is done
+	goodbye  bool          // it will have when it gets a server; see waitsForGood
 	farewell *pgwire.Error // what it is told then; nil: nothing
 	revoked  *pgwire.Error // to be sent away at the next message boundary
 	reason   string        // why, for the log
@@ -85,7 +86,7 @@ func (c *client) Ready(*loop.Conn) {
 	if c.gone {
 		return
 	}
-	if c.conn.HungUp() {
+	if c.conn.HungUp() && !c.waitsForGood() {
 		c.end("client_closed")
 		return
 	}
@@ -94,12 +95,50 @@ func (c *client) Ready(*loop.Conn) {
 	}
 	switch {
 	case c.gone:
-	case c.blocked && c.conn.HalfClosed() && c.books.Waiting():
-		c.end("client_closed")
 	case c.blocked:
 		c.resume()
 	default:
 		c.pump()
+	}
+	if !c.gone && c.blocked && c.books.Waiting() && c.conn.HalfClosed() && !c.waitsForGood() {
+		c.end("client_closed")
+	}
+}
+
+// waitsForGood reports whether a client that waits for a server has asked for
+// all that it will and said goodbye, so that it is waited for although it may
+// be gone: what was asked for before a Terminate is done.
+func (c *client) waitsForGood() bool {
+	if c.goodbye || !c.books.Waiting() {
+		return c.goodbye
+	}
+	for c.conn.Readable() { // what it has sent ahead is all here, in the socket
+		buf := c.tenant.loop.Scratch()
+		n, err := c.conn.Read(buf)
+		c.arrived(n)
+		c.in = c.tenant.loop.Append(c.in, buf[:n])
+		if err == loop.ErrWouldBlock && c.conn.Readable() {
+			return true // its turn is over: asked again in the next
+		}
+		if err != nil {
+			break
+		}
+	}
+	c.goodbye = endsInGoodbye(c.in)
+	return c.goodbye
+}
+
+// endsInGoodbye reports whether a Terminate is among whole messages.
+func endsInGoodbye(in []byte) bool {
+	for {
+		size, status := pgwire.ClientFrame(in)
+		if status != pgwire.FrameOK || size > len(in) {
+			return false
+		}
+		if in[0] == pgwire.Terminate {
+			return true
+		}
+		in = in[size:]
 	}
 }
 
@@ -120,8 +159,7 @@ func (c *client) pump() {
 		}
 		n, err := c.conn.Read(buf)
 		if n > 0 {
-			c.received += uint64(n)
-			c.tenant.counters.bytesIn.Add(uint64(n))
+			c.arrived(n)
 			if collecting {
 				c.in = c.tenant.loop.Append(c.in, buf[:n])
 				c.process(c.in)
@@ -140,6 +178,11 @@ func (c *client) pump() {
 			return
 		}
 	}
+}
+
+func (c *client) arrived(n int) {
+	c.received += uint64(n)
+	c.tenant.counters.bytesIn.Add(uint64(n))
 }
 
 // process deals with data and holds what is left. data may be c.in itself.
@@ -177,7 +220,11 @@ func (c *client) resume() {
 	if len(c.in) > 0 {
 		c.process(c.in)
 	}
-	if !c.blocked && !c.gone && c.conn.Readable() {
+	if c.gone {
+		return
+	}
+	if !c.blocked && c.conn.Readable() || c.goodbye {
+		c.goodbye = false
 		c.conn.Again()
 	}
 }
