@@ -153,6 +153,7 @@ func (c *client) unlinked(message []byte, size int) action {
 		return drop // ignored outside COPY, and nothing to flush
 	case pgwire.Sync:
 		if size == pgwire.HeaderSize && !c.draining {
+			c.quiet = c.tenant.loop.Now()
 			c.write(pgwire.AppendReady(c.tenant.insert[:0], 'I'))
 			return drop
 		}

@@ -121,9 +121,10 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 	}
 }
 
-// idle reports whether nothing of the client's runs, waits or is open.
+// idle reports whether nothing of the client's runs, waits or is open. The
+// beginning of a message is nothing yet, as for Postgres.
 func (c *client) idle() bool {
-	if c.gone || c.greeting || c.books.Waiting() || c.partial > 0 || len(c.in) > 0 {
+	if c.gone || c.greeting || c.books.Waiting() {
 		return false
 	}
 	return c.server == nil || c.server.link.Free()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -13,11 +14,16 @@ import (
 func (b *bench) timed(timeouts sessionTimeouts) net.Conn {
 	b.t.Helper()
 	conn := b.client(transactionMode)
+	b.limit(timeouts)
+	return conn
+}
+
+// limit gives the newest client timeouts.
+func (b *bench) limit(timeouts sessionTimeouts) {
 	b.tenant.loop.Call(func() {
 		b.tenant.clients[len(b.tenant.clients)-1].timeouts = &timeouts
 		b.tenant.timed++
 	})
-	return conn
 }
 
 // late looks at the clocks as they would stand after a while, and reports whether the server's query was cancelled.
@@ -95,4 +101,51 @@ func TestIdleInATransaction(t *testing.T) {
 	if typ, body := readMessage(t, client); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "25P03" {
 		t.Errorf("got %q %q, want to be told of the timeout", typ, body)
 	}
+}
+
+// TestIdleInAMessage: the beginning of a message keeps nobody, with a server and without.
+func TestIdleInAMessage(t *testing.T) {
+	query := pgwire.AppendQuery(nil, "select 1")
+	for name, sends := range map[string][]byte{"nothing": nil, "half a header": query[:3], "half a message": query[:9]} {
+		for _, mode := range []poolMode{sessionMode, transactionMode} {
+			t.Run(fmt.Sprintf("%s in mode %d", name, mode), func(t *testing.T) {
+				b := newBench(t)
+				b.server()
+				client := b.client(mode)
+				b.limit(sessionTimeouts{clientIdle: time.Second})
+				if _, err := client.Write(sends); err != nil {
+					t.Fatal(err)
+				}
+				b.late(900 * time.Millisecond)
+				b.tenant.call(func() {
+					if n := len(b.tenant.clients); n != 1 {
+						t.Fatal("ended though there is time")
+					}
+				})
+				b.late(1100 * time.Millisecond)
+				if typ, body := readMessage(t, client); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "57P05" {
+					t.Errorf("got %q %q, want to be told of the timeout", typ, body)
+				}
+			})
+		}
+	}
+}
+
+// TestASyncIsNotIdle: it is answered without a server, and is a request all the same.
+func TestASyncIsNotIdle(t *testing.T) {
+	b := newBench(t)
+	b.server()
+	client := b.client(transactionMode)
+	b.limit(sessionTimeouts{clientIdle: time.Second})
+	b.tenant.call(func() { b.tenant.clients[0].quiet = b.tenant.loop.Now().Add(-time.Minute) })
+	if _, err := client.Write(pgwire.AppendSync(nil)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, client, pgwire.AppendReady(nil, 'I'), "answer")
+	b.late(900 * time.Millisecond)
+	b.tenant.call(func() {
+		if len(b.tenant.clients) != 1 {
+			t.Error("ended as idle")
+		}
+	})
 }

@@ -89,13 +89,19 @@ func TestTransactionTimeouts(t *testing.T) {
 	}
 }
 
-// TestClientIdleTimeout ends who does nothing between two transactions.
+// TestClientIdleTimeout ends who does nothing between two transactions, or only begins to.
 func TestClientIdleTimeout(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateConf{Timeouts: harness.Map{"client_idle": "4s"}})
 	for _, mode := range modes {
-		idle, busy := g.script(t, mode), g.script(t, mode)
+		idle, begins, busy := g.script(t, mode), g.script(t, mode), g.script(t, mode)
 		busy.say(query("select pg_sleep(6)"))
+		if _, err := begins.conn.Write([]byte("Q\x00\x00\x00\x64select")); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := begins.tryNext(); !strings.Contains(got, "57P05") {
+			t.Errorf("%s, in a message: %s", mode, got)
+		}
 		if got, _ := idle.tryNext(); !strings.Contains(got, "57P05") {
 			t.Errorf("%s: %s", mode, got)
 		}
