@@ -57,6 +57,7 @@ type ListenerTimeouts struct {
 	Transaction     *time.Duration `mapstructure:"transaction"`
 	IdleTransaction *time.Duration `mapstructure:"idle_transaction"`
 	ClientIdle      *time.Duration `mapstructure:"client_idle"`
+	QueryWait       *time.Duration `mapstructure:"query_wait"`
 }
 
 // TLS is what clients are offered. Without certificates TLS is not offered.

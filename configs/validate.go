@@ -3,6 +3,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -161,11 +162,7 @@ func (c *Config) checkTenants(ps *problems) {
 
 func (c *Config) checkTimeouts(ps *problems) {
 	t := c.Timeouts
-	for _, d := range []struct {
-		key      string
-		value    time.Duration
-		zeroIsOK bool
-	}{
+	checkDurations(ps, "timeouts.", []bound{
 		{"proxy_header", t.ProxyHeader, false},
 		{"login", t.Login, false},
 		{"server_connect", t.ServerConnect, false},
@@ -178,12 +175,33 @@ func (c *Config) checkTimeouts(ps *problems) {
 		{"server_idle", t.ServerIdle, true},
 		{"server_lifetime", t.ServerLifetime, true},
 		{"drain", t.Drain, false},
-	} {
+	})
+	for i, l := range c.Listeners {
+		t, unset := l.Timeouts, time.Second
+		checkDurations(ps, fmt.Sprintf("listeners[%d].timeouts.", i), []bound{
+			{"query", *cmp.Or(t.Query, &unset), true},
+			{"transaction", *cmp.Or(t.Transaction, &unset), true},
+			{"idle_transaction", *cmp.Or(t.IdleTransaction, &unset), true},
+			{"client_idle", *cmp.Or(t.ClientIdle, &unset), true},
+			{"query_wait", *cmp.Or(t.QueryWait, &unset), false},
+		})
+	}
+}
+
+// bound is a timeout, and whether it may be left out by 0.
+type bound struct {
+	key      string
+	value    time.Duration
+	zeroIsOK bool
+}
+
+func checkDurations(ps *problems, at string, bounds []bound) {
+	for _, d := range bounds {
 		switch {
 		case d.value < 0:
-			ps.add("timeouts."+d.key, "must not be negative")
+			ps.add(at+d.key, "must not be negative")
 		case d.value == 0 && !d.zeroIsOK:
-			ps.add("timeouts."+d.key, "must be more than 0s: every wait has a bound")
+			ps.add(at+d.key, "must be more than 0s: every wait has a bound")
 		}
 	}
 }
@@ -219,14 +237,6 @@ func (c *Config) checkNumbers(ps *problems) {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)
 	}
 	oneOf(ps, "io_uring", c.IOUring, IOUringAuto, IOUringOff)
-	for i, l := range c.Listeners {
-		t := l.Timeouts
-		for key, d := range map[string]*time.Duration{"query": t.Query, "transaction": t.Transaction, "idle_transaction": t.IdleTransaction, "client_idle": t.ClientIdle} {
-			if d != nil && *d < 0 {
-				ps.add(fmt.Sprintf("listeners[%d].timeouts.%s", i, key), "must not be negative")
-			}
-		}
-	}
 	// The bounds are those of Linux: tcp(7), and MAX_TCP_KEEP* in its headers.
 	wholeUnits(ps, "tcp.keepalive_idle", c.TCP.KeepaliveIdle, time.Second, 32767*time.Second)
 	wholeUnits(ps, "tcp.keepalive_interval", c.TCP.KeepaliveInterval, time.Second, 32767*time.Second)

@@ -158,6 +158,8 @@ timeouts.drain: must be more than 0s: every wait has a bound`},
 		{"timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{Query: new(time.Duration)} }, ""},
 		{"negative timeouts of a listener", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{ClientIdle: new(-time.Second)} },
 			"listeners[0].timeouts.client_idle: must not be negative"},
+		{"a listener without a bound for waits", func(c *Config) { c.Listeners[0].Timeouts = ListenerTimeouts{QueryWait: new(time.Duration)} },
+			"listeners[0].timeouts.query_wait: must be more than 0s: every wait has a bound"},
 		{"limits", func(c *Config) { c.Limits = Limits{} }, `limits.clients: must be at least 1
 limits.handshakes: must be at least 1
 limits.statements: must be at least 1

@@ -16,6 +16,8 @@ type Pool struct {
 	places [numScopes]node[Pool] // in their lists
 	size   int                   // most servers, dialing ones included and the reserve not
 	least  int                   // servers to keep even if nobody needs them
+	idle   *time.Duration        // instead of Settings.ServerIdle; nil: that
+	life   *time.Duration        // instead of Settings.ServerLifetime; nil: that
 
 	servers [numStates]list[Server] // by state; Closed's stays empty; Idle's is ordered, the longest idle at its back
 	waiters list[Client]            // the oldest in front
@@ -50,6 +52,10 @@ func (p *Pool) SetSize(n int) {
 
 // SetLeast changes how many servers the pool keeps, once it has had any, even if nobody needs them.
 func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size) }
+
+// SetAges changes for how long the pool's servers may be idle and live; nil is what [Settings] say. It holds for those that
+// are there, too.
+func (p *Pool) SetAges(idle, lifetime *time.Duration) { p.idle, p.life = idle, lifetime }
 
 // WantSpare says whether the pool should dial a server that nobody waits for, to have its least number. It has one
 // such dial under way at a time, none while dials fail, and nobody makes room for it.

@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -66,7 +67,7 @@ func (p *Pool) closeReason(s *Server, now time.Time) Reason {
 
 // tooOld says whether the server's lifetime, less its jitter, is over. A changed lifetime holds for old servers too.
 func (s *Server) tooOld(now time.Time) bool {
-	lifetime := s.pool.tenant.settings.ServerLifetime
+	lifetime := *cmp.Or(s.pool.life, &s.pool.tenant.settings.ServerLifetime)
 	if lifetime <= 0 {
 		return false
 	}
@@ -140,7 +141,7 @@ func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 // tooIdle says whether nobody has used an idle server for long enough. Those of the reserve leave like all others, and
 // where idle servers stay for good, as soon as nobody would get them any more.
 func (p *Pool) tooIdle(s *Server, now time.Time) bool {
-	limit := p.tenant.settings.ServerIdle
+	limit := *cmp.Or(p.idle, &p.tenant.settings.ServerIdle)
 	if limit <= 0 && p.Servers() > p.size {
 		limit = p.tenant.settings.ReserveAfter
 	}

@@ -48,6 +48,27 @@ func TestSweep(t *testing.T) {
 			w.tenant.SetSettings(Settings{ServerLifetime: 10 * time.Minute})
 			w.pass(10 * time.Minute)
 		}, "0 lifetime, 1 lifetime, 2 lifetime"},
+		{"idle for too long, but this pool's may", func(w *world, p *Pool, _ []*Server) {
+			p.SetAges(new(2*time.Minute), nil)
+			w.pass(2*time.Minute - 1)
+		}, ""},
+		{"idle for too long for this pool", func(w *world, p *Pool, _ []*Server) {
+			p.SetAges(new(time.Second), nil)
+			w.pass(time.Second)
+		}, "0 idle timeout, 1 idle timeout, 2 idle timeout"},
+		{"this pool's may be idle for good", func(w *world, p *Pool, _ []*Server) {
+			p.SetAges(new(time.Duration), new(time.Duration))
+			w.pass(1000 * time.Hour)
+		}, ""},
+		{"old for this pool", func(w *world, p *Pool, _ []*Server) {
+			p.SetAges(nil, new(10*time.Second))
+			w.pass(10 * time.Second)
+		}, "0 lifetime, 1 lifetime, 2 lifetime"},
+		{"not of this pool any more", func(w *world, p *Pool, _ []*Server) {
+			p.SetAges(new(time.Second), new(time.Second))
+			p.SetAges(nil, nil)
+			w.pass(time.Second)
+		}, ""},
 		{"smaller pool", func(_ *world, p *Pool, _ []*Server) { p.SetSize(2) }, "0 surplus"},
 		{"no pool at all", func(_ *world, p *Pool, _ []*Server) { p.SetSize(-1) }, "0 surplus, 1 surplus, 2 surplus"},
 		{"smaller tenant", func(w *world, _ *Pool, _ []*Server) { w.tenant.SetSettings(Settings{MaxServers: 1}) },

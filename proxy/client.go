@@ -40,6 +40,7 @@ type client struct {
 	tenant   *tenant
 	pool     *serverPool
 	conn     *loop.Conn
+	listener *Listener
 	peer     proxyproto.Peer
 	database string
 	place    place // what it counts against
@@ -73,7 +74,8 @@ type client struct {
 	cut     int     // see insert
 	sess    link.Session
 
-	timeouts *sessionTimeouts // nil: none
+	timeouts *sessionTimeouts // in force
+	due      *sessionTimeouts // from its next request on
 	quiet    time.Time        // since when it has been idle, if it is
 
 	started        time.Time
@@ -247,7 +249,7 @@ func (c *client) acquire() bool {
 	if s := c.pool.books.Acquire(&c.books, nil, t.loop.Now()); s != nil {
 		return c.lent(s.Owner.(*server))
 	}
-	c.blocked = true
+	c.blocked, c.timeouts = true, c.due
 	t.look()
 	t.dialMore()
 	if c.books.Waiting() {
@@ -347,9 +349,8 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	if c.mode == sessionMode {
 		t.machine.sessions++
 	}
-	if c.timeouts != nil {
-		t.timed++
-	}
+	c.due = t.timeoutsOf(c)
+	c.timeouts = c.due
 	t.look()
 	switch {
 	case t.conf == nil:

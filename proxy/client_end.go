@@ -93,9 +93,6 @@ func (c *client) end(reason string) {
 	if c.mode == sessionMode {
 		t.machine.sessions--
 	}
-	if c.timeouts != nil {
-		t.timed--
-	}
 	n := len(t.clients) - 1
 	t.clients[c.index] = t.clients[n]
 	t.clients[c.index].index = c.index

@@ -156,7 +156,7 @@ func (v *consoleGate) Databases() (out []console.Database) {
 		limits := conf.Pool
 		for _, name := range slices.Compact(names) {
 			d := console.Database{Tenant: conf.ID, Name: name, Host: host, Port: int(port), PoolSize: limits.Size, MinPoolSize: limits.Min,
-				ReservePoolSize: limits.Reserve, Mode: limits.Mode, ServerLifetime: v.gate.opts.Timeouts.ServerLifetime,
+				ReservePoolSize: limits.Reserve, Mode: limits.Mode, ServerLifetime: orZero(conf.Timeouts.Over(v.gate.opts.Session).ServerLifetime),
 				MaxServers: tighter(limits.MaxDatabaseServers, limits.MaxServers), MaxClients: tighter(limits.MaxDatabaseClients, limits.MaxClients),
 				Paused: u.paused, Disabled: v.gate.consoles.closed(conf.ID)}
 			if n := u.databases[name]; n != nil {

@@ -319,8 +319,7 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 	if n := h.br.Buffered(); n > 0 {
 		h.early, _ = h.br.Peek(n)
 	}
-	c := &client{tenant: t, place: at, peer: h.peer, database: database, mode: mode, started: h.started,
-		timeouts: t.timeoutsFor(conf, user, h.acceptor.conf)}
+	c := &client{tenant: t, place: at, peer: h.peer, database: database, mode: mode, started: h.started, listener: h.acceptor.conf}
 	c.key = g.keys.add(c, h.startup.Version == pgwire.Version32)
 	tcp := h.tcp
 	h.tcp = nil

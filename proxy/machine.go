@@ -345,8 +345,9 @@ func (t *tenant) waitsFor() waiting {
 
 // waitLimit says since when and for how long a client may wait for what it is
 // that it waits for.
-func (t *tenant) waitLimit(waits time.Time) (since time.Time, limit time.Duration) {
-	since, limit = waits, t.gate.opts.Timeouts.QueryWait
+func (t *tenant) waitLimit(c *client) (since time.Time, limit time.Duration) {
+	waits := c.books.WaitedSince()
+	since, limit = waits, c.timeouts.queryWait
 	if t.machine.since.After(waits) {
 		since = t.machine.since
 	}

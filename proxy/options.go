@@ -23,7 +23,7 @@ type Options struct {
 	TenantDomain string        // SNI names a tenant only below it; "": never
 	MockSecret   []byte        // makes mock salts stable; empty: random for this process
 	Timeouts     Timeouts
-	Session      tenants.Timeouts // where nobody says otherwise
+	Session      tenants.Timeouts // of clients and their servers, where nobody says otherwise
 	Limits       Limits
 	TCP          TCP
 	Loops        int  // 0: one per core
@@ -50,9 +50,9 @@ type Listener struct {
 	Console       bool             // the admin console answers here
 }
 
-// Timeouts bound every wait.
+// Timeouts bound the waits that are the same for everybody.
 type Timeouts struct {
-	ProxyHeader, Login, ServerConnect, Wake, QueryWait, ServerIdle, ServerLifetime time.Duration
+	ProxyHeader, Login, ServerConnect, Wake time.Duration
 }
 
 // Limits bound what strangers and clients may take.

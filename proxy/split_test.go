@@ -45,8 +45,9 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Directory: directory, Log: log, Registerer: prometheus.NewRegistry(), Loops: 1,
-		Timeouts: Timeouts{Login: time.Second, ServerConnect: time.Second, QueryWait: 10 * time.Second}, Limits: Limits{Clients: 1000, Handshakes: 10}})
+	g, err := New(Options{Listeners: []Listener{{Name: "a", Network: "tcp4", Address: "127.0.0.1:0"}}, Directory: directory, Log: log, Registerer: prometheus.NewRegistry(), Loops: 1,
+		Timeouts: Timeouts{Login: time.Second, ServerConnect: time.Second},
+		Session:  tenants.Timeouts{QueryWait: new(10 * time.Second)}, Limits: Limits{Clients: 1000, Handshakes: 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,17 +94,24 @@ func (b *bench) server() net.Conn {
 	return conn
 }
 
+// conf is the tenant's configuration.
+func (b *bench) conf() *tenants.Tenant {
+	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	return conf
+}
+
 // client returns a session that has been greeted.
 func (b *bench) client(mode poolMode) net.Conn {
 	b.t.Helper()
 	fd, conn := b.pair()
 	t := b.tenant
-	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	conf := b.conf()
 	at := place{"app", "app"}
 	if err := b.gate.reserve(t, conf, at); err != nil {
 		b.t.Fatal(err)
 	}
-	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now()}
+	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
+		listener: &b.gate.opts.Listeners[0]}
 	b.gate.keys.add(c, false)
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
 	for {

@@ -60,7 +60,8 @@ type tenant struct {
 	machine  machine
 	policies policies
 	paused   bool // all clients are held
-	timed    int  // clients with timeouts
+	timeouts map[timeoutsKey]*sessionTimeouts
+	timed    bool // somebody has timeouts, or has had some
 	draining bool
 }
 
@@ -106,7 +107,8 @@ func (t *tenant) open() {
 	t.pools, t.groups = make(map[poolKey]*serverPool), newGroups()
 	t.clients, t.servers = nil, make(map[*server]struct{})
 	t.stmts = link.Statements{Limits: t.gate.opts.Limits.Statements}
-	t.machine.sessions, t.timed = 0, 0
+	t.machine.sessions, t.timed = 0, false
+	t.timeouts = make(map[timeoutsKey]*sessionTimeouts)
 }
 
 // verify checks the books after a panic. If they do not balance any more, the
@@ -156,12 +158,13 @@ func (t *tenant) post(f func()) bool { return t.loop.Post(t.checked(f)) }
 func (t *tenant) call(f func()) bool { return t.loop.Call(t.checked(f)) }
 
 func (t *tenant) settings() pool.Settings {
-	o := &t.gate.opts.Timeouts
 	if t.conf == nil {
 		return pool.Settings{}
 	}
+	o := t.conf.Timeouts.Over(t.gate.opts.Session)
 	return pool.Settings{MaxServers: t.conf.Pool.MaxServers, Reserve: t.conf.Pool.Reserve, ReserveAfter: t.conf.Pool.ReserveAfter,
-		MaxDialing: maxDialing, ServerIdle: o.ServerIdle, ServerLifetime: o.ServerLifetime, BackoffMin: backoffMin, BackoffMax: backoffMax, FailFor: o.ServerConnect, Random: rand.Float64}
+		MaxDialing: maxDialing, ServerIdle: orZero(o.ServerIdle), ServerLifetime: orZero(o.ServerLifetime), BackoffMin: backoffMin, BackoffMax: backoffMax,
+		FailFor: t.gate.opts.Timeouts.ServerConnect, Random: rand.Float64}
 }
 
 func (t *tenant) touch() { t.lastUse.Store(time.Now().Unix()) }
@@ -173,12 +176,22 @@ func (t *tenant) pool(key poolKey) *serverPool {
 	}
 	user, database := t.groupsOf(key)
 	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user), user, database)}
-	p.books.SetLeast(t.limits().Min)
+	p.configure()
 	p.books.Owner = p
 	p.fresh = p.sets.shared(nil)
 	p.recall()
 	t.pools[key] = p
 	return p
+}
+
+// configure gives the pool what its tenant and user say of its size and of how
+// old its servers get.
+func (p *serverPool) configure() {
+	t := p.tenant
+	p.books.SetSize(t.poolSize(p.key.user))
+	p.books.SetLeast(t.limits().Min)
+	user := t.user(p.key.user).Timeouts
+	p.books.SetAges(user.ServerIdle, user.ServerLifetime)
 }
 
 // publish makes the loop's counts readable.
@@ -236,23 +249,21 @@ func (t *tenant) poolInUse(p *serverPool) bool {
 }
 
 func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
-	for w := p.FirstWaiter(); w != nil; {
-		next := p.NextWaiter(w)
-		since, limit := t.waitLimit(w.WaitedSince())
-		waited := now.Sub(since)
-		if waited < min(limit, noticeAfter) {
-			return
-		}
+	told := t.waitsFor()
+	var late []*client
+	for w := p.FirstWaiter(); w != nil; w = p.NextWaiter(w) {
 		c := w.Owner.(*client)
-		told := t.waitsFor()
-		switch {
+		since, limit := t.waitLimit(c)
+		switch waited := now.Sub(since); {
 		case waited >= limit:
-			c.fail(told.fatal, told.reason)
+			late = append(late, c)
 		case waited >= noticeAfter && !w.Noticed && !c.greeting:
 			w.Noticed = true
 			c.conn.Write(told.notice.Append(nil))
 		}
-		w = next
+	}
+	for _, c := range late { // each of which may change the queue
+		c.fail(told.fatal, told.reason)
 	}
 }
 
@@ -271,10 +282,10 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	t.policies = policiesOf(conf)
 	t.books.SetSettings(t.settings())
 	t.limitGroups()
+	t.renewTimeouts()
 	moved := t.moveMachine(old, conf)
 	for _, p := range t.pools {
-		p.books.SetSize(t.poolSize(p.key.user))
-		p.books.SetLeast(conf.Pool.Min)
+		p.configure()
 		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
 			p.forget()
 			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })

@@ -2,11 +2,7 @@
 
 package proxy
 
-import (
-	"time"
-
-	"github.com/postern/postern/tenants"
-)
+import "time"
 
 // sessionTimeouts bound what a logged-in client may do; 0 is no bound. They
 // are looked at twice a second.
@@ -15,34 +11,47 @@ type sessionTimeouts struct {
 	transaction     time.Duration // from its first request to its end
 	idleTransaction time.Duration // between two requests inside a transaction
 	clientIdle      time.Duration // between two transactions
+	queryWait       time.Duration // for a server
 }
 
-// timeoutsFor returns what holds for a user on a listener: of the user, the
-// tenant, the listener and the process, the first that says something. Nil if
-// there is no bound at all, so that such a client costs nothing.
-func (t *tenant) timeoutsFor(conf *tenants.Tenant, user string, l *Listener) *sessionTimeouts {
-	levels := []tenants.Timeouts{conf.Timeouts, l.Timeouts, t.gate.opts.Session}
-	if u, ok := conf.User(user); ok {
-		levels = append([]tenants.Timeouts{u.Timeouts}, levels...)
+// timeoutsKey is who shares timeouts.
+type timeoutsKey struct {
+	user     string
+	listener *Listener
+}
+
+// timeoutsOf returns what holds for a client: of its user, the tenant, its
+// listener and the process, the first that says something.
+func (t *tenant) timeoutsOf(c *client) *sessionTimeouts {
+	key := timeoutsKey{c.place.user, c.listener}
+	if known, ok := t.timeouts[key]; ok {
+		return known
 	}
-	first := func(of func(tenants.Timeouts) *time.Duration) time.Duration {
-		for _, level := range levels {
-			if d := of(level); d != nil {
-				return *d
-			}
-		}
+	o := c.listener.Timeouts.Over(t.gate.opts.Session)
+	if t.conf != nil {
+		o = t.user(key.user).Timeouts.Over(t.conf.Timeouts).Over(o)
+	}
+	s := &sessionTimeouts{query: orZero(o.Query), transaction: orZero(o.Transaction), idleTransaction: orZero(o.IdleTransaction),
+		clientIdle: orZero(o.ClientIdle), queryWait: orZero(o.QueryWait)}
+	t.timeouts[key] = s
+	t.timed = t.timed || s.query+s.transaction+s.idleTransaction+s.clientIdle > 0
+	return s
+}
+
+// renewTimeouts follows a new configuration. As with a setting of Postgres's,
+// it counts from each client's next request on.
+func (t *tenant) renewTimeouts() {
+	clear(t.timeouts)
+	for _, c := range t.clients {
+		c.due = t.timeoutsOf(c)
+	}
+}
+
+func orZero(d *time.Duration) time.Duration {
+	if d == nil {
 		return 0
 	}
-	s := sessionTimeouts{
-		query:           first(func(o tenants.Timeouts) *time.Duration { return o.Query }),
-		transaction:     first(func(o tenants.Timeouts) *time.Duration { return o.Transaction }),
-		idleTransaction: first(func(o tenants.Timeouts) *time.Duration { return o.IdleTransaction }),
-		clientIdle:      first(func(o tenants.Timeouts) *time.Duration { return o.ClientIdle }),
-	}
-	if s == (sessionTimeouts{}) {
-		return nil
-	}
-	return &s
+	return *d
 }
 
 // clocks are a server's, for its client's timeouts. A zero is: not running.
@@ -58,6 +67,7 @@ type clocks struct {
 func (s *server) asks() {
 	if k := &s.clocks; k.asked.IsZero() {
 		k.asked = s.loop.Now()
+		s.client.timeouts = s.client.due
 		if k.began.IsZero() {
 			k.began = k.asked
 		}
@@ -79,7 +89,7 @@ func (s *server) answers() {
 	now := s.loop.Now()
 	k.late = false
 	if k.asked = (time.Time{}); s.link.Outstanding() > 0 {
-		k.asked = now // the next request is running already
+		k.asked, s.client.timeouts = now, s.client.due // the next request is running already
 	}
 	k.answered, s.client.quiet = now, now
 	if s.link.Status() == 'I' {
@@ -89,7 +99,7 @@ func (s *server) answers() {
 
 // sweepTimeouts ends what takes too long.
 func (t *tenant) sweepTimeouts(now time.Time) {
-	if t.timed == 0 {
+	if !t.timed {
 		return
 	}
 	over := func(since time.Time, limit time.Duration) bool {
@@ -98,7 +108,7 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 	var late []func()
 	for s := range t.servers {
 		c, k := s.client, &s.clocks
-		if c == nil || c.timeouts == nil || c.greeting || s.preparing {
+		if c == nil || c.greeting || s.preparing {
 			continue
 		}
 		switch {
@@ -112,7 +122,7 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 		}
 	}
 	for _, c := range t.clients {
-		if c.timeouts != nil && c.idle() && over(c.quiet, c.timeouts.clientIdle) {
+		if c.idle() && over(c.quiet, c.timeouts.clientIdle) {
 			late = append(late, func() { c.fail(errClientIdle, "client_idle_timeout") })
 		}
 	}

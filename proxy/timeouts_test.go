@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/tenants"
 )
 
 // timed returns a client with timeouts.
@@ -21,8 +22,8 @@ func (b *bench) timed(timeouts sessionTimeouts) net.Conn {
 // limit gives the newest client timeouts.
 func (b *bench) limit(timeouts sessionTimeouts) {
 	b.tenant.loop.Call(func() {
-		b.tenant.clients[len(b.tenant.clients)-1].timeouts = &timeouts
-		b.tenant.timed++
+		c := b.tenant.clients[len(b.tenant.clients)-1]
+		c.timeouts, c.due, b.tenant.timed = &timeouts, &timeouts, true
 	})
 }
 
@@ -148,4 +149,130 @@ func TestASyncIsNotIdle(t *testing.T) {
 			t.Error("ended as idle")
 		}
 	})
+}
+
+// TestWhoseTimeouts: the user's win over the tenant's, over the listener's, over the process's, for each of them by itself.
+func TestWhoseTimeouts(t *testing.T) {
+	b := newBench(t)
+	at := func(d time.Duration) *time.Duration { return &d }
+	b.gate.opts.Session = tenants.Timeouts{Query: at(1), Transaction: at(1), IdleTransaction: at(1), ClientIdle: at(1), QueryWait: at(1)}
+	listener := &Listener{Timeouts: tenants.Timeouts{Transaction: at(2), IdleTransaction: at(2), ClientIdle: at(2), QueryWait: at(2)}}
+	conf := *b.conf()
+	conf.Timeouts = tenants.Timeouts{IdleTransaction: at(3), ClientIdle: at(3), ServerIdle: at(3), ServerLifetime: at(3)}
+	conf.Users = map[string]*tenants.User{"app": {Name: "app", Timeouts: tenants.Timeouts{ClientIdle: at(0), ServerIdle: at(4)}}, "web": {Name: "web"}}
+	b.tenant.call(func() {
+		b.tenant.apply(&conf)
+		for user, want := range map[string]sessionTimeouts{"app": {1, 2, 3, 0, 2}, "web": {1, 2, 3, 3, 2}} {
+			if got := *b.tenant.timeoutsOf(&client{place: place{user: user}, listener: listener}); got != want {
+				t.Errorf("%s: %+v, want %+v", user, got, want)
+			}
+		}
+		if s := b.tenant.books.Settings(); s.ServerIdle != 3 || s.ServerLifetime != 3 {
+			t.Errorf("servers: %+v", s)
+		}
+	})
+}
+
+// TestReloadedTimeouts count from a client's next request on, whatever it is doing.
+func TestReloadedTimeouts(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(transactionMode)
+	second := time.Second
+	reload := func(timeouts tenants.Timeouts) {
+		conf := *b.conf()
+		conf.Timeouts = timeouts
+		b.tenant.call(func() { b.tenant.apply(&conf) })
+	}
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	ask := func() {
+		t.Helper()
+		if _, err := client.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, server, query, "request")
+	}
+	answered := func() {
+		t.Helper()
+		if _, err := server.Write(answer); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, client, answer, "answer")
+	}
+	ask()
+	reload(tenants.Timeouts{Query: &second})
+	if b.late(time.Minute) {
+		t.Error("what ran already was cancelled")
+	}
+	answered()
+	ask()
+	reload(tenants.Timeouts{})
+	if !b.late(1100 * time.Millisecond) {
+		t.Error("what ran already is not bounded any more")
+	}
+	answered()
+	ask()
+	if b.late(time.Minute) {
+		t.Error("cancelled though there is no timeout")
+	}
+	// Two in one write: the second one begins when the first is answered.
+	if _, err := client.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, query, "the next request")
+	reload(tenants.Timeouts{Query: &second})
+	answered()
+	if !b.late(1100 * time.Millisecond) {
+		t.Error("the second is not bounded")
+	}
+	reload(tenants.Timeouts{ClientIdle: &second})
+	answered()
+	b.late(time.Minute)
+	b.tenant.call(func() {
+		if len(b.tenant.clients) != 1 {
+			t.Fatal("ended before its next request")
+		}
+	})
+	ask()
+	answered()
+	b.late(1100 * time.Millisecond)
+	if typ, body := readMessage(t, client); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "57P05" {
+		t.Errorf("got %q %q, want to be told of the timeout", typ, body)
+	}
+}
+
+// TestQueryWaitOfSome: who may wait for less is told first, though it came last.
+func TestQueryWaitOfSome(t *testing.T) {
+	b := newBench(t)
+	b.server()
+	b.server()
+	query := pgwire.AppendQuery(nil, "select 1")
+	ask := func() net.Conn {
+		client := b.client(transactionMode)
+		if _, err := client.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		return client
+	}
+	ask()
+	ask()
+	patient := ask()
+	hasty := b.client(transactionMode)
+	b.limit(sessionTimeouts{queryWait: time.Second})
+	if _, err := hasty.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	b.tenant.call(func() {
+		for p := range b.tenant.books.Pools() {
+			b.tenant.sweepWaiters(p, b.tenant.loop.Now().Add(2*time.Second))
+		}
+	})
+	if typ, body := readMessage(t, hasty); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "53300" {
+		t.Errorf("got %q %q, want to be told of the timeout", typ, body)
+	}
+	if n := b.counts(); n.Waiting != 1 {
+		t.Errorf("%d wait, want the first of them", n.Waiting)
+	}
+	patient.Close()
 }

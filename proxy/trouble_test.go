@@ -50,7 +50,7 @@ func TestBooksThatDoNotBalance(t *testing.T) {
 			expect(t, server, begin, "request")
 			sitting := b.client(transactionMode)
 			b.tenant.call(func() {
-				b.tenant.machine.sessions, b.tenant.timed = 1, 1 // as if one had been in session mode, with timeouts
+				b.tenant.machine.sessions = 1 // as if one had been in session mode
 				b.tenant.clients[0].sess.Unnamed = b.tenant.stmts.Intern([]byte("\x00select 1\x00\x00\x00"))
 				b.tenant.clients[0].books = pool.Client{}
 			})
@@ -63,8 +63,8 @@ func TestBooksThatDoNotBalance(t *testing.T) {
 				if err := b.tenant.books.Check(); err != nil {
 					t.Error(err)
 				}
-				if n := b.tenant.machine.sessions; n != 0 || b.tenant.timed != 0 || b.tenant.stmts.Len() != 0 || len(b.tenant.clients) != 0 {
-					t.Errorf("%d sessions, %d with timeouts, %d statements, %d clients are left", n, b.tenant.timed, b.tenant.stmts.Len(), len(b.tenant.clients))
+				if n := b.tenant.machine.sessions; n != 0 || b.tenant.stmts.Len() != 0 || len(b.tenant.clients) != 0 {
+					t.Errorf("%d sessions, %d statements, %d clients are left", n, b.tenant.stmts.Len(), len(b.tenant.clients))
 				}
 			})
 			if n := b.tenant.admitted.Load(); n != 0 {

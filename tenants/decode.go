@@ -299,17 +299,27 @@ func state(v value, policies map[StateKind]Policy) {
 }
 
 func timeouts(v value, t *Timeouts) {
-	set := func(at **time.Duration) func(value) {
+	set := func(at **time.Duration, zeroIsOK bool) func(value) {
 		return func(v value) {
 			d, ok := v.duration()
-			if ok && d < 0 {
+			switch {
+			case ok && d < 0:
 				v.fail("must not be negative")
+			case ok && d == 0 && !zeroIsOK:
+				v.fail("must be more than 0s: every wait has a bound")
 			}
 			*at = &d
 		}
 	}
-	v.keys(map[string]func(value){"query": set(&t.Query), "transaction": set(&t.Transaction),
-		"idle_transaction": set(&t.IdleTransaction), "client_idle": set(&t.ClientIdle)})
+	v.keys(map[string]func(value){
+		"query":            set(&t.Query, true),
+		"transaction":      set(&t.Transaction, true),
+		"idle_transaction": set(&t.IdleTransaction, true),
+		"client_idle":      set(&t.ClientIdle, true),
+		"query_wait":       set(&t.QueryWait, false),
+		"server_idle":      set(&t.ServerIdle, true),
+		"server_lifetime":  set(&t.ServerLifetime, true),
+	})
 }
 
 // Keys that are documented, whose neutral value is accepted, and whose other values are not built yet.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -33,18 +34,35 @@ func TestLoadTimeouts(t *testing.T) {
 tenants:
   - id: acme
     upstream: {host: h}
-    timeouts: {query: 30s, idle_transaction: 0s}
-    users: [{name: app, verifier: v, timeouts: {transaction: 1m, client_idle: 1h}}]
+    timeouts: {query: 30s, idle_transaction: 0s, query_wait: 1s, server_idle: 0s}
+    users: [{name: app, verifier: v, timeouts: {transaction: 1m, client_idle: 1h, server_lifetime: 2h}}]
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	acme, _ := s.Tenant("acme")
-	if d := cmp.Diff(Timeouts{Query: new(30 * time.Second), IdleTransaction: new(time.Duration)}, acme.Timeouts); d != "" {
+	if d := cmp.Diff(Timeouts{Query: new(30 * time.Second), IdleTransaction: new(time.Duration), QueryWait: new(time.Second), ServerIdle: new(time.Duration)}, acme.Timeouts); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(Timeouts{Transaction: new(time.Minute), ClientIdle: new(time.Hour)}, acme.Users["app"].Timeouts); d != "" {
+	if d := cmp.Diff(Timeouts{Transaction: new(time.Minute), ClientIdle: new(time.Hour), ServerLifetime: new(2 * time.Hour)}, acme.Users["app"].Timeouts); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestTimeoutsOver: what is said nearer counts, 0s too, for each of them.
+func TestTimeoutsOver(t *testing.T) {
+	fields := reflect.TypeFor[Timeouts]()
+	for i := range fields.NumField() {
+		var near, far Timeouts
+		set := func(t *Timeouts, d time.Duration) { reflect.ValueOf(t).Elem().Field(i).Set(reflect.ValueOf(&d)) }
+		set(&far, time.Minute)
+		if d := cmp.Diff(far, near.Over(far)); d != "" {
+			t.Errorf("%s, said by the outer: %s", fields.Field(i).Name, d)
+		}
+		set(&near, 0)
+		if d := cmp.Diff(near, near.Over(far)); d != "" {
+			t.Errorf("%s, said by both: %s", fields.Field(i).Name, d)
+		}
 	}
 }
 
@@ -235,6 +253,9 @@ func TestProblems(t *testing.T) {
 		}},
 		{up + "timeouts: {query: -1s, idle: 5s, client_idle: 3}", []string{"tenants[0].timeouts.query: must not be negative",
 			"tenants[0].timeouts.idle: unknown key", "tenants[0].timeouts.client_idle: needs a unit, such as 30s or 5m"}},
+		{up + "timeouts: {query_wait: 0s, server_idle: -1s, server_lifetime: 1}", []string{
+			"tenants[0].timeouts.query_wait: must be more than 0s: every wait has a bound",
+			"tenants[0].timeouts.server_idle: must not be negative", "tenants[0].timeouts.server_lifetime: needs a unit, such as 30s or 5m"}},
 		{up + "pool: {reserve: -1, reserve_after: 0s, max_database_clients: -1, max_database_servers: x}", []string{
 			"tenants[0].pool.reserve: must be between 0 and 1000000",
 			"tenants[0].pool.reserve_after: must be more than 0s; without a reserve, leave reserve out",

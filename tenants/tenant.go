@@ -3,6 +3,7 @@
 package tenants
 
 import (
+	"cmp"
 	"crypto/x509"
 	"regexp"
 	"slices"
@@ -110,13 +111,31 @@ type User struct {
 	ServerAuth     ServerAuth
 }
 
-// Timeouts bound what a client may do once it is logged in. Nil leaves it to the next level: of user, tenant, listener and
-// process the first that says something counts. 0 is no bound.
+// Timeouts bound what a client may do once it is logged in, and how old its servers get. Nil leaves it to the next level: of
+// user, tenant, listener and process the first that says something counts. 0 is no bound.
 type Timeouts struct {
 	Query           *time.Duration // a request, until all of it is answered; then it is cancelled, and the session stays
 	Transaction     *time.Duration // from a transaction's first request to its end
 	IdleTransaction *time.Duration // between two requests inside a transaction
 	ClientIdle      *time.Duration // between two transactions
+	QueryWait       *time.Duration // for a server to become free; more than 0
+
+	// Of servers, which a listener has none of.
+	ServerIdle     *time.Duration // without a client; then it is closed
+	ServerLifetime *time.Duration // then it is not lent again
+}
+
+// Over returns t where it says something, and what outer says elsewhere.
+func (t Timeouts) Over(outer Timeouts) Timeouts {
+	return Timeouts{
+		Query:           cmp.Or(t.Query, outer.Query),
+		Transaction:     cmp.Or(t.Transaction, outer.Transaction),
+		IdleTransaction: cmp.Or(t.IdleTransaction, outer.IdleTransaction),
+		ClientIdle:      cmp.Or(t.ClientIdle, outer.ClientIdle),
+		QueryWait:       cmp.Or(t.QueryWait, outer.QueryWait),
+		ServerIdle:      cmp.Or(t.ServerIdle, outer.ServerIdle),
+		ServerLifetime:  cmp.Or(t.ServerLifetime, outer.ServerLifetime),
+	}
 }
 
 // Pool holds a tenant's limits. Each holds beside the others, so the smallest counts.

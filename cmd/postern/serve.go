@@ -132,15 +132,17 @@ func gateLimits(l configs.Limits) proxy.Limits {
 func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
 	t := conf.Timeouts
 	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
-		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake, QueryWait: t.QueryWait,
-			ServerIdle: t.ServerIdle, ServerLifetime: t.ServerLifetime},
-		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle},
-		Limits:  gateLimits(conf.Limits),
-		TCP:     proxy.TCP(conf.TCP),
-		Loops:   conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
+		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake},
+		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle,
+			QueryWait: &t.QueryWait, ServerIdle: &t.ServerIdle, ServerLifetime: &t.ServerLifetime},
+		Limits: gateLimits(conf.Limits),
+		TCP:    proxy.TCP(conf.TCP),
+		Loops:  conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {
+		timeouts := tenants.Timeouts{Query: l.Timeouts.Query, Transaction: l.Timeouts.Transaction, IdleTransaction: l.Timeouts.IdleTransaction,
+			ClientIdle: l.Timeouts.ClientIdle, QueryWait: l.Timeouts.QueryWait}
 		o.Listeners = append(o.Listeners, proxy.Listener{Name: l.Name, Network: l.Network(), Address: l.Address, Mode: l.PoolMode,
-			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: tenants.Timeouts(l.Timeouts), Console: l.Console})
+			ProxyProtocol: l.ProxyProtocol == configs.ProxyRequire, Trusted: l.TrustedProxies, Timeouts: timeouts, Console: l.Console})
 	}
 	return o
 }

@@ -10,9 +10,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/tenants"
 )
 
 // signalSelf must only be called while serve or demo waits for signals: they would end the test otherwise.
@@ -109,5 +113,20 @@ func TestServeNeedsItsAddress(t *testing.T) {
 	signalSelf(t, syscall.SIGINT)
 	if code := b.end(t); code != exitDone {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestTimeoutsReachTheGate: none of a listener's and of the process's is lost on the way.
+func TestTimeoutsReachTheGate(t *testing.T) {
+	d := func(n time.Duration) *time.Duration { return &n }
+	conf := &configs.Config{Timeouts: configs.Timeouts{Query: 1, Transaction: 2, IdleTransaction: 3, ClientIdle: 4, QueryWait: 5, ServerIdle: 6, ServerLifetime: 7},
+		Listeners: []configs.Listener{{Address: "127.0.0.1:0",
+			Timeouts: configs.ListenerTimeouts{Query: d(11), Transaction: d(12), IdleTransaction: d(13), ClientIdle: d(14), QueryWait: d(15)}}}}
+	o := gateOptions(conf, nil, nil, nil, nil, nil)
+	if diff := cmp.Diff(tenants.Timeouts{Query: d(1), Transaction: d(2), IdleTransaction: d(3), ClientIdle: d(4), QueryWait: d(5), ServerIdle: d(6), ServerLifetime: d(7)}, o.Session); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(tenants.Timeouts{Query: d(11), Transaction: d(12), IdleTransaction: d(13), ClientIdle: d(14), QueryWait: d(15)}, o.Listeners[0].Timeouts); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -126,3 +126,57 @@ func TestWhoseTimeout(t *testing.T) {
 	other := scriptAs(t, strings.ReplaceAll(g.dsn("transaction"), "app", "other"))
 	other.want("T D: C:SELECT_1 Z:I", 1, query("select pg_sleep(3)"))
 }
+
+// TestReloadedTimeouts: a session that is there already has them from its next statement on.
+func TestReloadedTimeouts(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{Timeouts: harness.Map{"query": "30s"}})
+	for _, mode := range modes {
+		s := g.script(t, mode)
+		s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+		g.reload(g.changed("timeouts", harness.Map{"query": "1s"}))
+		if got := s.ask(t, "select pg_sleep(60)"); !strings.Contains(got, "57014") {
+			t.Errorf("%s: %s", mode, got)
+		}
+		g.reload(g.changed("timeouts", harness.Map{"query": "0s"}))
+		s.want("T D: C:SELECT_1 Z:I", 1, query("select pg_sleep(2)"))
+		g.reload(g.changed("timeouts", harness.Map{"idle_transaction": "1s"}))
+		if mode == "statement" {
+			continue
+		}
+		s.want("C:BEGIN Z:T", 1, query("begin"))
+		if got, err := s.tryNext(); !strings.Contains(got, "25P03") {
+			t.Errorf("%s: %s (%v)", mode, got, err)
+		}
+	}
+}
+
+// TestTimeoutsOfServers: a tenant's and a user's own, for waiting, idling and growing old.
+func TestTimeoutsOfServers(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{Timeouts: harness.Map{"query_wait": "90s", "server_idle": "1h", "server_lifetime": "1h"}, Tenant: func(m harness.Map) {
+		m["pool"] = harness.Map{"size": 1}
+		m["timeouts"] = harness.Map{"query_wait": "1s"}
+		m["users"].([]harness.Map)[1]["timeouts"] = harness.Map{"server_idle": "1s"}
+	}})
+	watch := g.direct(t)
+	count := func(user string) string {
+		return value(t, watch, "select count(*) from pg_stat_activity where usename = '"+user+"' and datname = current_database()")
+	}
+	g.holders(t, 1)
+	waits := g.script(t, "transaction")
+	waits.say(query("select 1"))
+	if got, err := waits.tryNext(); !strings.Contains(got, "53300") {
+		t.Errorf("heard %s (%v)", got, err)
+	}
+	other := scriptAs(t, strings.ReplaceAll(g.dsn("transaction"), "app", "other"))
+	other.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	harness.Eventually(t, 10*time.Second, "the user's idle server is closed", func() bool { return count("other") == "0" })
+	if got := count("app"); got != "1" {
+		t.Errorf("%s servers of the other user", got)
+	}
+	delete(g.tenant["users"].([]harness.Map)[1], "timeouts")
+	g.reload(g.changed("timeouts", harness.Map{"server_lifetime": "1s"}))
+	other.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	harness.Eventually(t, 10*time.Second, "the tenant's old server is closed", func() bool { return count("other") == "0" })
+}
