@@ -145,6 +145,7 @@ type Limits struct {
 	Statements         int `mapstructure:"statements"`           // named prepared statements of one client, at most
 	StatementMemoryMiB int `mapstructure:"statement_memory_mib"` // of their texts and names together, at most
 	ServerStatements   int `mapstructure:"server_statements"`    // prepared statements that a server connection keeps; the least used goes first
+	PendingMemoryMiB   int `mapstructure:"pending_memory_mib"`   // of messages that are not complete or wait for a server; half of it for one tenant
 }
 
 // TCP is set on client and server sockets. A zero leaves the system's own setting.

@@ -17,7 +17,7 @@ func Default() Config {
 			ServerLifetime: time.Hour,
 			Drain:          4*time.Minute + 30*time.Second, // Fly kills after five minutes
 		},
-		Limits: Limits{Clients: 100_000, Handshakes: 1000, Statements: 5000, StatementMemoryMiB: 64, ServerStatements: 200},
+		Limits: Limits{Clients: 100_000, Handshakes: 1000, Statements: 5000, StatementMemoryMiB: 64, ServerStatements: 200, PendingMemoryMiB: 256},
 		TCP: TCP{
 			KeepaliveIdle:     30 * time.Second,
 			KeepaliveInterval: 5 * time.Second,

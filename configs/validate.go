@@ -213,6 +213,7 @@ const maxLoops = 1024
 const (
 	maxStatements   = 1_000_000
 	maxStatementMiB = 1 << 20
+	minPendingMiB   = 64 // a tenant's half is what the longest statement takes while it comes
 )
 
 func (c *Config) checkNumbers(ps *problems) {
@@ -225,6 +226,7 @@ func (c *Config) checkNumbers(ps *problems) {
 		{"statements", c.Limits.Statements, maxStatements},
 		{"statement_memory_mib", c.Limits.StatementMemoryMiB, maxStatementMiB},
 		{"server_statements", c.Limits.ServerStatements, maxStatements},
+		{"pending_memory_mib", c.Limits.PendingMemoryMiB, maxStatementMiB},
 	} {
 		switch {
 		case n.value < 1:
@@ -232,6 +234,9 @@ func (c *Config) checkNumbers(ps *problems) {
 		case n.value > n.most:
 			ps.add("limits."+n.key, "must be at most %d", n.most)
 		}
+	}
+	if n := c.Limits.PendingMemoryMiB; n > 0 && n < minPendingMiB {
+		ps.add("limits.pending_memory_mib", "must be at least %d: a tenant may have half, and the longest statement takes that", minPendingMiB)
 	}
 	if c.Loops < 0 || c.Loops > maxLoops {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)

@@ -69,6 +69,7 @@ type client struct {
 	server  *server
 	latest  *server // that it has had
 	in      []byte  // borrowed: input that was read and not dealt with
+	charged int     // what that takes, if it counts
 	partial int     // bytes of the current message that are passed on unseen
 	discard int     // bytes of the current message that are dropped
 	cut     int     // see insert
@@ -119,6 +120,9 @@ func (c *client) waitsForGood() bool {
 		n, err := c.conn.Read(buf)
 		c.arrived(n)
 		c.in = c.tenant.loop.Append(c.in, buf[:n])
+		if !c.charge() {
+			return true
+		}
 		if err == loop.ErrWouldBlock && c.conn.Readable() {
 			return true // its turn is over: asked again in the next
 		}
@@ -164,7 +168,9 @@ func (c *client) pump() {
 			c.arrived(n)
 			if collecting {
 				c.in = c.tenant.loop.Append(c.in, buf[:n])
-				c.process(c.in)
+				if c.charge() {
+					c.process(c.in)
+				}
 			} else {
 				full := c.tenant.loop.Scratch()[:held+n]
 				copy(full, c.in)
@@ -195,14 +201,13 @@ func (c *client) process(data []byte) {
 	}
 	rest := data[n:]
 	if len(c.in) > 0 { // data is c.in
-		if n == 0 {
+		switch {
+		case n == 0:
+			return
+		case len(rest) > cap(c.in)/4: // not worth a smaller buffer
+			c.in = c.in[:copy(c.in, rest)]
 			return
 		}
-		c.in = c.in[:copy(c.in, rest)]
-		if len(c.in) == 0 {
-			c.hold(nil)
-		}
-		return
 	}
 	c.hold(rest)
 }
@@ -211,6 +216,9 @@ func (c *client) process(data []byte) {
 func (c *client) hold(rest []byte) {
 	c.tenant.loop.Free(c.in)
 	c.in = c.tenant.loop.Append(nil, rest)
+	if c.charged > 0 || cap(c.in) > pendingFrom {
+		c.charge()
+	}
 }
 
 // resume goes on with input after something that blocked it may be over.

@@ -58,6 +58,7 @@ type Gate struct {
 	keys      cancelKeys
 	replicas  replicas
 	derived   derivedVerifiers
+	pending   pending
 	consoles  *consoles
 
 	mu      sync.Mutex

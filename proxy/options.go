@@ -61,6 +61,7 @@ type Limits struct {
 	Handshakes       int         // not yet
 	Statements       link.Limits // of each client
 	ServerStatements int         // that a server holds; 0: link.DefaultLimit
+	Pending          int         // bytes of input that waits for its rest or for a server, of all clients; 0: no limit
 }
 
 // TCP is the socket options of clients and servers alike.

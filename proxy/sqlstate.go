@@ -40,6 +40,7 @@ var (
 	errWalsender   = fatal("28000", "the database does not allow replication connections for this user", "See pg_hba.conf and the role's REPLICATION attribute.")
 	errWalsenders  = fatal("53300", "the database has too many connections or replication connections already", "See max_connections and max_wal_senders.")
 	errUnavailable = fatal("57P03", "the database is not accepting connections", "Try again in a moment.")
+	errPending     = fatal("53200", "too much memory is taken by messages that are not complete or wait for a server", "Try again in a moment, with shorter statements or fewer at a time.")
 	errUnencrypted = fatal("08P01", "received unencrypted data after SSL request",
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
 	errUnencryptedGSS = fatal("08P01", "received unencrypted data after GSSAPI encryption request",

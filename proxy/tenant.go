@@ -63,6 +63,7 @@ type tenant struct {
 	timeouts map[timeoutsKey]*sessionTimeouts
 	timed    bool // somebody has timeouts, or has had some
 	draining bool
+	pending  int64 // bytes, see charge
 }
 
 // login is what a client's proof left behind for logins to the server.
@@ -109,6 +110,8 @@ func (t *tenant) open() {
 	t.stmts = link.Statements{Limits: t.gate.opts.Limits.Statements}
 	t.machine.sessions, t.timed = 0, false
 	t.timeouts = make(map[timeoutsKey]*sessionTimeouts)
+	t.gate.pending.held.Add(-t.pending)
+	t.pending = 0
 }
 
 // verify checks the books after a panic. If they do not balance any more, the

@@ -125,7 +125,7 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 }
 
 func gateLimits(l configs.Limits) proxy.Limits {
-	return proxy.Limits{Clients: l.Clients, Handshakes: l.Handshakes, ServerStatements: l.ServerStatements,
+	return proxy.Limits{Clients: l.Clients, Handshakes: l.Handshakes, ServerStatements: l.ServerStatements, Pending: l.PendingMemoryMiB << 20,
 		Statements: link.Limits{Named: l.Statements, NamedBytes: l.StatementMemoryMiB << 20}}
 }
 

@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/postern/postern/test/harness"
@@ -308,4 +311,43 @@ func TestConsoleShowsLimits(t *testing.T) {
 	limited(harness.Map{"size": 4, "max_servers": 10, "max_clients": 20, "max_database_clients": 21, "max_database_servers": 22}, nil)(g.tenant)
 	g.reload(g.tenant)
 	wantRow(t, row(t, show(t, c, "DATABASES"), "name", "acme/"+g.database), map[string]string{"max_connections": "10", "max_client_connections": "20"})
+}
+
+// TestPendingMemory: unfinished statements of many clients are bounded together, and who sends little notices nothing.
+func TestPendingMemory(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{Limits: harness.Map{"pending_memory_mib": 64}})
+	begin := append([]byte{'P', 0, 0xf4, 0x24, 0, 0}, make([]byte, 15<<20)...) // 16,000,000 bytes in all, and they do not come
+	var refused, kept int
+	var all []*script
+	for range 6 {
+		s := g.script(t, "transaction")
+		all = append(all, s)
+		_, _ = s.conn.Write(begin) // which the gate may end
+	}
+	harness.Eventually(t, 20*time.Second, "the others are refused", func() bool {
+		return g.logged("session ended", "reason", "pending_memory") >= 4
+	})
+	for _, s := range all {
+		_ = s.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		switch m, err := s.Receive(); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			kept++
+		case err == nil && word(m) == "E:53200!":
+			refused++
+		default:
+			t.Errorf("heard %T (%v)", m, err)
+		}
+	}
+	if kept != 2 || refused != 4 {
+		t.Errorf("%d were kept and %d refused, want 2 of 16 MiB each", kept, refused)
+	}
+	small := g.script(t, "transaction")
+	small.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	for _, s := range all {
+		s.conn.Close()
+	}
+	harness.Eventually(t, 10*time.Second, "they have left", func() bool { return g.metric("postern_client_connections", "tenant", "acme") == 1 })
+	long := strings.Repeat(" ", 15<<20)
+	small.want("1 2 D:1 C:SELECT_1 Z:I", 1, &pgproto3.Parse{Query: "select 1" + long}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
 }
