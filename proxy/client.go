@@ -60,7 +60,7 @@ type client struct {
 	gone     bool          // over
 	draining bool          // to be sent away when nothing of its own runs
 	leaving  bool          // it has said its last: it goes when what it asked for is done
-	goodbye  bool          // it will have when it gets a server; see waitsForGood
+	goodbye  bool          // it will have when it gets a server; see saidGoodbye
 	farewell *pgwire.Error // what it is told then; nil: nothing
 	revoked  *pgwire.Error // to be sent away at the next message boundary
 	reason   string        // why, for the log
@@ -89,7 +89,7 @@ func (c *client) Ready(*loop.Conn) {
 	if c.gone {
 		return
 	}
-	if c.conn.HungUp() && !c.waitsForGood() {
+	if c.conn.HungUp() && !c.saidGoodbye() {
 		c.end("client_closed")
 		return
 	}
@@ -103,15 +103,15 @@ func (c *client) Ready(*loop.Conn) {
 	default:
 		c.pump()
 	}
-	if !c.gone && c.blocked && c.books.Waiting() && c.conn.HalfClosed() && !c.waitsForGood() {
+	if !c.gone && c.blocked && c.books.Waiting() && c.conn.HalfClosed() && !c.saidGoodbye() {
 		c.end("client_closed")
 	}
 }
 
-// waitsForGood reports whether a client that waits for a server has asked for
+// saidGoodbye reports whether a client that waits for a server has asked for
 // all that it will and said goodbye, so that it is waited for although it may
 // be gone: what was asked for before a Terminate is done.
-func (c *client) waitsForGood() bool {
+func (c *client) saidGoodbye() bool {
 	if c.goodbye || !c.books.Waiting() {
 		return c.goodbye
 	}
