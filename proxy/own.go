@@ -20,6 +20,23 @@ const ownFor = 30 * time.Second
 // warns of nothing outside of a block, and it is over with the transaction.
 const unhindered = "SET transaction_isolation TO 'read committed'"
 
+// defers reports whether a session's transactions may be deferrable.
+func (p *params) defers() bool {
+	_, ok := p.get(deferrable)
+	return ok
+}
+
+const deferrable = "default_transaction_deferrable"
+
+// unhindered is a text for a Query of Postern's own, whose transaction, too,
+// waits for no other: even a DISCARD takes a snapshot.
+func (s *server) unhindered(text string) string {
+	if s.params.defers() {
+		return unhindered + "; " + text
+	}
+	return text
+}
+
 // own is a row of messages of Postern's own, which are one transaction.
 type own struct {
 	out   []byte

@@ -263,7 +263,7 @@ func who(p *params) (out []pgwire.Param) {
 // session has. set_config reads a value as a startup packet does (a list stays a
 // list), and NULL means the default.
 func (o *own) change(have *params, list []change) {
-	if _, ok := have.get("default_transaction_deferrable"); ok {
+	if have.defers() {
 		o.parse(unhindered)
 		o.execute()
 	}

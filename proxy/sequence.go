@@ -64,7 +64,7 @@ func (s *server) discardSequences() {
 	}
 	q.asked = true
 	s.link.SentDiscard()
-	s.conn.Write(pgwire.AppendQuery(nil, link.DiscardSequences))
+	s.conn.Write(pgwire.AppendQuery(nil, s.unhindered(link.DiscardSequences)))
 }
 
 // mustForget reports whether the server is to forget first what a text may

@@ -256,7 +256,7 @@ func (s *server) prepare(want *params) {
 	s.preparing, s.replay = true, replay{list: list}
 	if s.client.mode == sessionMode && s.link.Held() > 0 {
 		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
-		s.conn.Queue(pgwire.AppendQuery(nil, "DEALLOCATE ALL"))
+		s.conn.Queue(pgwire.AppendQuery(nil, s.unhindered("DEALLOCATE ALL")))
 	}
 	steps := s.own()
 	steps.change(s.params, list)

@@ -94,11 +94,18 @@ func (s *server) clean() {
 
 // reset has the server forget its session.
 func (s *server) reset() {
-	s.link.Forget()
-	for range 2 {
-		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+	texts := []string{"DISCARD ALL"}
+	if s.params.defers() { // and DISCARD ALL must be alone in its transaction
+		texts = []string{"RESET " + deferrable, "DISCARD ALL"}
 	}
-	s.conn.Write(appendSeed(pgwire.AppendQuery(nil, "DISCARD ALL")))
+	s.link.Forget()
+	var out []byte
+	for _, text := range texts {
+		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+		out = pgwire.AppendQuery(out, text)
+	}
+	s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
+	s.conn.Write(appendSeed(out))
 }
 
 // ask sends a query of our own.
