@@ -201,7 +201,7 @@ func TestSequencePolicies(t *testing.T) {
 		first, second := b.client(transactionMode), b.client(transactionMode)
 		b.draws(first, server)
 		b.asks(first, server, text, text, answer, answer) // which it has kept
-		another := b.server() // before anybody waits for it, who would have it dialed
+		another := b.server()                             // before anybody waits for it, who would have it dialed
 		if _, err := second.Write(text); err != nil {
 			t.Fatal(err)
 		}
