@@ -168,7 +168,7 @@ func (r *reader) formats() (all []int16) {
 
 func (r *reader) kind() byte {
 	w := r.next()
-	if w.quoted || len(w.text) != 1 {
+	if w.quoted || len(w.text) != 1 || w.text[0] < 'A' || w.text[0] > 'Z' { // another letter is wrong on purpose
 		r.fail("S or P", w)
 		return 0
 	}
