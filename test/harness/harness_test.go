@@ -181,6 +181,34 @@ func TestRelayStallsAndResumes(t *testing.T) {
 	s.ExpectClosed()
 }
 
+// TestRelayDelays: what is sent comes late, all of it and its end, and the first of it later still. Whatever is on its way
+// together arrives together.
+func TestRelayDelays(t *testing.T) {
+	target, _ := echo(t)
+	const there, back = 30 * time.Millisecond, 20 * time.Millisecond
+	start := time.Now()
+	s := Dial(t, NewRelay(t, target, Faults{ToTarget: Fault{Delay: there}, ToClient: Fault{Delay: back}}).Addr())
+	took := func(what string, least time.Duration) {
+		t.Helper()
+		if d := time.Since(start); d < least {
+			t.Errorf("%s: %v, want no less than %v", what, d, least)
+		}
+		start = time.Now()
+	}
+	s.Raw([]byte("x"))
+	s.bytes(1)
+	took("the connection and a round trip", 2*(there+back))
+	const many = 100_000
+	for range many / 1000 {
+		s.Raw(make([]byte, 1000))
+	}
+	s.bytes(many)
+	took("a hundred pieces", there+back)
+	_ = s.Conn().(*net.TCPConn).CloseWrite()
+	s.ExpectClosed()
+	took("the end", there+back)
+}
+
 func TestProxyRelaySendsTheHeaderFirst(t *testing.T) {
 	target, got := echo(t)
 	var from netip.AddrPort

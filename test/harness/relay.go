@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Faults say what happens to one direction of each new connection, by the number of bytes passed so far. The zero value is
@@ -26,6 +27,8 @@ type Fault struct {
 	ResetAfter int64 // then both sides are reset (RST)
 	StallAfter int64 // then nothing passes any more, until Resume or the end of the test
 	SliceUntil int64 // up to here each byte travels in a write of its own
+	// Delay is how long each byte is on its way, and the end of the connection, too. A new connection takes both ways' first.
+	Delay time.Duration
 }
 
 // A Relay stands in front of a target. Its methods may be called from any goroutine.
@@ -116,6 +119,12 @@ func (r *Relay) accept() {
 
 func (r *Relay) serve(client *net.TCPConn) {
 	defer client.Close()
+	r.mu.Lock()
+	f := r.faults
+	r.mu.Unlock()
+	if !r.pause(time.Now().Add(f.ToTarget.Delay + f.ToClient.Delay)) {
+		return
+	}
 	conn, err := net.Dial("tcp", r.target)
 	if err != nil {
 		return
@@ -129,7 +138,6 @@ func (r *Relay) serve(client *net.TCPConn) {
 		return
 	default:
 	}
-	f := r.faults
 	r.pairs[p] = struct{}{}
 	r.mu.Unlock()
 	defer func() {
@@ -152,6 +160,13 @@ func (r *Relay) serve(client *net.TCPConn) {
 // connections; an error ends both.
 func (r *Relay) pump(p *pair, to, from *net.TCPConn, f Fault) {
 	buf := make([]byte, 32<<10)
+	source := io.Reader(from)
+	if f.Delay > 0 {
+		late := &delayed{relay: r, chunks: make(chan chunk, 1024), over: make(chan struct{})}
+		r.work.Go(func() { late.read(from, f.Delay) })
+		defer close(late.over)
+		source = late
+	}
 	for passed := int64(0); ; {
 		room := int64(len(buf))
 		for _, at := range []int64{f.CutAfter, f.ResetAfter, f.StallAfter} {
@@ -162,7 +177,7 @@ func (r *Relay) pump(p *pair, to, from *net.TCPConn, f Fault) {
 		if passed < f.SliceUntil {
 			room = 1
 		}
-		n, err := from.Read(buf[:room])
+		n, err := source.Read(buf[:room])
 		if _, err := to.Write(buf[:n]); err != nil {
 			p.close()
 			return
@@ -195,6 +210,73 @@ func (r *Relay) stall() bool {
 	r.mu.Unlock()
 	select {
 	case <-resume:
+		return true
+	case <-r.closed:
+		return false
+	}
+}
+
+// chunk is what was read at a time, and when it is to arrive.
+type chunk struct {
+	due  time.Time
+	data []byte
+	err  error
+}
+
+// delayed has what is read arrive later, however much is on its way.
+type delayed struct {
+	relay  *Relay
+	chunks chan chunk
+	over   chan struct{} // closed when nobody reads any more
+	head   chunk
+}
+
+// read takes in what comes, until its end.
+func (d *delayed) read(from io.Reader, delay time.Duration) {
+	for {
+		buf := make([]byte, 32<<10)
+		n, err := from.Read(buf)
+		select {
+		case d.chunks <- chunk{time.Now().Add(delay), buf[:n], err}:
+		case <-d.over:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Read implements io.Reader.
+func (d *delayed) Read(b []byte) (int, error) {
+	if len(d.head.data) == 0 && d.head.err == nil {
+		select {
+		case d.head = <-d.chunks:
+		case <-d.relay.closed:
+			return 0, net.ErrClosed
+		}
+		if !d.relay.pause(d.head.due) {
+			return 0, net.ErrClosed
+		}
+	}
+	n := copy(b, d.head.data)
+	d.head.data = d.head.data[n:]
+	if len(d.head.data) > 0 {
+		return n, nil
+	}
+	return n, d.head.err
+}
+
+// pause waits until a time and says whether to go on.
+func (r *Relay) pause(until time.Time) bool {
+	wait := time.Until(until)
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
 		return true
 	case <-r.closed:
 		return false
