@@ -82,14 +82,10 @@ func less(m map[string]int, name string) {
 
 // place is what the client will count against.
 func (h *handshake) place(conf *tenants.Tenant) place {
-	at := place{h.route.User, h.route.Database}
-	switch {
-	case h.startup.Replication != "" && h.startup.Replication != "database":
-		at.database = ""
-	case at.database == "":
-		at.database = conf.Database
+	if h.startup.Replication != "" && h.startup.Replication != "database" {
+		return place{user: h.route.User}
 	}
-	return at
+	return place{h.route.User, conf.DatabaseOf(h.route)}
 }
 
 // reserve takes a place for a client that has proved its password.

@@ -29,6 +29,9 @@ type Route struct {
 	Tenant   string
 	User     string
 	Database string // "": not named
+	// Filled says that Database is the user as the client wrote it: libpq, which always sends a database, fills that in where
+	// none was named. See Tenant.DatabaseOf.
+	Filled bool
 }
 
 // Resolve finds the tenant, in this order:
@@ -37,8 +40,7 @@ type Route struct {
 //  2. The user's part after its last dot: "app.acme" is user "app" of tenant "acme". A trailing dot names nobody.
 //  3. SNI, if it is exactly one label below Domain, in whatever case and with or without a final dot.
 //
-// Sources that name different tenants are ErrConflict, none is ErrNoTenant. A database equal to the user as the client
-// wrote it counts as not named, because libpq always sends one and that is its default.
+// Sources that name different tenants are ErrConflict, none is ErrNoTenant.
 //
 // Nothing else is judged here. A tenant's name that cannot be an id is returned as it is: the look-up fails and the
 // client gets the same answer as for one that is well-formed and unknown. So is an empty user, which ".acme" leaves:
@@ -47,10 +49,7 @@ func Resolve(c Claim) (Route, error) {
 	if c.ReferenceConflict {
 		return Route{}, ErrConflict
 	}
-	r := Route{User: c.User, Database: c.Database}
-	if c.Database == c.User {
-		r.Database = ""
-	}
+	r := Route{User: c.User, Database: c.Database, Filled: c.Database == c.User}
 	if c.Reference != "" {
 		r.Tenant = c.Reference
 		r.User = strings.TrimSuffix(c.User, "."+c.Reference)

@@ -21,24 +21,24 @@ func TestResolve(t *testing.T) {
 	}{
 		{"nobody", Claim{User: "app"}, Route{}, ErrNoTenant},
 		{"nothing at all", Claim{}, Route{}, ErrNoTenant},
-		{"user and tenant", Claim{User: "app.acme"}, Route{"acme", "app", ""}, nil},
-		{"after the last dot", Claim{User: "first.last.acme"}, Route{"acme", "first.last", ""}, nil},
+		{"user and tenant", Claim{User: "app.acme"}, Route{"acme", "app", "", false}, nil},
+		{"after the last dot", Claim{User: "first.last.acme"}, Route{"acme", "first.last", "", false}, nil},
 		{"a trailing dot names nobody", Claim{User: "app."}, Route{}, ErrNoTenant},
-		{"a trailing dot stays part of the user", Claim{User: "app.", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app.", ""}, nil},
-		{"an empty user", Claim{User: ".acme"}, Route{"acme", "", ""}, nil},
+		{"a trailing dot stays part of the user", Claim{User: "app.", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app.", "", false}, nil},
+		{"an empty user", Claim{User: ".acme"}, Route{"acme", "", "", false}, nil},
 		{"only a dot", Claim{User: "."}, Route{}, ErrNoTenant},
-		{"no id at all", Claim{User: "app.No Such!"}, Route{"No Such!", "app", ""}, nil},
-		{"ids are not folded", Claim{User: "app.ACME"}, Route{"ACME", "app", ""}, nil},
+		{"no id at all", Claim{User: "app.No Such!"}, Route{"No Such!", "app", "", false}, nil},
+		{"ids are not folded", Claim{User: "app.ACME"}, Route{"ACME", "app", "", false}, nil},
 
-		{"reference", Claim{User: "app", Reference: "acme"}, Route{"acme", "app", ""}, nil},
-		{"reference and the user's own tenant", Claim{User: "app.acme", Reference: "acme"}, Route{"acme", "app", ""}, nil},
-		{"only one is cut", Claim{User: "app.acme.acme", Reference: "acme"}, Route{"acme", "app.acme", ""}, nil},
-		{"reference and a dotted user", Claim{User: "first.last", Reference: "acme"}, Route{"acme", "first.last", ""}, nil},
-		{"reference beside a suffix without its dot", Claim{User: "appacme", Reference: "acme"}, Route{"acme", "appacme", ""}, nil},
+		{"reference", Claim{User: "app", Reference: "acme"}, Route{"acme", "app", "", false}, nil},
+		{"reference and the user's own tenant", Claim{User: "app.acme", Reference: "acme"}, Route{"acme", "app", "", false}, nil},
+		{"only one is cut", Claim{User: "app.acme.acme", Reference: "acme"}, Route{"acme", "app.acme", "", false}, nil},
+		{"reference and a dotted user", Claim{User: "first.last", Reference: "acme"}, Route{"acme", "first.last", "", false}, nil},
+		{"reference beside a suffix without its dot", Claim{User: "appacme", Reference: "acme"}, Route{"acme", "appacme", "", false}, nil},
 		{"two references", Claim{User: "app.acme", Reference: "acme", ReferenceConflict: true}, Route{}, ErrConflict},
 
-		{"SNI", Claim{User: "app", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app", ""}, nil},
-		{"SNI in capitals, with final dots", Claim{User: "app", SNI: "ACME.DB.example.COM.", Domain: "Db.Example.com."}, Route{"acme", "app", ""}, nil},
+		{"SNI", Claim{User: "app", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app", "", false}, nil},
+		{"SNI in capitals, with final dots", Claim{User: "app", SNI: "ACME.DB.example.COM.", Domain: "Db.Example.com."}, Route{"acme", "app", "", false}, nil},
 		{"SNI two labels below", Claim{User: "app", SNI: "x.acme." + domain, Domain: domain}, Route{}, ErrNoTenant},
 		{"SNI is the domain", Claim{User: "app", SNI: domain, Domain: domain}, Route{}, ErrNoTenant},
 		{"SNI is a dot and the domain", Claim{User: "app", SNI: "." + domain, Domain: domain}, Route{}, ErrNoTenant},
@@ -46,22 +46,68 @@ func TestResolve(t *testing.T) {
 		{"SNI that only ends alike", Claim{User: "app", SNI: "acme.evildb.example.com", Domain: domain}, Route{}, ErrNoTenant},
 		{"SNI without a domain", Claim{User: "app", SNI: "acme"}, Route{}, ErrNoTenant},
 		{"SNI with the root as domain", Claim{User: "app", SNI: "acme.", Domain: "."}, Route{}, ErrNoTenant},
-		{"SNI elsewhere and a user's tenant", Claim{User: "app.acme", SNI: "pooler.other.com", Domain: domain}, Route{"acme", "app", ""}, nil},
-		{"the Kelvin sign is no k", Claim{User: "app", SNI: "\u212aelvin." + domain, Domain: domain}, Route{"\u212aelvin", "app", ""}, nil},
+		{"SNI elsewhere and a user's tenant", Claim{User: "app.acme", SNI: "pooler.other.com", Domain: domain}, Route{"acme", "app", "", false}, nil},
+		{"the Kelvin sign is no k", Claim{User: "app", SNI: "\u212aelvin." + domain, Domain: domain}, Route{"\u212aelvin", "app", "", false}, nil},
 
-		{"user and SNI agree", Claim{User: "app.acme", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app", ""}, nil},
+		{"user and SNI agree", Claim{User: "app.acme", SNI: "acme." + domain, Domain: domain}, Route{"acme", "app", "", false}, nil},
 		{"user and SNI differ", Claim{User: "app.acme", SNI: "globex." + domain, Domain: domain}, Route{}, ErrConflict},
-		{"reference and SNI agree", Claim{User: "first.last", Reference: "acme", SNI: "acme." + domain, Domain: domain}, Route{"acme", "first.last", ""}, nil},
+		{"reference and SNI agree", Claim{User: "first.last", Reference: "acme", SNI: "acme." + domain, Domain: domain}, Route{"acme", "first.last", "", false}, nil},
 		{"reference and SNI differ", Claim{User: "app", Reference: "acme", SNI: "globex." + domain, Domain: domain}, Route{}, ErrConflict},
 
-		{"database", Claim{User: "app.acme", Database: "sales"}, Route{"acme", "app", "sales"}, nil},
-		{"database as libpq fills it in", Claim{User: "app.acme", Database: "app.acme"}, Route{"acme", "app", ""}, nil},
-		{"database called as the user is there", Claim{User: "app.acme", Database: "app"}, Route{"acme", "app", "app"}, nil},
-		{"database as libpq fills it in, by reference", Claim{User: "app", Reference: "acme", Database: "app"}, Route{"acme", "app", ""}, nil},
+		{"database", Claim{User: "app.acme", Database: "sales"}, Route{"acme", "app", "sales", false}, nil},
+		{"database as libpq fills it in", Claim{User: "app.acme", Database: "app.acme"}, Route{"acme", "app", "app.acme", true}, nil},
+		{"database called as the user is there", Claim{User: "app.acme", Database: "app"}, Route{"acme", "app", "app", false}, nil},
+		{"database as libpq fills it in, by reference", Claim{User: "app", Reference: "acme", Database: "app"}, Route{"acme", "app", "app", true}, nil},
 	} {
 		got, err := Resolve(c.claim)
 		if got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: Resolve(%+v) = %+v, %v; want %+v, %v", c.name, c.claim, got, err, c.want, c.err)
+		}
+	}
+}
+
+// TestDatabaseOf: what libpq fills in is what the tenant has by default, unless it lists just that.
+func TestDatabaseOf(t *testing.T) {
+	const domain = "db.example.com"
+	bySuffix := Claim{User: "app.acme"}
+	byReference := Claim{User: "app", Reference: "acme"}
+	both := Claim{User: "app.acme", Reference: "acme"}
+	bySNI := Claim{User: "app", SNI: "acme." + domain, Domain: domain}
+	for _, c := range []struct {
+		claim     Claim
+		says      string
+		databases []string // that the tenant lists
+		want      string
+	}{
+		{bySuffix, "", nil, "main"},
+		{bySuffix, "app.acme", nil, "main"}, // filled in
+		{bySuffix, "app", nil, "app"},
+		{bySuffix, "sales", nil, "sales"},
+		{bySuffix, "app", []string{"main", "app"}, "app"},
+		{bySuffix, "app.acme", []string{"main", "app"}, "main"},
+		{bySuffix, "app.acme", []string{"main", "app.acme"}, "app.acme"}, // listed: meant
+		{bySuffix, "sales", []string{"main"}, "sales"},                   // which is refused elsewhere
+		{byReference, "", nil, "main"},
+		{byReference, "app", nil, "main"}, // filled in
+		{byReference, "app", []string{"main"}, "main"},
+		{byReference, "app", []string{"main", "app"}, "app"},
+		{byReference, "App", nil, "App"},
+		{byReference, "", []string{"main", "app"}, "main"},
+		{bySNI, "app", nil, "main"},
+		{bySNI, "app", []string{"main", "app"}, "app"},
+		{bySNI, "sales", []string{"main", "sales"}, "sales"},
+		{both, "app", nil, "app"},
+		{both, "app", []string{"main", "app"}, "app"},
+		{both, "app.acme", []string{"main", "app"}, "main"},
+	} {
+		c.claim.Database = c.says
+		route, err := Resolve(c.claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tenant := &Tenant{ID: "acme", Database: "main", Databases: c.databases}
+		if got := tenant.DatabaseOf(route); got != c.want {
+			t.Errorf("%+v, listed %v: %q, want %q", c.claim, c.databases, got, c.want)
 		}
 	}
 }
@@ -100,8 +146,8 @@ func TestResolveInventsNothing(t *testing.T) {
 			if r.User != c.User && r.User+"."+r.Tenant != c.User {
 				t.Fatalf("%+v: user %q", c, r.User)
 			}
-			if r.Database != c.Database && (r.Database != "" || c.Database != c.User) {
-				t.Fatalf("%+v: database %q", c, r.Database)
+			if r.Database != c.Database || r.Filled != (c.Database == c.User) {
+				t.Fatalf("%+v: database %q, filled in: %v", c, r.Database, r.Filled)
 			}
 		case errors.Is(err, ErrNoTenant):
 			if len(named) > 0 {

@@ -60,6 +60,15 @@ func (t *Tenant) AllowsDatabase(name string) bool {
 	return len(t.Databases) == 0 || slices.Contains(t.Databases, name)
 }
 
+// DatabaseOf returns the database that a client means: the tenant's where it named none. One that libpq may have filled in
+// counts as named only if it is listed: then somebody has said that it exists.
+func (t *Tenant) DatabaseOf(r Route) string {
+	if r.Database == "" || r.Filled && !slices.Contains(t.Databases, r.Database) {
+		return t.Database
+	}
+	return r.Database
+}
+
 // TLSMode says how a server connection is protected.
 type TLSMode string
 
