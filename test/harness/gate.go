@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -42,6 +44,7 @@ type GateConfig struct {
 	Tenants []Map    // of the tenants file; nil: Acme on the shared cluster
 	Env     []string // added to the environment
 	Plain   bool     // run [PlainBinary] rather than [Binary]
+	Files   int      // how many files it may have open, soft and hard; 0: as many as the test
 }
 
 // A Gate is a running postern serve.
@@ -50,6 +53,7 @@ type Gate struct {
 	Token string // of the admin HTTP
 
 	log       *Log
+	reader    *os.File // the end of the pipe that the log is read from
 	cmd       *exec.Cmd
 	listeners map[string]string
 	admin     string
@@ -86,21 +90,51 @@ func Postern(t testing.TB, conf GateConfig) *Gate {
 	if conf.Plain {
 		binary = PlainBinary
 	}
-	g.cmd = exec.Command(binary(t), "serve", "--config", filepath.Join(g.Dir, "postern.yaml"))
-	g.cmd.Env = append(os.Environ(), conf.Env...)
-	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
-	if err := g.cmd.Start(); err != nil {
-		t.Fatal(err)
+	args := []string{binary(t), "serve", "--config", filepath.Join(g.Dir, "postern.yaml")}
+	if conf.Files > 0 {
+		args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, conf.Files)}, args...)
 	}
-	go func() {
-		_ = g.cmd.Wait() // its outcome is in ProcessState
-		close(g.ended)
-	}()
+	g.cmd = exec.Command(args[0], args[1:]...)
+	g.cmd.Env = append(os.Environ(), conf.Env...)
+	g.start(t)
 	t.Cleanup(func() { g.finish(t) })
 	listeners, _ := file["listeners"].([]Map)
 	g.awaitReady(t, len(listeners))
 	return g
 }
+
+// start runs the process. Its log comes through a pipe that is ours, so that a test can be a bad reader of it.
+func (g *Gate) start(t testing.TB) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.reader, g.cmd.Stdout, g.cmd.Stderr = reader, writer, writer
+	err = g.cmd.Start()
+	writer.Close() // the process has its own
+	if err != nil {
+		reader.Close()
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(g.log, reader) // until the process ends, or the test wants no more
+	}()
+	go func() {
+		_ = g.cmd.Wait() // its outcome is in ProcessState
+		<-read
+		reader.Close()
+		close(g.ended)
+	}()
+}
+
+// CloseLog ends the reader of the gate's log: who writes there next gets EPIPE.
+func (g *Gate) CloseLog() { g.reader.Close() }
+
+// IgnoreLog has nobody read the gate's log any more, though it stays open: it fills up.
+func (g *Gate) IgnoreLog() { _ = g.reader.SetReadDeadline(time.Now()) }
 
 func defaultConfig() Map {
 	var listeners []Map
