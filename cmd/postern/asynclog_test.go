@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ type pieces struct {
 	mu      sync.Mutex
 	got     []string
 	blocked chan struct{} // nil: not
+	fails   atomic.Bool   // half of each write, and then the reader is gone
 }
 
 func (p *pieces) Write(b []byte) (int, error) {
@@ -25,6 +28,9 @@ func (p *pieces) Write(b []byte) (int, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.fails.Load() {
+		return len(b) / 2, syscall.EPIPE
+	}
 	p.got = append(p.got, string(bytes.Clone(b)))
 	return len(b), nil
 }
@@ -118,6 +124,39 @@ func TestLogDropsWhatNobodyReads(t *testing.T) {
 		}
 		if want := fmt.Sprintf(`"log lines dropped","count":%d}`, more); strings.Count(got, want) != 1 {
 			t.Errorf("not said once: %s", want)
+		}
+		if n := w.lost.Load(); n != more {
+			t.Errorf("%d are counted", n)
+		}
+	})
+}
+
+// TestLogCountsWhatCannotBeWritten, whole lines, and says it when somebody reads again.
+func TestLogCountsWhatCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &pieces{}
+		w := newAsyncWriter(out)
+		line := func() {
+			_, _ = w.Write([]byte("a line\n"))
+			time.Sleep(3 * logPause)
+		}
+		out.fails.Store(true)
+		for range 3 {
+			line()
+		}
+		if n := w.lost.Load(); n != 3 {
+			t.Errorf("%d are counted", n)
+		}
+		out.fails.Store(false)
+		line()
+		line()
+		w.flush()
+		got := strings.Join(out.all(), "")
+		if strings.Count(got, "a line\n") != 2 || strings.Count(got, `"log lines dropped","count":3}`) != 1 {
+			t.Errorf("read: %s", got)
+		}
+		if n := w.lost.Load(); n != 3 {
+			t.Errorf("%d are counted", n)
 		}
 	})
 }

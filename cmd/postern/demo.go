@@ -64,6 +64,7 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 	defer end()
 	interrupted, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	defer survivePipes()()
 	lines := newAsyncWriter(stderr)
 	defer lines.flush()
 	log := newLogger(configs.Log{Level: "warn", Format: configs.LogText}, lines)
@@ -89,7 +90,7 @@ func runDemo(ctx context.Context, dir string, once bool, stdout, stderr io.Write
 	if err != nil {
 		return err
 	}
-	p, err := build(conf, log)
+	p, err := build(conf, log, lines.lost.Load)
 	if err != nil {
 		return err
 	}

@@ -39,10 +39,11 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		defer survivePipes()()
 		out := newAsyncWriter(cmd.ErrOrStderr())
 		defer out.flush()
 		log := newLogger(conf.Log, out)
-		p, err := build(conf, log)
+		p, err := build(conf, log, out.lost.Load)
 		if err != nil {
 			return err
 		}
@@ -76,8 +77,8 @@ type process struct {
 	tlsOK, tlsFailed atomic.Uint64 // reloads of certificates
 }
 
-// build makes the graph and binds the addresses; nothing runs yet.
-func build(conf *configs.Config, log *slog.Logger) (*process, error) {
+// build makes the graph and binds the addresses; nothing runs yet. dropped counts the log lines that nobody will read.
+func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*process, error) {
 	p := &process{conf: conf, shutdown: make(chan struct{}, 1)}
 	var err error
 	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
@@ -97,7 +98,7 @@ func build(conf *configs.Config, log *slog.Logger) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry := newRegistry(p)
+	registry := newRegistry(p, dropped)
 	if p.drivers, err = newDrivers(conf, log, registry); err != nil {
 		return nil, err
 	}
@@ -148,11 +149,13 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 }
 
 // newRegistry holds what is measured about the process as a whole.
-func newRegistry(p *process) *prometheus.Registry {
+func newRegistry(p *process, dropped func() uint64) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_build_info", Help: "1, with the version as a label.",
 			ConstLabels: prometheus.Labels{"version": buildVersion(), "go": runtime.Version()}}, func() float64 { return 1 }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postern_log_dropped_total", Help: "Log lines that nobody was there to read, or not fast enough."},
+			func() float64 { return float64(dropped()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_age_seconds", Help: "Age of the tenants in force."},
 			func() float64 { return time.Since(p.directory.Stats().LoadedAt).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_last_reload_success", Help: "1 if the tenants' last reload succeeded."},
