@@ -361,3 +361,32 @@ func TestEpochs(t *testing.T) {
 		})
 	}
 }
+
+// Of a run that nobody knows the start of, nobody knows either that it is the same one still.
+func TestRunsWithoutAStartAreNotTheSame(t *testing.T) {
+	s := newStory(t, usual)
+	nameless := Status{Power: Running, Generation: Generation{Instance: "i"}}
+	comesUp := func() {
+		t.Helper()
+		s.next(Ask)
+		s.r.Asked(nameless, nil, s.now)
+		s.next(Locate)
+		s.r.Located(here, nil, s.now)
+		s.next(Probe)
+		s.r.Probed(nil, s.now)
+	}
+	s.r.Check()
+	comesUp()
+	s.is(StateReady, 1)
+	s.r.Lost(1, s.now)
+	comesUp()
+	s.is(StateReady, 2)
+	s.r.Lost(2, s.now)
+	s.pass(time.Minute)
+	s.next(Ask)
+	s.r.Asked(Status{}, failsAs(Unreachable, 0), s.now)
+	s.pass(time.Minute)
+	s.r.Want("client", s.now)
+	comesUp()
+	s.is(StateReady, 3)
+}

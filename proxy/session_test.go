@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -208,5 +209,27 @@ func TestServerOfAClientThatLeft(t *testing.T) {
 				t.Fatalf("the server was not kept: %+v", n)
 			}
 		})
+	}
+}
+
+// TestAResetServerHasNothingSet: who comes next with the same startup options has them set again, for the reset took them away.
+func TestAResetServerHasNothingSet(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	timeout := "7s"
+	options := pgwire.Param{Name: "statement_timeout", Value: timeout}
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	for range 2 {
+		client := b.arrives(sessionMode, options)
+		b.settle()
+		go func() { _, _ = client.Write(query) }() // the second is greeted from memory, and has a server with its first query
+		steps := own{name: link.Scratch}
+		steps.change(&params{}, []change{{name: "statement_timeout", value: &timeout}})
+		expect(t, server, steps.out, "its option")
+		_, _ = server.Write(pgwire.AppendReady(append(tagged(empty("312"), "SELECT 1"), empty("3")...), 'I'))
+		b.greeted(client)
+		b.asks(client, server, nil, query, answer, answer)
+		_, _ = client.Write(pgwire.AppendTerminate(nil))
+		b.resets(server)
 	}
 }

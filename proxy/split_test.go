@@ -103,6 +103,12 @@ func (b *bench) conf() *tenants.Tenant {
 // client returns a session that has been greeted.
 func (b *bench) client(mode poolMode) net.Conn {
 	b.t.Helper()
+	return b.greeted(b.arrives(mode))
+}
+
+// arrives returns a session that has proven its password, with startup parameters.
+func (b *bench) arrives(mode poolMode, list ...pgwire.Param) net.Conn {
+	b.t.Helper()
 	fd, conn := b.pair()
 	t := b.tenant
 	conf := b.conf()
@@ -113,7 +119,13 @@ func (b *bench) client(mode poolMode) net.Conn {
 	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
 		listener: &b.gate.opts.Listeners[0]}
 	b.gate.keys.add(c, false)
-	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
+	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}, params: list}) })
+	return conn
+}
+
+// greeted reads a session's greeting.
+func (b *bench) greeted(conn net.Conn) net.Conn {
+	b.t.Helper()
 	for {
 		typ, body := readMessage(b.t, conn)
 		if typ == pgwire.ErrorResponse {

@@ -276,3 +276,58 @@ func TestQueryWaitOfSome(t *testing.T) {
 	}
 	patient.Close()
 }
+
+// TestIdleBetweenTransactions is no time of a transaction, although in session mode the client keeps its server.
+func TestIdleBetweenTransactions(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(sessionMode)
+	b.limit(sessionTimeouts{transaction: time.Second})
+	begin, begun := pgwire.AppendQuery(nil, "begin"), pgwire.AppendReady(tagged(nil, "BEGIN"), 'T')
+	commit, done := pgwire.AppendQuery(nil, "commit"), pgwire.AppendReady(tagged(nil, "COMMIT"), 'I')
+	b.asks(client, server, begin, begin, begun, begun)
+	b.asks(client, server, commit, commit, done, done)
+	b.late(time.Minute)
+	if n := b.counts(); n.Active != 1 {
+		t.Fatalf("ended between two transactions: %+v", n)
+	}
+	b.asks(client, server, begin, begin, begun, begun) // and the next one has all of its time
+	b.late(900 * time.Millisecond)
+	if n := b.counts(); n.Active != 1 {
+		t.Fatalf("ended though there is time: %+v", n)
+	}
+	b.late(1100 * time.Millisecond)
+	if typ, body := readMessage(t, client); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "25P04" {
+		t.Errorf("got %q %q, want to be told of the timeout", typ, body)
+	}
+}
+
+// TestWhoWaitsForAServerIsNotIdle, however long.
+func TestWhoWaitsForAServerIsNotIdle(t *testing.T) {
+	b := newBench(t)
+	b.server()
+	server := b.server() // is taken first
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	ask := func() net.Conn {
+		client := b.client(transactionMode)
+		if _, err := client.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		return client
+	}
+	busy := ask()
+	expect(t, server, query, "request")
+	ask()
+	waits := ask()
+	b.limit(sessionTimeouts{clientIdle: time.Second})
+	b.settle()
+	if n := b.counts(); n.Waiting != 1 {
+		t.Fatalf("%d wait", n.Waiting)
+	}
+	b.late(time.Minute)
+	if n := b.counts(); n.Waiting != 1 {
+		t.Fatal("who waited was ended as idle")
+	}
+	b.asks(busy, server, nil, nil, answer, answer)
+	b.asks(waits, server, nil, query, answer, answer)
+}

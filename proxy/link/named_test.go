@@ -161,3 +161,27 @@ func TestNamesAreOnesOwn(t *testing.T) {
 		t.Errorf("the server holds %d statements", n)
 	}
 }
+
+// TestWhatPosternDropsIsItsOwn: the client's names are its own still, and are made again on the server.
+func TestWhatPosternDropsIsItsOwn(t *testing.T) {
+	for _, tag := range []string{"DISCARD ALL", "DEALLOCATE ALL"} {
+		w := newWorld(t)
+		env := new(int)
+		w.wants("parse", w.Parse(env, []byte("a"), text("q")), "as2")
+		w.sync()
+		w.answer("1Z", "")
+		w.Sent(Entry{Kind: Query, Mode: Internal})
+		w.answer("CZ", tag)
+		if w.Held() != 0 {
+			t.Errorf("%s: the server is taken to hold %d", tag, w.Held())
+		}
+		w.wants("bind after Postern's "+tag, w.Bind(env, nil, []byte("a")), "p3 as3")
+		w.sync()
+		w.answer("12Z", "")
+		w.Sent(Entry{Kind: Query})
+		w.answer("CZ", tag)
+		if n := w.s.Len(); n != 0 {
+			t.Errorf("after the client's own %s it has %d", tag, n)
+		}
+	}
+}
