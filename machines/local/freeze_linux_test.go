@@ -19,6 +19,61 @@ import (
 	"github.com/postern/postern/machines"
 )
 
+// TestTheDeadAreNotFrozen: a process that has ended and that nobody has buried yet stands still, but it does not come back. Who
+// buries a server's is its first process, which cannot while it is frozen.
+func TestTheDeadAreNotFrozen(t *testing.T) {
+	c := create(t, Options{Dir: folder(t)})
+	start(t, c)
+	conn, err := c.Connect(t.Context(), "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := int(conn.PgConn().PID())
+	is := func(pid int, state byte) bool {
+		p, err := readStat(pid)
+		return err == nil && p.state == state
+	}
+	if err := syscall.Kill(c.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it stands", func() bool { return is(c.PID(), 'T') })
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "its backend has ended", func() bool { return is(dead, 'Z') })
+	if err := c.Freeze(t.Context()); err != nil || !c.Frozen() {
+		t.Fatalf("Freeze: %v; frozen: %v", err, c.Frozen())
+	}
+	standStill(t, members(t, c))
+	c.Thaw()
+	eventually(t, "its backend is buried", func() bool { return !is(dead, 'Z') })
+	if err := c.Exec(t.Context(), "postgres", "select 1"); err != nil {
+		t.Error(err)
+	}
+
+	first := exec.CommandContext(t.Context(), "true")
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has ended", func() bool { return is(first.Process.Pid, 'Z') })
+	if _, err := freeze(t.Context(), first.Process.Pid); err == nil {
+		t.Error("a server whose first process is dead was frozen")
+	}
+	if err := first.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// standStill wants processes that execute nothing: frozen, or dead.
+func standStill(t *testing.T, all []procStat) {
+	t.Helper()
+	for _, p := range all {
+		if !p.stopped() {
+			t.Errorf("%s (%d) is in state %c", p.name, p.pid, p.state)
+		}
+	}
+}
+
 // members are the processes of a running or frozen server.
 func members(t *testing.T, c *Cluster) []procStat {
 	t.Helper()
@@ -77,11 +132,7 @@ func TestASuspendedMachineStandsStillAndGoesOn(t *testing.T) {
 
 	suspend(t, m)
 	frozen := members(t, m.Cluster())
-	for _, p := range frozen {
-		if !p.stopped() {
-			t.Errorf("%s (%d) is in state %c", p.name, p.pid, p.state)
-		}
-	}
+	standStill(t, frozen)
 	if len(frozen) < 8 || child() == 0 {
 		t.Errorf("%d processes", len(frozen))
 	}
