@@ -28,7 +28,10 @@ type procStat struct {
 }
 
 // still tells whether the process executes nothing: it is stopped, or traced, or dead.
-func (p procStat) still() bool { return p.stopped() || bytes.IndexByte([]byte("ZXx"), p.state) >= 0 }
+func (p procStat) still() bool { return p.stopped() || p.dead() }
+
+// dead tells whether the process has ended and waits to be buried: by its parent, which may be frozen.
+func (p procStat) dead() bool { return bytes.IndexByte([]byte("ZXx"), p.state) >= 0 }
 
 func (p procStat) stopped() bool { return p.state == 'T' || p.state == 't' }
 
@@ -125,7 +128,7 @@ func freeze(ctx context.Context, root int) (stopped []member, err error) {
 			return stopped, err
 		}
 		members := family(all, root)
-		if len(members) == 0 {
+		if len(members) == 0 || members[0].dead() {
 			return stopped, errors.New("the server has ended")
 		}
 		calm++

@@ -68,9 +68,12 @@ func TestTheDeadAreNotFrozen(t *testing.T) {
 func standStill(t *testing.T, all []procStat) {
 	t.Helper()
 	for _, p := range all {
-		if !p.stopped() {
+		if !p.still() {
 			t.Errorf("%s (%d) is in state %c", p.name, p.pid, p.state)
 		}
+	}
+	if len(all) == 0 || !all[0].stopped() {
+		t.Errorf("the first process is not frozen: %+v", all)
 	}
 }
 
