@@ -209,6 +209,31 @@ func TestRelayDelays(t *testing.T) {
 	took("the end", there+back)
 }
 
+// TestRelayLosesPackets: with some lost everything arrives; with all lost nothing does, and nobody can connect until it ends.
+func TestRelayLosesPackets(t *testing.T) {
+	target, _ := echo(t)
+	r := NewRelay(t, target, Faults{})
+	r.Lose(t, 10)
+	s := Dial(t, r.Addr())
+	for range 20 {
+		s.Raw(make([]byte, 1000))
+		s.bytes(1000)
+	}
+	r.Lose(t, 100)
+	s.Raw([]byte("x"))
+	_ = s.Conn().SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if n, err := s.Conn().Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes, %v: want to hear nothing", n, err)
+	}
+	if conn, err := net.DialTimeout("tcp", r.Addr(), 300*time.Millisecond); err == nil {
+		conn.Close()
+		t.Error("a connection through a network that is not there")
+	}
+	r.Lose(t, 0)
+	s.bytes(1)
+	Dial(t, r.Addr()).Raw([]byte("x"))
+}
+
 func TestProxyRelaySendsTheHeaderFirst(t *testing.T) {
 	target, got := echo(t)
 	var from netip.AddrPort

@@ -3,11 +3,13 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -34,10 +36,11 @@ type Fault struct {
 // A Relay stands in front of a target. Its methods may be called from any goroutine.
 type Relay struct {
 	listener net.Listener
-	target   string
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
+	target string
+	losing int // of a hundred packets; see Lose
 	faults Faults
 	pairs  map[*pair]struct{}
 	resume chan struct{} // closed by Resume, then replaced
@@ -49,7 +52,9 @@ type pair struct{ client, target *net.TCPConn }
 // NewRelay starts a relay that ends with the test.
 func NewRelay(t testing.TB, target string, f Faults) *Relay {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var conf net.ListenConfig
+	conf.SetMultipathTCP(false) // whose sockets take no filters; see Lose
+	l, err := conf.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +77,13 @@ func (r *Relay) SetFaults(f Faults) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = f
+}
+
+// SetTarget has connections that come later go elsewhere.
+func (r *Relay) SetTarget(target string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = target
 }
 
 // Cut closes all connections (FIN).
@@ -120,12 +132,27 @@ func (r *Relay) accept() {
 func (r *Relay) serve(client *net.TCPConn) {
 	defer client.Close()
 	r.mu.Lock()
-	f := r.faults
+	f, target, losing := r.faults, r.target, r.losing
 	r.mu.Unlock()
 	if !r.pause(time.Now().Add(f.ToTarget.Delay + f.ToClient.Delay)) {
 		return
 	}
-	conn, err := net.Dial("tcp", r.target)
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		if losing == 0 {
+			return nil
+		}
+		return lose(raw, losing)
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-r.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := dialer.DialContext(ctx, "tcp", target)
 	if err != nil {
 		return
 	}
@@ -139,7 +166,12 @@ func (r *Relay) serve(client *net.TCPConn) {
 	default:
 	}
 	r.pairs[p] = struct{}{}
+	changed := r.losing != losing // meanwhile
 	r.mu.Unlock()
+	if changed {
+		p.reset() // it came in the moment of the change; whoever connects again finds it done
+		return
+	}
 	defer func() {
 		r.mu.Lock()
 		delete(r.pairs, p)

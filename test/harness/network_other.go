@@ -1,0 +1,17 @@
+//go:build !linux
+
+package harness
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+)
+
+func lose(syscall.RawConn, int) error { return errors.ErrUnsupported }
+
+// Lose needs Linux.
+func (r *Relay) Lose(t testing.TB, _ int) {
+	t.Helper()
+	t.Fatal("packets are lost on Linux only")
+}
