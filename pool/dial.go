@@ -4,15 +4,30 @@ package pool
 
 import "time"
 
+// Failure says what a failed dial means for the next one.
+type Failure uint8
+
+// The kinds of failures.
+const (
+	// Passing: the server may be there a little later without anybody doing anything. Clients wait for it.
+	Passing Failure = iota
+	// Final: trying again is pointless. Nobody waits for it.
+	Final
+	// Answered: the server has said what it thinks of this login, and may think otherwise a moment later: a database is made, a
+	// right is granted. Who has waited for the answer is told; whoever comes later is told only after it was asked again.
+	Answered
+)
+
 // outage remembers a row of failed dials, so that a dead server is neither hammered nor waited for without end. Its
 // zero value means that the last dial succeeded.
 type outage struct {
-	err       error         // the last failure; nil: none
-	permanent bool          // the last failure will not go away by itself
-	since     time.Time     // when the first failed dial began
-	last      time.Time     // when the last dial failed
-	pause     time.Duration // after the last failure, before jitter
-	until     time.Time     // no dial before this
+	err   error         // the last failure; nil: none
+	kind  Failure       // of the last failure
+	since time.Time     // when the first failed dial began
+	asked time.Time     // when the last failed dial began
+	last  time.Time     // when the last dial failed
+	pause time.Duration // after the last failure, before jitter
+	until time.Time     // no dial before this
 }
 
 // WantDial says whether the pool wants to dial now: more clients wait than servers are being dialed, its size allows
@@ -98,10 +113,9 @@ func (p *Pool) DialDone(s *Server, now time.Time) Next {
 	return p.settle(s, Dialing, now)
 }
 
-// DialFailed says that the dial of s failed with err, takes s out, and makes the pool pause. Permanent means that
-// trying again is pointless (an unknown database, a refused password), so nobody should wait for it. The caller then
-// asks Failing and NextDial. If s was taken out while it was dialed, nothing happens.
-func (p *Pool) DialFailed(s *Server, err error, permanent bool, now time.Time) {
+// DialFailed says that the dial of s failed with err, takes s out, and makes the pool pause. The caller then asks Failing
+// and NextDial. If s was taken out while it was dialed, nothing happens.
+func (p *Pool) DialFailed(s *Server, err error, kind Failure, now time.Time) {
 	if err == nil {
 		panic("BUG: pool: dial failed without an error")
 	}
@@ -112,7 +126,7 @@ func (p *Pool) DialFailed(s *Server, err error, permanent bool, now time.Time) {
 
 	o, settings := &p.outage, &p.tenant.settings
 	switch {
-	case o.err == nil:
+	case o.err == nil || o.kind == Answered || kind == Answered: // a server that answers is there
 		o.since = s.dialStart
 		o.pause = min(settings.BackoffMin, settings.BackoffMax)
 	case s.dialStart.After(o.last):
@@ -120,20 +134,25 @@ func (p *Pool) DialFailed(s *Server, err error, permanent bool, now time.Time) {
 	default:
 		// Dials that ran side by side and failed together are one failure: the pause does not double for each.
 	}
-	o.err, o.permanent, o.last = err, permanent, now
+	o.err, o.kind, o.asked, o.last = err, kind, s.dialStart, now
 	// Between half of the pause and all of it, so that the pools of a server that came back do not dial as one.
 	o.until = now.Add(o.pause - time.Duration(float64(o.pause)/2*p.tenant.random()))
 }
 
-// Failing returns the last dial's error if waiting for a server is pointless now: none is logged in, none is being
-// dialed, the pool pauses, and the failure is permanent or dials have failed for FailFor. Clients that wait should
-// then be told so, and new ones should not queue. Once the pause is over the next client may try again. Otherwise nil.
-func (p *Pool) Failing(now time.Time) error {
+// Failing returns the last dial's error if it is pointless for a client to wait for a server that has waited since then
+// (now: one that is about to): none is logged in, none is being dialed, the pool pauses, and the failure is final, or
+// dials have failed for FailFor, or it is the answer that the client has waited for. It is then to be told so. Once the
+// pause is over the next client may try again. Otherwise nil.
+func (p *Pool) Failing(since, now time.Time) error {
 	o := &p.outage
 	if o.err == nil || p.Servers() > 0 || !now.Before(o.until) {
 		return nil
 	}
-	if failFor := p.tenant.settings.FailFor; o.permanent || failFor > 0 && now.Sub(o.since) >= failFor {
+	failFor := p.tenant.settings.FailFor
+	switch {
+	case o.kind == Answered && !since.After(o.asked),
+		o.kind == Final,
+		o.kind == Passing && failFor > 0 && now.Sub(o.since) >= failFor:
 		return o.err
 	}
 	return nil

@@ -94,7 +94,7 @@ func TestBackoff(t *testing.T) {
 			_, started, _ := w.dials()
 			w.pass(time.Millisecond)
 			for _, s := range started {
-				p.DialFailed(s, errRefused, false, w.now)
+				p.DialFailed(s, errRefused, Passing, w.now)
 				w.check()
 			}
 			for i, want := range test.want {
@@ -109,7 +109,7 @@ func TestBackoff(t *testing.T) {
 				w.pass(1)
 				s := w.dial() // only one, although three wait
 				w.pass(time.Millisecond)
-				p.DialFailed(s, errRefused, false, w.now)
+				p.DialFailed(s, errRefused, Passing, w.now)
 			}
 			// Success brings everybody a dial again and the first pause next time.
 			w.now = p.DialAfter()
@@ -134,12 +134,12 @@ func TestOldFailuresAreForgotten(t *testing.T) {
 		var c Client
 		w.acquire(p, &c, nil)
 		s := w.dial()
-		p.DialFailed(s, errRefused, false, w.now)
+		p.DialFailed(s, errRefused, Passing, w.now)
 		w.pass(100*time.Millisecond + test.quiet)
 		s = w.dial()
 		w.pass(time.Millisecond)
-		p.DialFailed(s, errRefused, false, w.now)
-		if got := p.Failing(w.now) != nil; got != test.failing {
+		p.DialFailed(s, errRefused, Passing, w.now)
+		if got := p.Failing(w.now, w.now) != nil; got != test.failing {
 			t.Errorf("after %v of quiet: failing %v", test.quiet, got)
 		}
 	}
@@ -149,7 +149,7 @@ func TestFailing(t *testing.T) {
 	settings := Settings{FailFor: 10 * time.Second}
 	expect := func(w *world, p *Pool, want error) {
 		w.Helper()
-		if got := p.Failing(w.now); got != want {
+		if got := p.Failing(w.now, w.now); got != want {
 			w.Fatalf("at %v: Failing = %v, want %v", w.now.Sub(start), got, want)
 		}
 	}
@@ -159,7 +159,7 @@ func TestFailing(t *testing.T) {
 		var c Client
 		w.acquire(p, &c, nil)
 		failures := 0
-		for ; p.Failing(w.now) == nil; w.pass(50 * time.Millisecond) {
+		for ; p.Failing(w.now, w.now) == nil; w.pass(50 * time.Millisecond) {
 			if w.now.Sub(start) > 11*time.Second {
 				t.Fatal("waits for too long")
 			}
@@ -168,7 +168,7 @@ func TestFailing(t *testing.T) {
 				s := &Server{}
 				q.StartDial(s, w.now)
 				expect(w, p, nil)
-				q.DialFailed(s, errRefused, false, w.now)
+				q.DialFailed(s, errRefused, Passing, w.now)
 			}
 		}
 		if w.now.Sub(start) < 10*time.Second || failures < 5 || failures > 10 {
@@ -182,7 +182,7 @@ func TestFailing(t *testing.T) {
 		w.acquire(p, new(Client), nil)
 		s := w.dial()
 		w.pass(10 * time.Second) // the dial ran into its time limit
-		p.DialFailed(s, errRefused, false, w.now)
+		p.DialFailed(s, errRefused, Passing, w.now)
 		expect(w, p, errRefused)
 	})
 	t.Run("retryable without a limit", func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestFailing(t *testing.T) {
 		w.acquire(p, new(Client), nil)
 		s := w.dial()
 		w.pass(time.Hour)
-		p.DialFailed(s, errRefused, false, w.now)
+		p.DialFailed(s, errRefused, Passing, w.now)
 		expect(w, p, nil)
 	})
 	t.Run("permanent", func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestFailing(t *testing.T) {
 		var c Client
 		w.acquire(p, &c, nil)
 		s := w.dial()
-		p.DialFailed(s, errUnknownDB, true, w.now)
+		p.DialFailed(s, errUnknownDB, Final, w.now)
 		expect(w, p, errUnknownDB)
 		p.Leave(&c)
 		w.pass(100 * time.Millisecond)
@@ -211,6 +211,55 @@ func TestFailing(t *testing.T) {
 		w.expectNext(p.DialDone(s, w.now), Next{Client: &c})
 		expect(w, p, nil)
 	})
+	t.Run("answered", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(2, nil, nil)
+		var before, meanwhile, after Client
+		w.acquire(p, &before, nil)
+		for range 8 { // the pause does not grow
+			s := w.dial()
+			w.pass(time.Millisecond)
+			if meanwhile.Waiting() {
+				p.Leave(&meanwhile)
+			}
+			w.acquire(p, &meanwhile, nil)
+			w.pass(time.Millisecond)
+			p.DialFailed(s, errUnknownDB, Answered, w.now)
+			if pause := p.DialAfter().Sub(w.now); pause != DefaultBackoffMin {
+				t.Fatalf("pause of %v", pause)
+			}
+			if p.Failing(before.WaitedSince(), w.now) != errUnknownDB {
+				t.Fatal("who has waited for the answer is not told")
+			}
+			if p.Failing(meanwhile.WaitedSince(), w.now) != nil {
+				t.Fatal("who came after it was asked is told")
+			}
+			expect(w, p, nil)
+			w.pass(DefaultBackoffMin)
+			p.Leave(&before)
+			w.acquire(p, &before, nil)
+		}
+		p.Leave(&before)
+		w.acquire(p, &after, nil)
+		s := w.dial()
+		w.expectNext(p.DialDone(s, w.now), Next{Client: &meanwhile})
+	})
+	t.Run("answered, and then gone", func(t *testing.T) {
+		w := newWorld(t, settings)
+		p := w.tenant.NewPool(1, nil, nil)
+		var c Client
+		w.acquire(p, &c, nil)
+		s := w.dial()
+		w.pass(9 * time.Second)
+		p.DialFailed(s, errUnknownDB, Answered, w.now)
+		w.pass(time.Second)
+		s = w.dial()
+		p.DialFailed(s, errRefused, Passing, w.now)
+		expect(w, p, nil) // the outage begins here
+		if p.Failing(c.WaitedSince(), w.now) != nil {
+			t.Fatal("who has waited for long is told of another's answer")
+		}
+	})
 	t.Run("a live server is hope", func(t *testing.T) {
 		w := newWorld(t, settings)
 		p := w.tenant.NewPool(2, nil, nil)
@@ -218,7 +267,7 @@ func TestFailing(t *testing.T) {
 		w.acquire(p, new(Client), s)
 		w.acquire(p, new(Client), nil)
 		d := w.dial()
-		p.DialFailed(d, errUnknownDB, true, w.now)
+		p.DialFailed(d, errUnknownDB, Final, w.now)
 		expect(w, p, nil)
 		p.BeginCleaning(s)
 		expect(w, p, nil)
@@ -232,10 +281,10 @@ func TestFailing(t *testing.T) {
 		w.acquire(p, new(Client), nil)
 		_, started, _ := w.dials()
 		w.pass(10 * time.Second)
-		p.DialFailed(started[0], errRefused, false, w.now)
+		p.DialFailed(started[0], errRefused, Passing, w.now)
 		expect(w, p, nil)
 		w.pass(5 * time.Second)
-		p.DialFailed(started[1], errRefused, false, w.now)
+		p.DialFailed(started[1], errRefused, Passing, w.now)
 		expect(w, p, errRefused)
 	})
 }

@@ -63,7 +63,7 @@
 //
 // # How a caller reads
 //
-//	if err := p.Failing(now); err != nil { refuse(c, err) }         // before a client may queue
+//	if err := p.Failing(now, now); err != nil { refuse(c, err) }         // before a client may queue
 //	if s := p.Acquire(c, c.last, now); s != nil { serve(c, s) }     // otherwise it waits
 //	next := p.Release(s, now)                                       // or EndCleaning, DialDone
 //	switch {

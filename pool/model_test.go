@@ -202,7 +202,7 @@ func (m *model) dialFailed(t *rapid.T) {
 	if s == nil {
 		return
 	}
-	p.DialFailed(s, errRefused, rapid.Bool().Draw(t, "permanent"), m.now)
+	p.DialFailed(s, errRefused, rapid.SampledFrom([]Failure{Passing, Final, Answered}).Draw(t, "kind"), m.now)
 	m.drop(t, s, l)
 	if pause := p.DialAfter().Sub(m.now); pause < DefaultBackoffMin/2 || pause > DefaultBackoffMax {
 		t.Fatalf("pause of %v", pause)
@@ -214,7 +214,7 @@ func (m *model) deadDialsEnd(t *rapid.T) {
 		if next := s.Pool().DialDone(s, m.now); next != (Next{Close: Removed}) {
 			t.Fatalf("a dead dial is used: %+v", next)
 		}
-		s.Pool().DialFailed(s, errRefused, true, m.now)
+		s.Pool().DialFailed(s, errRefused, Final, m.now)
 	}
 	m.dead = nil
 }
@@ -345,7 +345,7 @@ func (m *model) check(t *rapid.T) {
 		if c != nil {
 			t.Fatal("the queue is longer than the model's")
 		}
-		if p.Failing(m.now) != nil && p.n() > 0 {
+		if p.Failing(time.Time{}, m.now) != nil && p.n() > 0 {
 			t.Fatal("no hope although there are servers")
 		}
 	}

@@ -209,7 +209,7 @@ func TestRemoveServerFromEveryState(t *testing.T) {
 			w.connect(p, 1) // the slot is free again
 			if state == Dialing {
 				w.expectNext(p.DialDone(s, w.now), Next{Close: Removed})
-				p.DialFailed(s, errRefused, false, w.now)
+				p.DialFailed(s, errRefused, Passing, w.now)
 				if !p.DialAfter().IsZero() {
 					t.Error("an abandoned dial counts as a failure")
 				}
@@ -233,9 +233,9 @@ func TestBugsPanicBeforeTheyDoHarm(t *testing.T) {
 		{"dialed twice", func(w *world, p *Pool, s []*Server, _ []Client) { p.StartDial(s[0], w.now) }},
 		{"dial done twice", func(w *world, p *Pool, s []*Server, _ []Client) { p.DialDone(s[0], w.now) }},
 		{"dial failed after it was done", func(w *world, p *Pool, s []*Server, _ []Client) {
-			p.DialFailed(s[0], errRefused, false, w.now)
+			p.DialFailed(s[0], errRefused, Passing, w.now)
 		}},
-		{"dial failed for nothing", func(w *world, p *Pool, s []*Server, _ []Client) { p.DialFailed(s[0], nil, false, w.now) }},
+		{"dial failed for nothing", func(w *world, p *Pool, s []*Server, _ []Client) { p.DialFailed(s[0], nil, Passing, w.now) }},
 		{"dial above the pool's size", func(w *world, p *Pool, _ []*Server, _ []Client) { p.StartDial(new(Server), w.now) }},
 		{"dial above the tenant's limit", func(w *world, _ *Pool, _ []*Server, _ []Client) {
 			w.tenant.NewPool(1, nil, nil).StartDial(new(Server), w.now)
@@ -327,7 +327,7 @@ func TestSpareServers(t *testing.T) {
 	p.SetLeast(2)
 	failed := new(Server)
 	p.StartDial(failed, w.now)
-	p.DialFailed(failed, errors.New("refused"), false, w.now)
+	p.DialFailed(failed, errors.New("refused"), Passing, w.now)
 	if p.WantSpare(w.now) {
 		t.Error("wants one although dials fail")
 	}

@@ -79,13 +79,23 @@ func (s *Server) tooOld(now time.Time) bool {
 // verdict of their release. What failed before is forgotten. The servers have left the pool when f is called.
 func (p *Pool) Retire(f func(*Server)) {
 	p.outage = outage{}
+	p.retire(f, Idle, Dialing)
+}
+
+// Vacate gets rid of every server that the pool has now, because somebody wants the database for himself: f is called for
+// each idle one, to close it, and those in use are closed by the verdict of their release. A dial under way is somebody's
+// who has just come.
+func (p *Pool) Vacate(f func(*Server)) { p.retire(f, Idle) }
+
+// retire takes out the servers in the given states, and those in use when they are released.
+func (p *Pool) retire(f func(*Server), states ...State) {
 	for _, state := range [...]State{Active, Cleaning} {
 		for n := p.servers[state].head; n != nil; n = n.next {
 			n.item.retired = true
 		}
 	}
 	var out list[Server]
-	for _, state := range [...]State{Idle, Dialing} {
+	for _, state := range states {
 		for s := p.servers[state].first(); s != nil; s = p.servers[state].first() {
 			p.takeOut(s, &out)
 		}

@@ -150,7 +150,7 @@ func TestRetire(t *testing.T) {
 	dialing, failed := &Server{Owner: "dialing"}, &Server{}
 	p.StartDial(dialing, w.now)
 	p.StartDial(failed, w.now)
-	p.DialFailed(failed, errRefused, true, w.now)
+	p.DialFailed(failed, errRefused, Final, w.now)
 	var got []string
 	w.tenant.Retire(func(s *Server) {
 		got = append(got, fmt.Sprint(s.Owner))
@@ -168,4 +168,31 @@ func TestRetire(t *testing.T) {
 	w.release(p, s[2], Next{Close: Retired})
 	w.acquire(p, &c, fresh)
 	w.release(p, fresh, Next{})
+}
+
+func TestVacate(t *testing.T) {
+	w := newWorld(t, Settings{})
+	p, other := w.tenant.NewPool(9, nil, nil), w.tenant.NewPool(9, nil, nil)
+	s := w.connect(p, 4)
+	w.connect(other, 1)
+	var served, next Client
+	w.acquire(p, &served, s[3])
+	w.acquire(p, &next, s[2])
+	p.BeginCleaning(s[2])
+	dialing := &Server{Owner: "dialing"}
+	p.StartDial(dialing, w.now)
+	var got []string
+	p.Vacate(func(s *Server) {
+		got = append(got, fmt.Sprint(s.Owner))
+		w.check()
+	})
+	if strings.Join(got, " ") != "1 0" {
+		t.Errorf("closed at once: %v", got)
+	}
+	w.release(p, s[3], Next{Close: Retired})
+	w.expectNext(p.EndCleaning(s[2], w.now), Next{Close: Retired})
+	w.expectNext(p.DialDone(dialing, w.now), Next{}) // who comes now may come
+	if n := w.tenant.Counts(); n != (Counts{Idle: 2}) {
+		t.Errorf("left: %+v", n)
+	}
 }

@@ -45,12 +45,13 @@ type client struct {
 	database string
 	place    place // what it counts against
 	params   *params
-	came     *params    // what it came with
-	names    []string   // parameters that it may have set and that pg_settings does not show
-	resets   resets     // since its server was looked at
-	parsed   link.Note  // of the texts that it has parsed, in session mode; see mayReset
-	pins     link.State // why it keeps its server
-	hidden   bool       // it has set a parameter that is not known
+	came     *params             // what it came with
+	names    []string            // parameters that it may have set and that pg_settings does not show
+	resets   resets              // since its server was looked at
+	parsed   link.Note           // of the texts that it has parsed, in session mode; see mayReset
+	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
+	pins     link.State          // why it keeps its server
+	hidden   bool                // it has set a parameter that is not known
 	key      cancelKey
 	index    int // in tenant.clients
 	mode     poolMode
@@ -261,7 +262,7 @@ func (c *client) acquire() bool {
 	t.look()
 	t.dialMore()
 	if c.books.Waiting() {
-		if err := c.pool.books.Failing(t.loop.Now()); err != nil {
+		if err := c.pool.books.Failing(c.books.WaitedSince(), t.loop.Now()); err != nil {
 			c.fail(errDial(err), "no_server")
 		}
 		return false

@@ -203,13 +203,18 @@ func (c *client) judge(message []byte, size int) action {
 		c.query(0)
 		l.Sent(link.Entry{Kind: link.Execute, Note: c.parsed})
 	case pgwire.Parse:
-		if _, text, ok := pgwire.CString(message[pgwire.HeaderSize:]); ok && len(message) == size {
-			c.parsed |= c.mayReset(text)
+		if name, text, ok := pgwire.CString(message[pgwire.HeaderSize:]); ok && len(message) == size {
+			note, databases := c.mayReset(text)
+			c.parsed |= note
+			c.vacatesLater(name, databases)
 		} else {
 			c.parsed |= link.Resets
 		}
 		l.Sent(link.Entry{Kind: link.Parse})
 	case pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
+		if typ == pgwire.Bind && len(c.vacating) > 0 {
+			c.vacatesNow(message)
+		}
 		l.Sent(link.Entry{Kind: kindOf(typ)})
 	case pgwire.Flush:
 		if size != pgwire.HeaderSize {
@@ -261,7 +266,7 @@ func (c *client) judgeQuery(message []byte, size int) action {
 	switch {
 	case c.mode == sessionMode:
 		if note = link.Resets; len(message) == size {
-			note = c.mayReset(message[pgwire.HeaderSize:])
+			note, _ = c.mayReset(message[pgwire.HeaderSize:])
 		}
 	case len(message) == size:
 		text = message[pgwire.HeaderSize:]
@@ -269,6 +274,7 @@ func (c *client) judgeQuery(message []byte, size int) action {
 			return c.refuseQuery()
 		}
 		note, state = link.Scan(text)
+		c.vacates(note, text)
 		c.mayLeave(state, func() []string { return link.ParameterNames(text) })
 	case size <= maxQuery:
 		return needMore

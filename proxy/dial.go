@@ -37,9 +37,11 @@ func (t *tenant) dialMore() {
 		if p.FirstWaiter() == nil {
 			continue
 		}
-		if err := p.Failing(now); err != nil {
-			t.failWaiters(p, errDial(err))
-		} else if at := p.RetryAt(); at.After(now) && (again.IsZero() || at.Before(again)) {
+		t.failVain(p, now)
+		if p.FirstWaiter() == nil {
+			continue
+		}
+		if at := p.RetryAt(); at.After(now) && (again.IsZero() || at.Before(again)) {
 			again = at
 		}
 	}
@@ -65,6 +67,17 @@ func (t *tenant) dialSpare() {
 		if p.WantSpare(t.loop.Now()) {
 			t.dial(p.Owner.(*serverPool))
 		}
+	}
+}
+
+// failVain tells those who wait for what cannot be had. Who has waited longest is the first to be told.
+func (t *tenant) failVain(p *pool.Pool, now time.Time) {
+	for w := p.FirstWaiter(); w != nil; w = p.FirstWaiter() {
+		err := p.Failing(w.WaitedSince(), now)
+		if err == nil {
+			return
+		}
+		w.Owner.(*client).fail(errDial(err), "no_server")
 	}
 }
 
@@ -172,18 +185,41 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 	}
 	if err != nil {
 		t.counters.serverLoginsFailed.Add(1)
-		permanent := !backend.Retryable(err)
+		kind := failureOf(err)
 		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
-			"retry", !permanent, "error", err)
+			"retry", kind == pool.Passing, "error", err)
 		delete(t.servers, s)
-		if !permanent && t.machine.holder != nil {
+		switch {
+		case isNoDatabase(err):
+			t.forgetDatabase(s.pool.key.database)
+		case kind == pool.Answered:
+			s.pool.forget() // nobody is to be greeted who would not be let in
+		}
+		if kind == pool.Passing && t.machine.holder != nil {
 			t.machine.holder.Lost(s.epoch)
 		}
-		s.pool.books.DialFailed(&s.books, err, permanent, now)
+		s.pool.books.DialFailed(&s.books, err, kind, now)
 		t.dialMore()
 		return
 	}
 	t.counters.serverLoginsOK.Add(1)
 	s.pool.learn(s.pool.fresh, s.status)
 	s.settle(s.pool.books.DialDone(&s.books, now))
+}
+
+// failureOf says what a failed login means for the next one.
+func failureOf(err error) pool.Failure {
+	switch {
+	case backend.Retryable(err):
+		return pool.Passing
+	case backend.Answered(err):
+		return pool.Answered
+	}
+	return pool.Final
+}
+
+// isNoDatabase reports whether the server has said that there is no such database.
+func isNoDatabase(err error) bool {
+	var server *backend.ServerError
+	return errors.As(err, &server) && server.Proven && server.Response.Code == "3D000"
 }

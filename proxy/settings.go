@@ -121,18 +121,20 @@ func (c *client) wasReset(name string, found *params) bool {
 
 // mayReset takes note of a text in session mode: what came with the client is to
 // be there again after a reset, and a server that not even a reset gets clean is
-// to be nobody else's. It returns whether there may be a reset.
-func (c *client) mayReset(text []byte) link.Note {
+// to be nobody else's. It returns whether there may be a reset, and the databases
+// that the text wants for itself.
+func (c *client) mayReset(text []byte) (note link.Note, databases []string) {
 	note, state := link.Scan(text)
+	databases = c.vacates(note, text)
 	c.server.soil(state & link.StateLoad)
 	if len(c.came.list) == 0 {
-		return 0
+		return 0, databases
 	}
 	if note&link.Resets != 0 {
 		c.server.noted |= state & link.StateSet // set_config, which no tag shows
 	}
 	if state&link.StateNamed == 0 {
-		return note & link.Resets
+		return note & link.Resets, databases
 	}
 	for _, name := range link.ParameterNames(text) {
 		c.resets.mention(name)
@@ -140,7 +142,7 @@ func (c *client) mayReset(text []byte) link.Note {
 			note |= link.Resets
 		}
 	}
-	return note & link.Resets
+	return note & link.Resets, databases
 }
 
 // agree takes note that the server has its client's parameters.

@@ -107,6 +107,7 @@ func (c *client) judgeExecute(message []byte, size int) action {
 	plan := l.Execute(portal)
 	do := c.carryOut(plan, message, size, 0, 0)
 	if do != hold && do != flush {
+		c.tenant.vacate(l.Vacates(portal))
 		c.query(state)
 		c.mayLeave(state, func() []string { return names })
 	}

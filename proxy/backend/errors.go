@@ -93,6 +93,14 @@ func Retryable(err error) bool {
 	return false
 }
 
+// Answered says whether the server has let the login prove itself and then refused it, in words that are about this user
+// and database alone: a statement there may change that at any moment. One that has no room left is not among them, because
+// asking often does not make any.
+func Answered(err error) bool {
+	var server *ServerError
+	return errors.As(err, &server) && server.Proven && !Retryable(err) && !strings.HasPrefix(server.Response.Code, "53")
+}
+
 // scramError tells the ways apart in which a SCRAM conversation can fail.
 func scramError(err error) error {
 	switch {

@@ -9,6 +9,7 @@ type bound struct {
 	note        Note
 	state       State
 	names       []string
+	vacates     []string
 	deallocates string // see deallocate.go
 }
 
@@ -20,7 +21,7 @@ var unknownText = bound{note: Unseen | Alters | Rereads | Resets, state: StateSe
 func (l *Link) bind(portal []byte, st *Stmt) {
 	b := bound{}
 	if st != nil {
-		b = bound{st.Note, st.State, st.Names, st.deallocates}
+		b = bound{st.Note, st.State, st.Names, st.Vacates, st.deallocates}
 	}
 	l.bindText(portal, b)
 }
@@ -40,6 +41,11 @@ func (l *Link) bindText(portal []byte, b bound) {
 			p.names = append(p.names, name)
 		}
 	}
+	for _, name := range b.vacates {
+		if !slices.Contains(p.vacates, name) {
+			p.vacates = append(p.vacates, name)
+		}
+	}
 }
 
 // BindUnseen records a Bind that cannot be read.
@@ -55,6 +61,14 @@ func (l *Link) Bound(portal []byte) (State, []string) {
 		return l.bound.state, l.bound.names
 	}
 	return l.portals.state, l.portals.names
+}
+
+// Vacates returns the databases that an Execute of the portal may want for itself.
+func (l *Link) Vacates(portal []byte) []string {
+	if len(portal) == 0 {
+		return l.bound.vacates
+	}
+	return l.portals.vacates
 }
 
 // Execute plans an Execute of a portal.

@@ -2,6 +2,8 @@
 
 package link
 
+import "bytes"
+
 // MaxStatement bounds the Parse messages that Postern keeps, in bytes.
 const MaxStatement = 16 << 20
 
@@ -12,7 +14,9 @@ type Stmt struct {
 	Note  Note     // what Scan said of its text
 	State State    // and which kinds it may leave
 	Names []string // of parameters that it sets, see ParameterNames
-	refs  int
+	// Vacates are the databases that it wants for itself, see there.
+	Vacates []string
+	refs    int
 	// version counts how often a server has said that tables have changed so much
 	// that the statement must be prepared again.
 	version uint32
@@ -56,6 +60,9 @@ func (s *Statements) Intern(body []byte) *Stmt {
 	}
 	note, state := Scan(body)
 	st := &Stmt{Body: string(body), Note: note, State: state, Names: ParameterNames(body), refs: 1}
+	if note&Alters != 0 {
+		st.Vacates = Vacates(bytes.TrimPrefix(body, []byte{0})) // which ends the name
+	}
 	s.byBody[st.Body] = st
 	return st
 }
