@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -75,8 +76,69 @@ func (b *bench) pair() (fd int, conn net.Conn) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	return fds[0], conn
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
+	return fds[0], &far{conn, b}
+}
+
+// far is the test's end of a connection. All that could answer is in this
+// process, so a read need not wait for what cannot come any more.
+type far struct {
+	net.Conn
+	bench *bench
+}
+
+// restFor is how long a loop with nothing to do may still have something to
+// say: what the gate does by the clock, or in a goroutine, it does by then.
+const restFor = 4 * janitorPeriod
+
+// errSilent is instead of waiting: the loop has dealt with everything.
+var errSilent = errors.New("nothing comes any more")
+
+// Read fails once the loop has been at rest for a while.
+func (f *far) Read(p []byte) (n int, err error) {
+	for at := time.Now(); ; f.bench.settle() {
+		if time.Since(at) > restFor {
+			return f.now(p)
+		}
+		_ = f.SetReadDeadline(time.Now().Add(janitorPeriod / 10))
+		if n, err = f.Conn.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// now reads what is here.
+func (f *far) now(p []byte) (n int, err error) {
+	_ = f.SetReadDeadline(time.Time{}) // one that has passed hides what is here
+	raw, err := f.Conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), p)
+		return true
+	}); e != nil {
+		return 0, e
+	}
+	switch {
+	case err == unix.EAGAIN:
+		return 0, errSilent
+	case err != nil:
+		return 0, err
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// silent fails if anything has been said to conn.
+func (b *bench) silent(conn net.Conn, what string) {
+	b.t.Helper()
+	b.settle()
+	one := make([]byte, 1)
+	if n, err := conn.(*far).now(one); err != errSilent {
+		b.t.Fatalf("%s: %q, %v", what, one[:n], err)
+	}
 }
 
 // server gives the pool of the only user a server.

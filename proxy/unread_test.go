@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
@@ -251,11 +250,7 @@ func TestNoQuestionInTheWayOfACancel(t *testing.T) {
 	b.first(func(c *client) { c.server.cancels++ })
 	_, _ = server.Write(answer)
 	expect(t, conn, answer, "answer")
-	_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-	if n, err := server.Read(make([]byte, 1)); n > 0 || err == nil {
-		t.Fatal("it is asked while a cancel is on its way")
-	}
-	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b.silent(server, "it is asked while a cancel is on its way")
 	b.first(func(c *client) {
 		c.server.cancels--
 		c.server.cancelled()
