@@ -232,6 +232,7 @@ func TestReplicationRefused(t *testing.T) {
 	g := startReplicating(t, gateConf{}, map[string]string{"max_wal_senders": "2"})
 	dsn := g.dsn(harness.Transaction, "dbname="+g.database)
 	other := strings.NewReplacer("app.acme", "other.acme", "pw-app", harness.OtherPassword).Replace(dsn)
+	// PostgreSQL takes a walsender's slot before it says no, and gives it back when that process has ended.
 	for _, tc := range []struct{ dsn, code, text string }{
 		{strings.Replace(dsn, "pw-app", "wrong", 1) + " " + forSQL, "28P01", "password authentication failed"},
 		{other + " " + forSQL, "42501", "must be superuser or replication role to start walsender"},
@@ -242,14 +243,30 @@ func TestReplicationRefused(t *testing.T) {
 		{dsn + " " + forSQL + " options='-c nonsense=1'", "42704", `unrecognized configuration parameter "nonsense"`},
 		{dsn + " replication=maybe", "22023", "replication"},
 	} {
-		_, err := pgconn.Connect(t.Context(), tc.dsn)
+		var err error
+		harness.Eventually(t, harness.Patience, "a walsender's slot", func() bool {
+			_, err = pgconn.Connect(t.Context(), tc.dsn)
+			return sqlstate(err) != "53300"
+		})
 		if got := sqlstate(err); got != tc.code || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("%s: %v, want %s: %s", tc.dsn, err, tc.code, tc.text)
 		}
 	}
-	for range 2 {
-		g.replica(t, harness.Session).want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
-	}
+	var taken []*pgconn.PgConn
+	defer func() {
+		for _, conn := range taken {
+			_ = conn.Close(t.Context())
+		}
+	}()
+	harness.Eventually(t, harness.Patience, "two replication connections", func() bool {
+		conn, err := pgconn.Connect(t.Context(), dsn+" "+forSQL)
+		if err != nil {
+			wantState(t, err, "53300")
+			return false
+		}
+		taken = append(taken, conn)
+		return len(taken) == 2
+	})
 	_, err := pgconn.Connect(t.Context(), dsn+" "+forSQL)
 	wantState(t, err, "53300")
 	if v := value(t, g.connect(t, "transaction"), "select 1"); v != "1" {
