@@ -27,6 +27,7 @@ func TestServerVersions(t *testing.T) {
 			}
 			g.visitTransactionParameters(t)
 			g.visitState(t)
+			g.visitExtensions(t)
 		})
 	}
 }
