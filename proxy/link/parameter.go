@@ -28,8 +28,8 @@ const (
 	nameUnclear               // the name is not understood
 )
 
-// ParameterNames returns the parameters that a text sets by SET, RESET or
-// set_config and that pg_settings does not show: those with a dot in their
+// ParameterNames returns the parameters that a text sets by SET, RESET,
+// set_config or a function of an extension and that pg_settings does not show: those with a dot in their
 // names, the role and the session's user. Names are in lower case. Scan tells
 // whether there may be others.
 func ParameterNames(text []byte) (names []string) {
@@ -51,6 +51,10 @@ func ParameterNames(text []byte) (names []string) {
 		case equalFold(word, "set_config"):
 			calls++
 			name, how, _ = setConfig(text[i:], &buf)
+		default:
+			if e, ok := extensionOf(word, text[i:]); ok && e.sets != "" {
+				name, how = append(buf[:0], e.sets...), nameKnown
+			}
 		}
 		if how == nameUnclear {
 			unclear++

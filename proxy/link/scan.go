@@ -41,7 +41,7 @@ const (
 )
 
 // known are the words that a text is judged by. Names that begin with pg_ are
-// looked at as well.
+// looked at as well, and those of extensions.
 const known = "alter call close copy create currval deallocate default discard do drop grant hold insert into lastval merge nextval now " +
 	"query_to_xml query_to_xml_and_xmlschema query_to_xmlschema reset revoke set set_config setseed setval temp temporary today tomorrow " +
 	"ts_rewrite ts_stat unlisten yesterday"
@@ -51,9 +51,15 @@ const known = "alter call close copy create currval deallocate default discard d
 type lengths [256]uint32
 
 var knownLengths = func() (t lengths) {
-	for _, word := range strings.Fields(known) {
+	add := func(word string) {
 		t[word[0]] |= 1 << len(word)
 		t[word[0]-'a'+'A'] |= 1 << len(word)
+	}
+	for _, word := range strings.Fields(known) {
+		add(word)
+	}
+	for _, e := range extensions {
+		add(e.name)
 	}
 	return t
 }()

@@ -14,7 +14,7 @@ const (
 	StateLock                       // advisory locks of the session
 	StateCursor                     // cursors WITH HOLD
 	StatePrepared                   // statements made by SQL PREPARE
-	StateLoad                       // libraries, replication slots and origins, backups: what only the end of the session is sure to end
+	StateLoad                       // libraries, replication slots and origins, backups, dblink's connections: what only the end of the session is sure to end
 	StateSequence                   // numbers drawn from sequences, which currval and lastval show
 	StateSeed                       // the seed of random()
 	// StateEnds: something of any kind may have ended.
@@ -60,6 +60,9 @@ func (s State) Names() (names []string) {
 
 // stateOf judges one word, which is one of known; the text goes on at next.
 func (r *reader) stateOf(word, prev []byte, next int) State {
+	if e, ok := extensionOf(word, r.text[next:]); ok {
+		return e.state
+	}
 	switch word[0] | 0x20 {
 	case 's':
 		switch {

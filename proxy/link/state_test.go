@@ -67,6 +67,17 @@ func TestScanState(t *testing.T) {
 		"select * from pg_catalog.ts_stat('select 1')":                              StateUnseen,
 		"select ts_rewrite('a'::tsquery, 'select 1')":                               StateUnseen,
 		"select table_to_xml('t', true, false, ''), ts_stats, query_to_json from t": 0,
+		"select set_limit(0.77)":                                                    StateSet,
+		`select public."set_limit" ($1)`:                                            StateSet,
+		"select SET_LIMIT/* */(0.5), show_limit()":                                  StateSet,
+		"select set_limits(1), offset_limit(2), show_limit()":                       0,
+		"select isn_weak(true)":                                                     StateLoad,
+		"select isn_weak(/* */)":                                                    StateLoad, // to be on the safe side
+		"select isn_weak(), \"isn_weak\" ( )":                                       0,
+		"select dblink_connect('host=a')":                                           StateLoad,
+		"select dblink_connect_u('mine', $1)":                                       StateLoad,
+		"select dblink('host=a', 'select 1'), dblink_disconnect('mine')":            0,
+		"select sepgsql_setcon(null)":                                               StateLoad,
 		"select pg_advisory_lock(1)":                                                StateLock,
 		"select pg_try_advisory_lock_shared(1)":                                     StateLock,
 		"select pg_advisory_xact_lock(1)":                                           0,
@@ -178,6 +189,7 @@ func TestRefusable(t *testing.T) {
 		"update t set x = 1":                        0,
 		"update pg_settings set setting = 1":        StateSet,
 		"select pg_backup_start('x')":               StateLoad,
+		"select set_limit(1), isn_weak(true)":       StateSet | StateLoad,
 		`select U&"set\005fconfig"('a', 'b', true)`: 0, // what gets past is reset
 		"select query_to_xml('select pg_advisory_lock(1)', true, true, '')": StateLock,
 	} {
@@ -212,7 +224,8 @@ func TestParameterNames(t *testing.T) {
 		"set /* c */ app.y = 1": {"app.y"}, "set -- c\n session /* /* */ */ app /**/ . /**/ y = 1": {"app.y"}, "set session session authorization x": {"session_authorization"},
 		"set " + strings.Repeat("x", 60) + "." + strings.Repeat("y", 60) + " = 1": {strings.Repeat("x", 60) + "." + strings.Repeat("y", 60)},
 		"select set_config /* c */ ( 'a.b', E'\\', true)', false)":                {"a.b"},
-		"set": nil,
+		"set":                    nil,
+		"select set_limit(0.77)": {"pg_trgm.similarity_threshold"}, "select isn_weak(true), set_limit": {"pg_trgm.similarity_threshold"},
 	} {
 		if len(want) > 0 && scanState([]byte(text))&StateNamed == 0 {
 			t.Errorf("%s: is not said to set parameters", text)
