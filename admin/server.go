@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/postern/postern/files"
 )
 
 const (
@@ -54,6 +56,7 @@ type Options struct {
 type Server struct {
 	opts    Options
 	handler http.Handler
+	lane    *files.Lane // where the token file is read
 
 	// How often the log hears of a refusal and of a token file that cannot be read.
 	refused, unreadable rate.Sometimes
@@ -71,12 +74,13 @@ func New(opts Options) (*Server, error) {
 	if opts.Ready == nil {
 		opts.Ready = func() error { return nil }
 	}
+	lane := files.NewLane()
 	if opts.TokenFile != "" {
-		if _, err := readTokens(opts.TokenFile); err != nil {
+		if _, err := readTokens(lane, opts.TokenFile); err != nil {
 			return nil, fmt.Errorf("admin: token file: %w", err)
 		}
 	}
-	s := &Server{opts: opts, refused: rate.Sometimes{Interval: refusals}, unreadable: rate.Sometimes{Interval: refusals}}
+	s := &Server{opts: opts, lane: lane, refused: rate.Sometimes{Interval: refusals}, unreadable: rate.Sometimes{Interval: refusals}}
 	s.handler = s.mux()
 	return s, nil
 }

@@ -9,10 +9,10 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"strings"
+
+	"github.com/postern/postern/files"
 )
 
 // maxTokenFile bounds the token file, in bytes.
@@ -23,18 +23,10 @@ const maxTokenFile = 64 << 10
 type digest [sha256.Size]byte
 
 // readTokens returns the digests of the tokens in a file. A file without a token is an error. No error repeats a token.
-func readTokens(path string) ([]digest, error) {
-	f, err := os.Open(path)
+func readTokens(lane *files.Lane, path string) ([]digest, error) {
+	data, err := lane.Read(path, maxTokenFile)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxTokenFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxTokenFile)
 	}
 	var tokens []digest
 	lines := bufio.NewScanner(bytes.NewReader(data))
@@ -69,7 +61,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 			unauthorized(w, "this needs a bearer token, and none is configured: see admin.token_file")
 			return
 		}
-		tokens, err := readTokens(s.opts.TokenFile)
+		tokens, err := readTokens(s.lane, s.opts.TokenFile)
 		if err != nil {
 			s.unreadable.Do(func() { s.opts.Log.Error("admin: the token file cannot be read, requests are refused", "error", err) })
 			fail(w, http.StatusServiceUnavailable, "tokens cannot be checked now; the log says why")

@@ -5,7 +5,6 @@ package configs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
+
+	"github.com/postern/postern/files"
 )
 
 // maxFile bounds the configuration file, in bytes. A real one has a few kilobytes.
@@ -25,7 +26,7 @@ const envPrefix = "POSTERN_"
 // relative paths absolute (from the file's folder, also those that came from variables), and validates the result. The error
 // joins every Problem there is. Certificates, secrets and the tenants file are not opened. Safe for concurrent use.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path)
+	data, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
@@ -38,22 +39,6 @@ func Load(path string) (*Config, error) {
 		return nil, fmt.Errorf("%s:\n%w", path, err)
 	}
 	return c, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
-	}
-	return data, nil
 }
 
 // loadBytes is Load for a file of this content in the folder dir, which is absolute.

@@ -238,7 +238,7 @@ func TestLoadFileErrors(t *testing.T) {
 	if err := os.WriteFile(big, []byte(minimal+"#"+strings.Repeat("x", maxFile)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(big); err == nil || !strings.Contains(err.Error(), "larger than") {
+	if _, err := Load(big); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("big file: got %v", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern/postern/files"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -37,6 +37,7 @@ const (
 type Known struct {
 	path string
 	log  *slog.Logger
+	lane *files.Lane
 
 	mu    sync.Mutex
 	all   map[knownPool][]knownSet
@@ -64,7 +65,7 @@ type knownEntry struct {
 // as long as the process. What cannot be read is learned
 // again: a broken file is an error for the log, not for the process.
 func OpenKnown(path string, log *slog.Logger) *Known {
-	k := &Known{path: path, log: log, all: make(map[knownPool][]knownSet)}
+	k := &Known{path: path, log: log, lane: files.NewLane(), all: make(map[knownPool][]knownSet)}
 	if path == "" {
 		return k
 	}
@@ -75,14 +76,7 @@ func OpenKnown(path string, log *slog.Logger) *Known {
 }
 
 func (k *Known) read() error {
-	info, err := os.Stat(k.path)
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxKnownFile {
-		return fmt.Errorf("%d bytes are too many", info.Size())
-	}
-	data, err := os.ReadFile(k.path)
+	data, err := k.lane.Read(k.path, maxKnownFile)
 	if err != nil {
 		return err
 	}
@@ -190,7 +184,8 @@ func (k *Known) save() {
 		}
 	}
 	k.mu.Unlock()
-	if err := k.write(entries); err != nil {
+	_, err := files.Do(k.lane, "writing "+k.path, func() (struct{}, error) { return struct{}{}, k.write(entries) })
+	if err != nil {
 		k.log.Warn("what is known of sleeping machines was not written", "file", k.path, "error", err)
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/postern/postern/files"
 	"github.com/postern/postern/proxy/loop"
 )
 
@@ -27,24 +29,44 @@ const alpn = "postgresql"
 // CertificateFile names a PEM certificate chain and its key.
 type CertificateFile struct{ Cert, Key string }
 
+// maxPEM bounds a certificate chain, and a key, in bytes.
+const maxPEM = 4 << 20
+
 // Certificates holds the key pairs in use. Safe for concurrent use.
 type Certificates struct {
-	files []CertificateFile
-	pairs atomic.Pointer[[]tls.Certificate]
+	files     []CertificateFile
+	lane      *files.Lane
+	reloading sync.Mutex
+	pairs     atomic.Pointer[[]tls.Certificate]
 }
 
 // LoadCertificates reads key pairs; the first serves clients whose server name
 // no other is for.
-func LoadCertificates(files []CertificateFile) (*Certificates, error) {
-	c := &Certificates{files: files}
+func LoadCertificates(list []CertificateFile) (*Certificates, error) {
+	c := &Certificates{files: list, lane: files.NewLane()}
 	return c, c.Reload()
+}
+
+// pair reads a certificate and its key.
+func (c *Certificates) pair(f CertificateFile) (tls.Certificate, error) {
+	cert, err := c.lane.Read(f.Cert, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := c.lane.Read(f.Key, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 // Reload reads the files again. On an error the old pairs stay.
 func (c *Certificates) Reload() error {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
 	pairs := make([]tls.Certificate, 0, len(c.files))
 	for _, f := range c.files {
-		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		pair, err := c.pair(f)
 		if err != nil {
 			return fmt.Errorf("certificate %s: %w", f.Cert, err)
 		}

@@ -8,8 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 )
@@ -18,28 +16,8 @@ import (
 const (
 	maxPasswordFile = 4 << 10
 	maxCAFile       = 4 << 20
+	maxTenantsFile  = 256 << 20
 )
-
-// readSmallFile reads a regular file of at most limit bytes. Others are refused: a pipe would hang, a device never end.
-func readSmallFile(path string, limit int) ([]byte, error) {
-	info, err := os.Stat(path) // before opening, which alone can hang on a pipe
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err == nil && len(data) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
-	}
-	return data, err
-}
 
 // file reads the file that v names.
 func (l *loader) file(v value, limit int) (path string, data []byte, ok bool) {

@@ -6,9 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/postern/postern/files"
 )
 
 // FileOptions say what to load and how to judge it.
@@ -16,6 +17,7 @@ type FileOptions struct {
 	Path          string
 	CheckVerifier func(string) error // judges a verifier's text; its errors must not repeat it. nil: only not empty
 	Now           func() time.Time   // nil: time.Now
+	Lane          *files.Lane        // where the files are read; nil: the load waits for them as long as it takes
 }
 
 // LoadFile reads a tenants file and everything it names: password files and CA certificates, whose relative paths start
@@ -25,7 +27,11 @@ type FileOptions struct {
 // A file that is read while it is being written may be cut short at a place where it is still valid YAML, with fewer
 // tenants. Whoever writes it writes beside it and renames.
 func LoadFile(o FileOptions) (*Snapshot, error) {
-	data, err := os.ReadFile(o.Path)
+	read := files.Read
+	if o.Lane != nil {
+		read = o.Lane.Read
+	}
+	data, err := read(o.Path, maxTenantsFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the tenants file: %w", err)
 	}
@@ -33,7 +39,7 @@ func LoadFile(o FileOptions) (*Snapshot, error) {
 	if now == nil {
 		now = time.Now
 	}
-	l := &loader{dir: filepath.Dir(o.Path), check: o.CheckVerifier, read: readSmallFile}
+	l := &loader{dir: filepath.Dir(o.Path), check: o.CheckVerifier, read: read}
 	s, err := l.load(data, now())
 	if err != nil {
 		return nil, err

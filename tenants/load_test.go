@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/postern/postern/files"
 )
 
 var verifierForm = regexp.MustCompile(`^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
@@ -211,7 +213,7 @@ func TestProblems(t *testing.T) {
 		{"upstream: {host: h, tls: prefer}", []string{"tenants[0].upstream.tls: must be one of disable, require, verify-full"}},
 		{"upstream: {host: h, tls: require, ca: ca.pem}", []string{"tenants[0].upstream.ca: is obeyed with tls: verify-full only"}},
 		{"upstream: {host: h, tls: disable, server_name: x}", []string{"tenants[0].upstream.server_name: means nothing with tls: disable"}},
-		{"upstream: {host: h, ca: missing.pem}", []string{"tenants[0].upstream.ca: stat DIR/missing.pem: no such file or directory"}},
+		{"upstream: {host: h, ca: missing.pem}", []string{"tenants[0].upstream.ca: open DIR/missing.pem: no such file or directory"}},
 		{"upstream: {host: h, ca: bad.pem}", []string{"tenants[0].upstream.ca: DIR/bad.pem: certificate 1: x509: malformed certificate"}},
 		{"upstream: {host: h, ca: key.pem}", []string{`tenants[0].upstream.ca: DIR/key.pem: holds a "PRIVATE KEY" besides certificates`}},
 		{"upstream: {host: h, ca: web.pw}", []string{"tenants[0].upstream.ca: DIR/web.pw: holds no PEM certificate"}},
@@ -224,7 +226,7 @@ func TestProblems(t *testing.T) {
 		{up + "users: [{name: u, verifier: }]", []string{"tenants[0].users[0].verifier: must be text, not null"}},
 		{up + "users: [{name: '', verifier: v}]", []string{"tenants[0].users[0].name: must not be empty"}},
 		{up + "users: [{name: u, password: secret}]", []string{"tenants[0].users[0].password: unknown key", "tenants[0].users[0]: needs exactly one of verifier and password_file"}},
-		{up + "users: [{name: u, password_file: missing}]", []string{"tenants[0].users[0].password_file: stat DIR/missing: no such file or directory"}},
+		{up + "users: [{name: u, password_file: missing}]", []string{"tenants[0].users[0].password_file: open DIR/missing: no such file or directory"}},
 		{up + "users: [{name: u, password_file: .}]", []string{"tenants[0].users[0].password_file: DIR is not a regular file"}},
 		{up + "users: [{name: u, password_file: blank.pw}]", []string{"tenants[0].users[0].password_file: the password file is empty"}},
 		{up + "users: [{name: u, password_file: two-lines.pw}]", []string{"tenants[0].users[0].password_file: the password file must hold one line of text and nothing else"}},
@@ -386,7 +388,7 @@ func TestUpstreamSame(t *testing.T) {
 	dir := t.TempDir()
 	ca := newCA(t)
 	pool := func(name, content string) Upstream {
-		l := &loader{read: readSmallFile, dir: dir}
+		l := &loader{read: files.Read, dir: dir}
 		write(t, dir, name, content)
 		var problems []error
 		root, _ := parseYAML([]byte("host: h\nca: "+name), &problems)

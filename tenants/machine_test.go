@@ -121,7 +121,7 @@ func TestMachineProblems(t *testing.T) {
 		{fly("tls: prefer"), []string{at + ".tls: must be one of disable, require, verify-full"}},
 		{fly("tls: disable"), []string{at + ".server_name: means nothing with tls: disable"}},
 		{fly("tls: require, ca: ca.pem"), []string{at + ".ca: is obeyed with tls: verify-full only"}},
-		{fly("ca: missing.pem"), []string{at + ".ca: stat DIR/missing.pem: no such file or directory"}},
+		{fly("ca: missing.pem"), []string{at + ".ca: open DIR/missing.pem: no such file or directory"}},
 		{"machine: {provider: fly, app: a, id: b}", []string{at + ": server_name is missing: verify-full needs it, since the machine is reached by an address"}},
 		{"machine: {provider: fly, app: a, id: b, tls: verify-full, ca: ca.pem}", []string{at + ": server_name is missing: verify-full needs it, since the machine is reached by an address"}},
 		{"machine: {provider: fly, app: a, id: b, server_name: ''}", []string{at + ".server_name: must not be empty"}},

@@ -57,11 +57,12 @@ type wall struct {
 // walls lists every package. Arrows point down: cmd, then proxy and admin,
 // then pool, tenants and machines, then netrestrict and the leaves.
 var walls = map[string]wall{
-	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, fsnotify, pgx, goproxy, prometheus, xterm}},
-	"configs":   {modules: []string{viper, mapstruct, yaml}},
-	"admin":     {ours: []string{"pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
+	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, pgx, goproxy, prometheus, xterm}},
+	"files":     {modules: []string{fsnotify}},
+	"configs":   {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
+	"admin":     {ours: []string{"files", "pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {
-		ours: []string{"pool", "tenants", "netrestrict", "machines",
+		ours: []string{"files", "pool", "tenants", "netrestrict", "machines",
 			"proxy/backend", "proxy/console", "proxy/link", "proxy/loop", "proxy/pgwire", "proxy/proxyproto", "proxy/scram"},
 		modules: []string{pgx, prometheus, xsync, xsys, xtime},
 	},
@@ -74,10 +75,10 @@ var walls = map[string]wall{
 	"proxy/scram":      {modules: []string{scramLib, stringprep, xtext}},
 	"pool":             {pure: true},
 	"netrestrict":      {pure: true, modules: []string{bart}},
-	"tenants":          {ours: []string{"netrestrict"}, modules: []string{fsnotify, yaml}},
+	"tenants":          {ours: []string{"files", "netrestrict"}, modules: []string{yaml}},
 	"machines":         {},
-	"machines/fly":     {ours: []string{"machines"}, modules: []string{xtime}},
-	"machines/local":   {ours: []string{"machines"}, modules: []string{backoff, pgx}},
+	"machines/fly":     {ours: []string{"files", "machines"}, modules: []string{xtime}},
+	"machines/local":   {ours: []string{"files", "machines"}, modules: []string{backoff, pgx}},
 }
 
 // impure are the standard packages that a pure one has no use for.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
+	"github.com/postern/postern/files"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -30,7 +30,7 @@ func newCheckConfig() *cobra.Command {
 			return err
 		}
 		var problems []error
-		snapshot, err := loadTenants(conf)
+		snapshot, err := loadTenants(conf, files.NewLane())
 		if err != nil {
 			problems = append(problems, err)
 		} else {
@@ -59,8 +59,8 @@ func newCheckConfig() *cobra.Command {
 	return cmd
 }
 
-func loadTenants(conf *configs.Config) (*tenants.Snapshot, error) {
-	return tenants.LoadFile(tenants.FileOptions{Path: conf.Tenants.File, CheckVerifier: func(s string) error {
+func loadTenants(conf *configs.Config, lane *files.Lane) (*tenants.Snapshot, error) {
+	return tenants.LoadFile(tenants.FileOptions{Path: conf.Tenants.File, Lane: lane, CheckVerifier: func(s string) error {
 		_, err := scram.ParseVerifier(s)
 		return err
 	}})
@@ -82,13 +82,16 @@ func loadCertificates(conf *configs.Config) (*proxy.Certificates, error) {
 	return c, nil
 }
 
+// maxMockSecret bounds its file, in bytes.
+const maxMockSecret = 64 << 10
+
 // mockSecret reads the secret that makes fake salts stable.
 func mockSecret(conf *configs.Config, log *slog.Logger) ([]byte, error) {
 	if conf.Auth.MockSecretFile == "" {
 		log.Warn("auth.mock_secret_file is not set: the salts of unknown users change with every restart, which tells them from known ones")
 		return nil, nil
 	}
-	b, err := os.ReadFile(conf.Auth.MockSecretFile)
+	b, err := files.NewLane().Read(conf.Auth.MockSecretFile, maxMockSecret)
 	if err != nil {
 		return nil, fmt.Errorf("auth.mock_secret_file: %w", err)
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -16,13 +15,13 @@ import (
 )
 
 // console returns the console's options, nil where no listener has one.
-func (p *process) console(log *slog.Logger) (*proxy.Console, error) {
+func (p *process) console() (*proxy.Console, error) {
 	users, err := consoleUsers(p.conf)
 	if err != nil || len(users) == 0 {
 		return nil, err
 	}
 	return &proxy.Console{Users: users, Version: "Postern " + buildVersion(), Settings: consoleSettings(p.conf),
-		Reload: func() error { return p.reload(log) },
+		Reload: p.reload,
 		Shutdown: func() {
 			select {
 			case p.shutdown <- struct{}{}:

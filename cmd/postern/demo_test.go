@@ -179,7 +179,7 @@ func TestDemoInterruptedWhileStarting(t *testing.T) {
 }
 
 func TestDemoSparesOtherFolders(t *testing.T) {
-	dir := files(t, map[string]string{"postern.yaml": "mine"})
+	dir := writeFiles(t, map[string]string{"postern.yaml": "mine"})
 	r := runCommand(t, "", "demo", "--once", "--dir", dir)
 	if r.code != exitFailed || !strings.Contains(r.err.Error(), dir) {
 		t.Errorf("exit code %d, error %v", r.code, r.err)

@@ -41,8 +41,8 @@ func runCommand(t *testing.T, stdin string, args ...string) result {
 	return result{stdout.String(), stderr.String(), err, exitCode(err)}
 }
 
-// files writes files, by name, into a new folder and returns it.
-func files(t *testing.T, content map[string]string) string {
+// writeFiles writes files, by name, into a new folder and returns it.
+func writeFiles(t *testing.T, content map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range content {
@@ -90,7 +90,7 @@ tenants:
 }
 
 func TestExitCodes(t *testing.T) {
-	dir := files(t, goodFiles(t))
+	dir := writeFiles(t, goodFiles(t))
 	config := filepath.Join(dir, "postern.yaml")
 	for _, c := range []struct {
 		name string
@@ -186,7 +186,7 @@ func TestVerifier(t *testing.T) {
 }
 
 func TestCheckConfigOK(t *testing.T) {
-	dir := files(t, goodFiles(t))
+	dir := writeFiles(t, goodFiles(t))
 	r := runCommand(t, "", "check-config", "--config", filepath.Join(dir, "postern.yaml"))
 	if r.code != exitDone || !strings.HasSuffix(r.stdout, "postern.yaml: 2 listeners, 1 tenants: ok\n") {
 		t.Errorf("exit code %d, said %q, error %v", r.code, r.stdout, r.err)
@@ -221,7 +221,7 @@ func TestCheckConfigProblems(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			content := goodFiles(t)
 			c.change(content)
-			r := runCommand(t, "", "check-config", "--config", filepath.Join(files(t, content), "postern.yaml"))
+			r := runCommand(t, "", "check-config", "--config", filepath.Join(writeFiles(t, content), "postern.yaml"))
 			if r.code != exitFailed || r.stdout != "" {
 				t.Fatalf("exit code %d, said %q", r.code, r.stdout)
 			}

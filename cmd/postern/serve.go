@@ -23,6 +23,7 @@ import (
 
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
+	"github.com/postern/postern/files"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
@@ -47,6 +48,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		p.file = *path
 		return p.run(cmd.Context(), log, func() {})
 	}
 	return cmd
@@ -65,6 +67,7 @@ func newLogger(conf configs.Log, out io.Writer) *slog.Logger {
 // process is everything that serve runs.
 type process struct {
 	conf      *configs.Config
+	file      string // conf was read from; "": not to be read again
 	directory *tenants.Directory
 	certs     *proxy.Certificates
 	drivers   *drivers
@@ -72,17 +75,20 @@ type process struct {
 	admin     *admin.Server
 	adminLn   net.Listener
 
-	shutdown chan struct{} // the console's; what is sent to it drains
+	shutdown chan struct{}   // the console's; what is sent to it drains
+	reloads  chan chan error // who sends there is sent how a reload went
+	ending   chan struct{}   // closed when nothing is reloaded any more
 
 	tlsOK, tlsFailed atomic.Uint64 // reloads of certificates
 }
 
 // build makes the graph and binds the addresses; nothing runs yet. dropped counts the log lines that nobody will read.
 func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*process, error) {
-	p := &process{conf: conf, shutdown: make(chan struct{}, 1)}
+	p := &process{conf: conf, shutdown: make(chan struct{}, 1), reloads: make(chan chan error), ending: make(chan struct{})}
 	var err error
+	lane := files.NewLane()
 	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
-		s, err := loadTenants(conf)
+		s, err := loadTenants(conf, lane)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +110,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
 	options.Driver = p.drivers.of
-	if options.Console, err = p.console(log); err != nil {
+	if options.Console, err = p.console(); err != nil {
 		return nil, err
 	}
 	options.Known = proxy.OpenKnown(conf.Machines.KnownFile(), log)
@@ -197,6 +203,9 @@ func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
 // run serves until a signal: SIGTERM or SIGINT drains, a second one ends at
 // once, SIGHUP reloads. The end of until drains, too. started is called once
 // every address answers; it must not wait for what run does next.
+//
+// Nothing that reads files stands on the way of a signal, and each kind of signal has a channel: one that is full of SIGHUPs
+// would lose the SIGTERM.
 func (p *process) run(until context.Context, log *slog.Logger, started func()) error {
 	// Event loops hold a thread while they are busy; everything else needs some too.
 	loops := p.conf.Loops
@@ -205,20 +214,23 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	}
 	runtime.GOMAXPROCS(runtime.NumCPU() + loops)
 
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signals, hups := make(chan os.Signal, 4), make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(hups, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	defer signal.Stop(hups)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	var side sync.WaitGroup
+	var side, reading sync.WaitGroup
 	defer side.Wait()
-	defer cancel()
-
-	side.Go(func() {
-		if err := p.watch(ctx, log); err != nil {
-			log.Error("files are not watched", "error", err)
-		}
+	stopReading := sync.OnceFunc(func() {
+		cancel()
+		awaitBriefly(&reading, log)
 	})
+	defer stopReading()
+
+	reading.Go(func() { p.watch(ctx, log) })
+	reading.Go(func() { p.reloadWhenAsked(ctx, hups, log) })
 	if err := p.gate.Start(); err != nil {
 		return err
 	}
@@ -244,29 +256,20 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 			serving = false
 		case <-p.shutdown:
 			serving = false
-		case s := <-signals:
-			if s == syscall.SIGHUP {
-				_ = p.reload(log)
-				continue
-			}
+		case <-signals:
 			serving = false
 		}
 	}
+	close(p.ending)
 	log.Info("draining", "for", p.conf.Timeouts.Drain.String())
 	drainCtx, drained := context.WithTimeout(context.Background(), p.conf.Timeouts.Drain)
 	defer drained()
 	side.Go(func() {
-		for {
-			select {
-			case s := <-signals:
-				if s != syscall.SIGHUP {
-					log.Warn("closing now", "signal", s.String())
-					drained()
-					return
-				}
-			case <-drainCtx.Done():
-				return
-			}
+		select {
+		case s := <-signals:
+			log.Warn("closing now", "signal", s.String())
+			drained()
+		case <-drainCtx.Done():
 		}
 	})
 	p.gate.Drain(drainCtx)
@@ -274,38 +277,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	if err := p.drivers.close(); err != nil {
 		log.Error("machines on this computer were not all stopped in order", "error", err)
 	}
+	stopReading()
 	log.Info("stopped")
 	return nil
-}
-
-// reload reads tenants and certificates again; what cannot be read stays as it was.
-func (p *process) reload(log *slog.Logger) error {
-	return errors.Join(p.directory.Reload(), p.reloadCertificates(log)) // which log and count how it went
-}
-
-func (p *process) reloadCertificates(log *slog.Logger) error {
-	if p.certs == nil {
-		return nil
-	}
-	if err := p.certs.Reload(); err != nil {
-		p.tlsFailed.Add(1)
-		log.Error("certificates not reloaded: the old ones stay", "error", err)
-		return err
-	}
-	p.tlsOK.Add(1)
-	log.Info("certificates reloaded")
-	return nil
-}
-
-// watch reloads what changes on disk.
-func (p *process) watch(ctx context.Context, log *slog.Logger) error {
-	var all sync.WaitGroup
-	defer all.Wait()
-	var tlsErr error
-	if p.certs != nil {
-		all.Go(func() { tlsErr = watchFiles(ctx, p.certs.Files(), func() { _ = p.reloadCertificates(log) }) })
-	}
-	err := p.directory.Watch(ctx, p.conf.Tenants.File)
-	all.Wait()
-	return errors.Join(err, tlsErr)
 }

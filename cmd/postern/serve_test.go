@@ -4,10 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,13 +29,13 @@ func signalSelf(t *testing.T, s syscall.Signal) {
 }
 
 func TestServeAnswersSignals(t *testing.T) {
-	dir := files(t, goodFiles(t))
+	dir := writeFiles(t, goodFiles(t))
 	b := startCommand(t.Context(), "serve", "--config", filepath.Join(dir, "postern.yaml"))
 	b.stderr.wait(t, `"msg":"listening"`, 2)
 
 	signalSelf(t, syscall.SIGHUP)
-	b.stderr.wait(t, `"msg":"tenants loaded"`, 2)
-	b.stderr.wait(t, `"msg":"certificates reloaded"`, 1)
+	b.stderr.wait(t, `"msg":"tenants loaded"`, 3) // at first, when it is watched, and now
+	b.stderr.wait(t, `"msg":"certificates reloaded"`, 2)
 
 	// A file that cannot be used changes nothing and ends nothing.
 	if err := os.WriteFile(filepath.Join(dir, "tenants.yaml"), []byte("tenants: 7\n"), 0o600); err != nil {
@@ -59,31 +60,76 @@ func TestServeAnswersSignals(t *testing.T) {
 }
 
 func TestServeNoticesFiles(t *testing.T) {
-	dir := files(t, goodFiles(t))
+	dir := writeFiles(t, goodFiles(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	b := startCommand(ctx, "serve", "--config", filepath.Join(dir, "postern.yaml"))
 	b.stderr.wait(t, `"msg":"listening"`, 2)
 
-	// The watches may not be there yet, so it is done again until it was noticed.
-	path, stop := filepath.Join(dir, "server.crt"), make(chan struct{})
-	content := read(t, path)
-	var toucher sync.WaitGroup
-	toucher.Go(func() {
-		for range pulse(stop) {
-			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-				t.Error(err)
-			}
+	b.stderr.wait(t, `"msg":"certificates reloaded"`, 1) // from here on they are watched
+	b.stderr.wait(t, `"msg":"tenants loaded"`, 2)
+	for name, said := range map[string]string{"server.crt": `"msg":"certificates reloaded"`, "tenants.yaml": `"msg":"tenants loaded"`} {
+		before := strings.Count(b.stderr.String(), said)
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(read(t, path)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	})
-	defer toucher.Wait()
-	defer close(stop)
-	b.stderr.wait(t, `"msg":"certificates reloaded"`, 1)
-	b.stderr.wait(t, `"msg":"tenants loaded"`, 2) // in the same folder, and therefore read again, too
+		b.stderr.wait(t, said, before+1)
+	}
 
 	cancel()
 	if code := b.end(t); code != exitDone {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestSignalsWhileAFileHangs: one load of the tenants never returns. SIGHUPs do no harm, however many, and SIGTERM ends.
+func TestSignalsWhileAFileHangs(t *testing.T) {
+	dir := writeFiles(t, goodFiles(t))
+	conf, err := configs.Load(filepath.Join(dir, "postern.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := newOutput()
+	log := slog.New(slog.NewJSONHandler(said, nil))
+	p, err := build(conf, log, func() uint64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	hung, released := make(chan struct{}, 10), make(chan struct{})
+	defer close(released)
+	first := true
+	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
+		if !first {
+			hung <- struct{}{}
+			<-released
+		}
+		first = false
+		return tenants.NewSnapshot(time.Now())
+	}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(t.Context(), log, func() {}) }()
+	said.wait(t, `"msg":"listening"`, 2)
+	<-hung
+	for range 20 {
+		signalSelf(t, syscall.SIGHUP)
+	}
+	asked := make(chan error, 1)
+	go func() { asked <- p.reload() }()
+	signalSelf(t, syscall.SIGTERM)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("SIGTERM ends nothing; log:\n%s", said)
+	}
+	if err := <-asked; !errors.Is(err, errEnding) {
+		t.Errorf("the console's RELOAD says %v", err)
 	}
 }
 
@@ -97,7 +143,7 @@ func TestStatementLimitsAgree(t *testing.T) {
 
 func TestServeNeedsItsAddress(t *testing.T) {
 	content := goodFiles(t)
-	dir := files(t, content)
+	dir := writeFiles(t, content)
 	b := startCommand(t.Context(), "serve", "--config", filepath.Join(dir, "postern.yaml"))
 	b.stderr.wait(t, `"msg":"admin HTTP"`, 1)
 	_, after, _ := strings.Cut(b.stderr.String(), `"msg":"admin HTTP","address":"`)
@@ -105,7 +151,7 @@ func TestServeNeedsItsAddress(t *testing.T) {
 	b.stderr.wait(t, `"msg":"listening"`, 2)
 
 	content["postern.yaml"] = strings.Replace(content["postern.yaml"], "127.0.0.1:0", taken, 1)
-	r := runCommand(t, "", "serve", "--config", filepath.Join(files(t, content), "postern.yaml"))
+	r := runCommand(t, "", "serve", "--config", filepath.Join(writeFiles(t, content), "postern.yaml"))
 	if r.code != exitFailed || !strings.Contains(r.err.Error(), "listener transaction") || !strings.Contains(r.err.Error(), taken) {
 		t.Errorf("exit code %d, error %v", r.code, r.err)
 	}

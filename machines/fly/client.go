@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/postern/postern/files"
 )
 
 const (
@@ -56,7 +58,7 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fly: the API's address: %w", err)
 	}
-	c := &Client{base: base, token: &tokenFile{path: o.TokenFile}, log: o.Log, budget: newBudget(), onCall: o.OnCall}
+	c := &Client{base: base, token: &tokenFile{path: o.TokenFile, lane: files.NewLane()}, log: o.Log, budget: newBudget(), onCall: o.OnCall}
 	if _, err := c.token.current(); err != nil {
 		return nil, err
 	}

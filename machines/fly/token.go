@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"github.com/postern/postern/files"
 )
 
 const (
@@ -80,6 +82,7 @@ func parseToken(content []byte) (token, error) {
 // tokenFile reads the token again when its file has changed. Safe for concurrent use.
 type tokenFile struct {
 	path string
+	lane *files.Lane
 
 	mu   sync.Mutex // guards what follows
 	seen fs.FileInfo
@@ -91,45 +94,41 @@ func (f *tokenFile) Format(out fmt.State, _ rune) { fmt.Fprint(out, "token in "+
 
 // current returns the token. While its file is away or unreadable the last good one is used, and err says why; without
 // a good one the token is empty.
-func (f *tokenFile) current() (token, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	info, err := os.Stat(f.path)
-	if err == nil && f.seen != nil && os.SameFile(info, f.seen) && info.ModTime().Equal(f.seen.ModTime()) && info.Size() == f.seen.Size() {
-		return f.last, nil
-	}
-	return f.read()
-}
+func (f *tokenFile) current() (token, error) { return f.read(false) }
 
 // reread reads the file whatever its times say: they are coarse, and the token was just refused.
-func (f *tokenFile) reread() (token, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.read()
+func (f *tokenFile) reread() (token, error) { return f.read(true) }
+
+// content is a token file's, and how it looked from outside before that: a change after it is seen next time.
+type content struct {
+	info fs.FileInfo
+	text []byte
 }
 
-// read is called with mu held.
-func (f *tokenFile) read() (token, error) {
-	file, err := os.Open(f.path)
+func (f *tokenFile) read(always bool) (token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := f.seen
+	c, err := files.Do(f.lane, "reading "+f.path, func() (c content, err error) {
+		if c.info, err = os.Stat(f.path); err != nil {
+			return c, err
+		}
+		if !always && seen != nil && os.SameFile(c.info, seen) && c.info.ModTime().Equal(seen.ModTime()) && c.info.Size() == seen.Size() {
+			return content{}, nil
+		}
+		c.text, err = files.Read(f.path, tokenLimit)
+		return c, err
+	})
 	if err != nil {
 		return f.last, fmt.Errorf("fly: token file: %w", err)
 	}
-	defer file.Close()
-	info, err := file.Stat() // before the content: a change after it is seen next time
-	if err != nil {
-		return f.last, fmt.Errorf("fly: token file: %w", err)
+	if c.info == nil { // as it was
+		return f.last, nil
 	}
-	content, err := io.ReadAll(io.LimitReader(file, tokenLimit+1))
-	if err != nil {
-		return f.last, fmt.Errorf("fly: token file: %w", err)
-	}
-	if len(content) > tokenLimit {
-		return f.last, fmt.Errorf("fly: token file %s: it is too long", f.path)
-	}
-	t, err := parseToken(content)
+	t, err := parseToken(c.text)
 	if err != nil {
 		return f.last, fmt.Errorf("fly: token file %s: %w", f.path, err)
 	}
-	f.seen, f.last = info, t
+	f.seen, f.last = c.info, t
 	return t, nil
 }

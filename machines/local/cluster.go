@@ -17,6 +17,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/postern/postern/files"
+)
+
+// Limits of what is read, in bytes.
+const (
+	maxPassword = 4 << 10
+	maxPEM      = 4 << 20
+	maxApplied  = 64 << 20
 )
 
 // Names inside a cluster's directory.
@@ -92,7 +101,7 @@ func (c *Cluster) path(names ...string) string {
 }
 
 func (c *Cluster) readPassword() error {
-	b, err := os.ReadFile(c.path(passwordName))
+	b, err := files.Read(c.path(passwordName), maxPassword)
 	if err != nil {
 		return fmt.Errorf("a cluster that was not made here: %w", err)
 	}
@@ -195,7 +204,7 @@ func (c *Cluster) configure() error {
 	}
 	if c.opts.CertFile != "" {
 		for name, from := range map[string]string{"server.crt": c.opts.CertFile, "server.key": c.opts.KeyFile} {
-			content, err := os.ReadFile(from)
+			content, err := files.Read(from, maxPEM)
 			if err != nil {
 				return err
 			}

@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/postern/postern/files"
 )
 
 // appliedName is a file in the data directory with a digest of each thing that was made there. It is where a copy of the
@@ -122,7 +123,7 @@ func digest(key string, parts ...string) string {
 
 // applied reads the digests of what was made in the cluster.
 func (c *Cluster) applied() (map[string]bool, error) {
-	text, err := os.ReadFile(c.path(dataName, appliedName))
+	text, err := files.Read(c.path(dataName, appliedName), maxApplied)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
