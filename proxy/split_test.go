@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
 	"github.com/postern/postern/tenants"
@@ -31,6 +32,7 @@ type bench struct {
 	t      *testing.T
 	gate   *Gate
 	tenant *tenant
+	tcp    bool // sockets are such, with small buffers
 }
 
 func newBench(t *testing.T) *bench {
@@ -56,12 +58,15 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	return &bench{t, g, g.tenant("acme")}
+	return &bench{t: t, gate: g, tenant: g.tenant("acme")}
 }
 
 // pair returns a non-blocking descriptor for a loop and the test's end of it.
 func (b *bench) pair() (fd int, conn net.Conn) {
 	b.t.Helper()
+	if b.tcp {
+		return b.tcpPair()
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		b.t.Fatal(err)
@@ -139,6 +144,32 @@ func (b *bench) silent(conn net.Conn, what string) {
 	if n, err := conn.(*far).now(one); err != errSilent {
 		b.t.Fatalf("%s: %q, %v", what, one[:n], err)
 	}
+}
+
+func (b *bench) tcpPair() (fd int, conn net.Conn) {
+	b.t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer ln.Close()
+	conn, err = net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	other, err := ln.Accept()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	_ = other.(*net.TCPConn).SetWriteBuffer(64 << 10)
+	fd, err = loop.Detach(other.(*net.TCPConn))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return fd, conn
 }
 
 // server gives the pool of the only user a server.

@@ -331,3 +331,33 @@ func TestWhoWaitsForAServerIsNotIdle(t *testing.T) {
 	b.asks(busy, server, nil, nil, answer, answer)
 	b.asks(waits, server, nil, query, answer, answer)
 }
+
+// TestAQueryTakesTimeFromItsEndOn: while a server reads a query nothing runs, and it would ignore a cancel. The transaction has
+// begun, so that nobody holds a server for nothing.
+func TestAQueryTakesTimeFromItsEndOn(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(sessionMode)
+	ask, answer := firstRound(sessionMode)
+	b.asks(client, server, ask, ask, answer, answer)
+	b.limit(sessionTimeouts{query: time.Second})
+	query := pgwire.AppendQuery(nil, "select pg_sleep(100)")
+	b.split(client, query[:10], 0)
+	expect(t, server, query[:10], "the beginning of a query")
+	if b.late(time.Minute) {
+		t.Error("cancelled before all of it was there")
+	}
+	b.split(client, query[10:], 0)
+	expect(t, server, query[10:], "the rest")
+	if !b.late(time.Minute) {
+		t.Error("not cancelled")
+	}
+	b.limit(sessionTimeouts{transaction: time.Second})
+	b.split(server, answer, 0)
+	expect(t, client, answer, "the answer")
+	b.split(client, query[:10], 0)
+	b.late(time.Minute)
+	if typ, body := readMessage(t, client); typ != pgwire.ErrorResponse || pgwire.ParseError(body).Code != "25P04" {
+		t.Errorf("got %q %q", typ, body)
+	}
+}
