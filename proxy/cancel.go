@@ -133,15 +133,22 @@ func (c *client) cancel(count func(result string)) {
 // cancelWaiting answers a request that waits for a server as Postgres answers
 // a running one. An extended request goes on being dropped up to its Sync.
 func (c *client) cancelWaiting() {
-	n, done := 0, false
+	n, missing, done := 0, 0, false
 	for !done {
 		size, status := pgwire.ClientFrame(c.in[n:])
-		if status != pgwire.FrameOK || n+size > len(c.in) {
+		if status != pgwire.FrameOK {
 			return // not all of it is here yet; let it run
 		}
 		done = c.in[n] == pgwire.Query || c.in[n] == pgwire.Sync || c.in[n] == pgwire.FunctionCall
+		if missing = n + size - len(c.in); missing > 0 {
+			if !done {
+				return // likewise
+			}
+			size -= missing // of one that is known to be the last; it is dropped when it comes
+		}
 		n += size
 	}
+	c.discard = max(0, missing)
 	c.pool.books.Leave(&c.books)
 	c.write(pgwire.AppendReady(errCancelled.Append(nil), 'I'))
 	c.in = c.in[:copy(c.in, c.in[n:])]

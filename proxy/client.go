@@ -61,7 +61,7 @@ type client struct {
 	gone     bool          // over
 	draining bool          // to be sent away when nothing of its own runs
 	leaving  bool          // it has said its last: it goes when what it asked for is done
-	goodbye  bool          // it will have when it gets a server; see saidGoodbye
+	goodbye  bool          // it will have when its input is dealt with; see saidGoodbye
 	farewell *pgwire.Error // what it is told then; nil: nothing
 	revoked  *pgwire.Error // to be sent away at the next message boundary
 	reason   string        // why, for the log
@@ -90,7 +90,7 @@ func (c *client) Ready(*loop.Conn) {
 	if c.gone {
 		return
 	}
-	if c.conn.HungUp() && !c.saidGoodbye() {
+	if c.conn.HungUp() && c.left() {
 		c.end("client_closed")
 		return
 	}
@@ -104,16 +104,26 @@ func (c *client) Ready(*loop.Conn) {
 	default:
 		c.pump()
 	}
-	if !c.gone && c.blocked && c.books.Waiting() && c.conn.HalfClosed() && !c.saidGoodbye() {
+	if !c.gone && c.blocked && c.left() {
 		c.end("client_closed")
 	}
 }
 
-// saidGoodbye reports whether a client that waits for a server has asked for
-// all that it will and said goodbye, so that it is waited for although it may
-// be gone: what was asked for before a Terminate is done.
+// left reports whether the client is gone, as far as can be told without
+// dealing with its input. Who has said its last is answered for as long as it
+// may read.
+func (c *client) left() bool {
+	if c.leaving {
+		return c.conn.HungUp()
+	}
+	return c.conn.HalfClosed() && !c.saidGoodbye()
+}
+
+// saidGoodbye reports whether a client whose input is not dealt with has asked
+// for all that it will and said goodbye, so that it is waited for although it
+// may be gone: what was asked for before a Terminate is done.
 func (c *client) saidGoodbye() bool {
-	if c.goodbye || !c.books.Waiting() {
+	if c.goodbye || !c.blocked {
 		return c.goodbye
 	}
 	for c.conn.Readable() { // what it has sent ahead is all here, in the socket
@@ -131,7 +141,7 @@ func (c *client) saidGoodbye() bool {
 			break
 		}
 	}
-	c.goodbye = endsInGoodbye(c.in)
+	c.goodbye = endsInGoodbye(c.in[min(c.begun(), len(c.in)):])
 	return c.goodbye
 }
 
@@ -240,16 +250,26 @@ func (c *client) resume() {
 	}
 }
 
-// mayGoOn reports whether nothing blocks the client's input.
+// begun is how much is missing of a message that was dealt with already.
+func (c *client) begun() int { return c.partial + c.discard }
+
+// mayGoOn reports whether nothing blocks the client's input. The rest of a
+// message that has begun waits for the server's socket only: it is what the
+// server waits for, and no rule about the next message concerns it.
 func (c *client) mayGoOn() bool {
 	if c.greeting || c.leaving || c.books.Waiting() {
 		return false
 	}
 	s := c.server
-	if s == nil {
+	switch {
+	case s == nil:
+		return true
+	case s.conn.Pending() > 0:
+		return false
+	case c.begun() > 0:
 		return true
 	}
-	return !s.preparing && !s.punishing && !s.look.running && s.conn.Pending() == 0 && s.link.Outstanding() < link.MaxOutstanding && !c.awaits()
+	return !s.preparing && !s.punishing && !s.look.running && s.link.Outstanding() < link.MaxOutstanding && !c.awaits()
 }
 
 // acquire asks the pool for a server. False: the client waits, or is gone.

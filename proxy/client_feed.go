@@ -42,6 +42,11 @@ loop:
 			n := min(c.partial, len(data)-i)
 			c.partial -= n
 			i += n
+			if s := c.server; c.partial == 0 && s.punishing {
+				s.conn.Queue(data[start:i])
+				start = i
+				s.rollBack()
+			}
 			continue
 		}
 		if c.discard > 0 {
@@ -50,6 +55,10 @@ loop:
 			i += n
 			start = i
 			continue
+		}
+		if s := c.server; s != nil && s.link.Outstanding() >= link.MaxOutstanding {
+			c.blocked = true
+			break
 		}
 		size, status := pgwire.ClientFrame(data[i:])
 		switch status {
@@ -100,9 +109,6 @@ loop:
 		case replace, drop:
 			i += len(message)
 			start, c.discard = i, rest
-		}
-		if s := c.server; s != nil && s.link.Outstanding() >= link.MaxOutstanding {
-			c.blocked = true
 		}
 	}
 	if !c.gone {

@@ -46,7 +46,7 @@ func blockedStates() map[string]struct {
 		owed  []byte
 	}
 	query := pgwire.AppendQuery(nil, "select 1")
-	large := pgwire.AppendQuery(nil, string(bytes.Repeat([]byte("x"), 3<<20)))
+	large := pgwire.AppendQuery(nil, string(bytes.Repeat([]byte("x"), 400<<10)))
 	ready := pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	sessionServer := func(l *leaver) { l.round(query, ready, ready) }
 	return map[string]state{
@@ -73,7 +73,7 @@ func blockedStates() map[string]struct {
 			copying := append(pgwire.AppendHeader(nil, pgwire.CopyInResponse, 3), 0, 0, 0)
 			l.round(copyIn, copying, copying)
 			row := append(pgwire.AppendHeader(nil, pgwire.CopyData, 1000), bytes.Repeat([]byte("y"), 1000)...)
-			l.say(bytes.Repeat(row, 3000))
+			l.say(bytes.Repeat(row, 400))
 		}, nil},
 		"as many answers are owed as may be": {transactionMode, func(l *leaver) {
 			bind := pgwire.AppendBind(nil, "", "")

@@ -89,10 +89,18 @@ func (s *server) askOwn(o own) {
 	s.conn.Write(o.out)
 }
 
+// rollBack ends a transaction block in statement mode. Where the client is in
+// the middle of a message, which must be one that the server ignores, its end
+// comes first: see feed.
+func (s *server) rollBack() {
+	s.clocks.own = s.loop.Now()
+	s.ask("ROLLBACK")
+}
+
 // sweepOwn ends servers that do not answer what Postern has asked them.
 func (t *tenant) sweepOwn(now time.Time) {
 	for s := range t.servers {
-		busy := s.preparing || s.look.running || s.punishing
+		busy := s.preparing || s.look.running || s.punishing && !s.link.Quiet()
 		if busy && s.client != nil && now.Sub(s.clocks.own) >= ownFor {
 			s.lost("no answer to a question of Postern's own")
 		}

@@ -62,6 +62,7 @@ type server struct {
 	loaded    bool // has a library that it must not see, which nothing takes out again
 	resetting bool
 	lastWords bool // a FATAL of the server's has been passed on
+	torn      bool // has the beginning of a message and will not get its end: whatever follows would be taken for that
 	failed    bool // something of our own failed
 	closing   bool // over; a dial under way is given up
 	cancels   int  // cancel requests on their way
@@ -270,6 +271,7 @@ func (s *server) lost(why string) {
 	s.client = nil
 	if c != nil {
 		c.server = nil
+		s.torn = c.partial > 0
 		s.pool.books.RemoveServer(&s.books)
 	}
 	mid, said := s.midFrame(), s.lastWords
@@ -304,7 +306,7 @@ func (s *server) shut(why string) {
 		return // still being dialed
 	}
 	s.link.Close()
-	if s.partial == 0 {
+	if s.partial == 0 && !s.torn {
 		s.conn.Write(pgwire.AppendTerminate(nil))
 	}
 	s.conn.Close()

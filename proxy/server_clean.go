@@ -21,6 +21,7 @@ func (s *server) abandoned(c *client, boundary bool) {
 		return
 	}
 	if !boundary {
+		s.torn = true
 		s.shut("client left in the middle of a message")
 		s.tenant.dialMore()
 		return

@@ -299,8 +299,9 @@ func (s *server) ready(gathered []byte, last bool) outcome {
 	} else if c.mode == statementMode && s.link.Quiet() {
 		c.write(gathered[:len(gathered)-6])
 		c.write(errStatement.Append(nil))
-		s.punishing, s.clocks.own = true, s.loop.Now()
-		s.ask("ROLLBACK")
+		if s.punishing = true; c.partial == 0 {
+			s.rollBack()
+		}
 		return taken
 	}
 	if c.leaving && c.served() {

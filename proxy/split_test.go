@@ -165,6 +165,7 @@ func (b *bench) tcpPair() (fd int, conn net.Conn) {
 	}
 	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	_ = other.(*net.TCPConn).SetWriteBuffer(64 << 10)
+	_ = other.(*net.TCPConn).SetReadBuffer(200 << 10)
 	fd, err = loop.Detach(other.(*net.TCPConn))
 	if err != nil {
 		b.t.Fatal(err)

@@ -63,14 +63,20 @@ type clocks struct {
 	own      time.Time // since when it has answered nothing that Postern has asked for itself, if that is so; see own.go
 }
 
-// asks starts the clocks when a request goes to the server.
+// asks starts the clocks when a request goes to the server. A query's starts
+// with the end of its message: before that nothing runs, and a cancel would be
+// ignored.
 func (s *server) asks() {
-	if k := &s.clocks; k.asked.IsZero() {
+	k := &s.clocks
+	if !k.asked.IsZero() {
+		return
+	}
+	s.client.timeouts = s.client.due
+	if k.began.IsZero() {
+		k.began = s.loop.Now()
+	}
+	if s.client.partial == 0 {
 		k.asked = s.loop.Now()
-		s.client.timeouts = s.client.due
-		if k.began.IsZero() {
-			k.began = k.asked
-		}
 	}
 }
 
@@ -87,13 +93,13 @@ func (s *server) pauses() {
 func (s *server) answers() {
 	k := &s.clocks
 	now := s.loop.Now()
-	k.late = false
-	if k.asked = (time.Time{}); s.link.Outstanding() > 0 {
-		k.asked, s.client.timeouts = now, s.client.due // the next request is running already
-	}
+	k.asked, k.late = time.Time{}, false
 	k.answered, s.client.quiet = now, now
 	if s.link.Status() == 'I' {
-		k.began = k.asked
+		k.began = time.Time{}
+	}
+	if s.link.Outstanding() > 0 {
+		s.asks() // the next request is running already
 	}
 }
 
