@@ -25,6 +25,7 @@ const proxied = harness.Proxied
 type gateConf struct {
 	Cluster  *local.Cluster
 	PoolSize int
+	Files    int // that may be open
 	TLS      bool
 	Timeouts harness.Map
 	Limits   harness.Map
@@ -67,7 +68,7 @@ func startGate(t *testing.T, conf gateConf) *gate {
 	if conf.Limits != nil {
 		file["limits"] = conf.Limits
 	}
-	g.Gate = harness.Postern(t, harness.GateConfig{Config: file, Tenants: []harness.Map{g.tenant}})
+	g.Gate = harness.Postern(t, harness.GateConfig{Config: file, Tenants: []harness.Map{g.tenant}, Files: conf.Files})
 	t.Cleanup(func() {
 		if log := g.Log().String(); t.Failed() {
 			t.Logf("the gate's log ends with:\n%s", log[max(0, len(log)-6000):])
