@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	maxConns  = 256         // open connections; more are closed at once
+	defaultMaxConns = 256
+
 	maxHeader = 16 << 10    // bytes of a request's header, to which net/http adds 4 KiB of slack
 	maxBody   = 64 << 10    // bytes of a request's body
 	maxScrape = 8           // scrapes at the same time; they share one collection
@@ -39,6 +40,8 @@ type Options struct {
 	// TokenFile holds the bearer tokens, one per line; empty lines and lines that start with # do not count. Empty: there is no
 	// token, and what wants one answers 401.
 	TokenFile string
+	// MaxConns bounds the open connections; more are closed at once. 0: 256.
+	MaxConns int
 	// MetricsPublic serves /metrics without a token.
 	MetricsPublic bool
 	// Gatherer collects what /metrics shows. Required.
@@ -70,6 +73,9 @@ func New(opts Options) (*Server, error) {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.MaxConns == 0 {
+		opts.MaxConns = defaultMaxConns
 	}
 	if opts.Ready == nil {
 		opts.Ready = func() error { return nil }
@@ -104,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ConnState: func(c net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
-				if conns.Add(1) > maxConns {
+				if conns.Add(1) > int64(s.opts.MaxConns) {
 					_ = c.Close() // the server notices, and reports StateClosed
 				}
 			case http.StateClosed:

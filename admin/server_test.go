@@ -139,7 +139,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		return c, err
 	}
 	var open []net.Conn
-	for range maxConns {
+	for range defaultMaxConns {
 		c, err := ask()
 		if err != nil {
 			t.Fatalf("connection %d: %v", len(open), err)

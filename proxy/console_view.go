@@ -204,7 +204,7 @@ func (v *consoleGate) Lists() (l console.Lists) {
 		l.UsedServers += t.books.Servers()
 	})
 	l.UsedClients, l.LoginClients = int(g.clients.Load()), len(g.handshakes)
-	l.FreeClients = max(0, g.opts.Limits.Clients-l.UsedClients)
+	l.FreeClients = max(0, int(g.admits.Load())-l.UsedClients)
 	return l
 }
 

@@ -21,6 +21,7 @@
 //	socket_other.go         the same elsewhere, with fewer
 //	accept.go               one goroutine per listener
 //	handshake.go tls.go     from accept to the hand-over; certificates and TLS
+//	descriptors.go          the files that may be open, shared among sockets
 //	limits.go               places of clients, handshakes of an address, groups of pools
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
 //	cancel.go               CancelRequests, and the keys they come with

@@ -50,6 +50,8 @@ type Gate struct {
 	listeners []net.Listener
 	draining  atomic.Bool
 	clients   atomic.Int64
+	admits    atomic.Int64 // clients at most
+	room      Room         // as of New
 	closeOnce sync.Once
 
 	throttle  guarded[*netrestrict.Throttle]
@@ -87,13 +89,14 @@ func New(o Options) (*Gate, error) {
 		_, _ = rand.Read(o.MockSecret)
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
-		cancelSlots: make(chan struct{}, maxCancels), handshakes: make(chan struct{}, o.Limits.Handshakes),
 		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
 		consoles: newConsoles(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.room = g.makeRoom(o.Directory.Current())
+	g.cancelSlots, g.handshakes = make(chan struct{}, g.room.Cancels), make(chan struct{}, g.room.Handshakes)
 	for i := range o.Loops {
 		l, err := loop.New(i, o.Log, g.metrics.panics.Inc)
 		if err != nil {
@@ -278,6 +281,7 @@ func (g *Gate) runtimeTenants() []*tenant {
 
 // reloaded is called by the directory with every new snapshot.
 func (g *Gate) reloaded(old, now *tenants.Snapshot) {
+	g.makeRoom(now)
 	g.derived.clear()
 	g.spawn(func() { g.deriveAll(now) })
 	g.spawn(func() { g.patrol(old, now) })

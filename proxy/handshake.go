@@ -268,7 +268,7 @@ func (h *handshake) admit(conf *tenants.Tenant, known bool) error {
 			return refuse(refusedTLS, errTLSRequired)
 		case !conf.Allow.Allows(addr):
 			return refuse(refusedAddress, errAddress(addr, conf.ID))
-		case g.clients.Load() >= int64(g.opts.Limits.Clients):
+		case g.clients.Load() >= g.admits.Load():
 			return refuse(refusedLimit, errLimit)
 		case g.tenant(conf.ID).admitted.Load() >= int64(conf.Pool.MaxClients):
 			return refuse(refusedLimit, errTenantLimit)

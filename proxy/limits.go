@@ -16,7 +16,7 @@ import (
 const addressShare = 2
 
 func (g *Gate) enterAddress(a netip.Addr) (ok bool) {
-	limit := max(1, g.opts.Limits.Handshakes/addressShare)
+	limit := max(1, g.room.Handshakes/addressShare)
 	g.perClient.with(func(m map[netip.Addr]int) {
 		if ok = m[a] < limit; ok {
 			m[a]++
@@ -90,7 +90,7 @@ func (h *handshake) place(conf *tenants.Tenant) place {
 
 // reserve takes a place for a client that has proved its password.
 func (g *Gate) reserve(t *tenant, conf *tenants.Tenant, at place) *pgwire.Error {
-	if g.clients.Add(1) > int64(g.opts.Limits.Clients) {
+	if g.clients.Add(1) > g.admits.Load() {
 		g.clients.Add(-1)
 		return errLimit
 	}

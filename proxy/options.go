@@ -25,6 +25,7 @@ type Options struct {
 	Timeouts     Timeouts
 	Session      tenants.Timeouts // of clients and their servers, where nobody says otherwise
 	Limits       Limits
+	OpenFiles    int // that the process may have; 0: any number. Limits are cut to what fits
 	TCP          TCP
 	Loops        int  // 0: one per core
 	NoIOUring    bool // every write is a system call of its own

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -113,13 +114,14 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if options.Console, err = p.console(); err != nil {
 		return nil, err
 	}
+	options.OpenFiles = openFiles()
 	options.Known = proxy.OpenKnown(conf.Machines.KnownFile(), log)
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
 	p.directory.Subscribe(p.drivers.reloaded) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
-		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic,
+		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
 			Gatherer: registry, Ready: p.gate.Ready, Gate: control{p.gate}, Log: log})
 		if err != nil {
 			return nil, err
@@ -129,6 +131,16 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		}
 	}
 	return p, nil
+}
+
+// openFiles is how many files the process may have open, 0 if that is not known. The soft limit is the hard one by now: Go
+// raises it when a process starts, and gives children the one that it had found.
+func openFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur, math.MaxInt32))
 }
 
 func gateLimits(l configs.Limits) proxy.Limits {
