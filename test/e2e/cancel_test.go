@@ -193,30 +193,53 @@ func TestCancelStorm(t *testing.T) {
 	}
 }
 
-// TestLateCancel aims at queries that may be over when it arrives: the issuer's own next one is not hit either.
+// TestLateCancel aims at queries that may be over when it arrives: the issuer's own next one is not hit either, whether its
+// server is its own or not.
 func TestLateCancel(t *testing.T) {
 	t.Parallel()
-	g := startGate(t, gateConf{PoolSize: 1})
+	g := startGate(t, gateConf{PoolSize: 5})
 	var all errgroup.Group
-	for n := range 3 {
-		s := g.script(t, "transaction")
+	for n, tc := range []struct{ mode, first, last string }{
+		{mode: harness.Transaction}, {mode: harness.Transaction}, {mode: harness.Transaction},
+		{mode: harness.Session}, {mode: harness.Session}, {harness.Transaction, "begin", "rollback"},
+	} {
+		s := g.script(t, tc.mode)
 		random := rand.New(rand.NewPCG(7, uint64(n)))
 		all.Go(func() error {
 			for range 30 {
+				ok, status := "Z:I", "I"
+				if tc.first != "" {
+					if got, err := s.try(1, query(tc.first)); err != nil || got != "C:BEGIN Z:T" {
+						return fmt.Errorf("client %d: %s (%v)", n, got, err)
+					}
+					ok, status = "Z:T", "E"
+				}
 				s.Send(query("select pg_sleep(0.003)"))
 				if err := s.Flush(); err != nil {
 					return err
 				}
 				time.Sleep(time.Duration(random.IntN(10000)) * time.Microsecond) // any moment is a good one
-				if err := g.sendCancel("transaction", s.pid, s.secret); err != nil {
+				if err := g.sendCancel(tc.mode, s.pid, s.secret); err != nil {
 					return err
 				}
 				got, err := s.tryHear(1)
-				if err != nil || got != "T E:57014 Z:I" && got != "E:57014 Z:I" && got != "T D: E:57014 Z:I" && got != "T D: C:SELECT_1 Z:I" {
+				hit := got == "T E:57014 Z:"+status || got == "E:57014 Z:"+status || got == "T D: E:57014 Z:"+status
+				if err != nil || !hit && got != "T D: C:SELECT_1 "+ok {
 					return fmt.Errorf("client %d: %s (%v)", n, got, err)
 				}
-				if got, err := s.try(1, query("select 'next', pg_sleep(0.002)")); err != nil || got != "T D:next, C:SELECT_1 Z:I" {
+				if tc.last != "" && hit {
+					if got, err := s.try(1, query(tc.last)); err != nil || got != "C:ROLLBACK Z:I" {
+						return fmt.Errorf("client %d: %s (%v)", n, got, err)
+					}
+					continue
+				}
+				if got, err := s.try(1, query("select 'next', pg_sleep(0.002)")); err != nil || got != "T D:next, C:SELECT_1 "+ok {
 					return fmt.Errorf("client %d, next: %s (%v)", n, got, err)
+				}
+				if tc.last != "" {
+					if got, err := s.try(1, query(tc.last)); err != nil || got != "C:ROLLBACK Z:I" {
+						return fmt.Errorf("client %d: %s (%v)", n, got, err)
+					}
 				}
 			}
 			return nil

@@ -41,6 +41,7 @@ type Relay struct {
 	mu     sync.Mutex
 	target string
 	losing int // of a hundred packets; see Lose
+	came   int
 	faults Faults
 	pairs  map[*pair]struct{}
 	resume chan struct{} // closed by Resume, then replaced
@@ -84,6 +85,13 @@ func (r *Relay) SetTarget(target string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.target = target
+}
+
+// Came counts the connections that have come to the relay; where it delays, the target does not know of the newest yet.
+func (r *Relay) Came() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.came
 }
 
 // Cut closes all connections (FIN).
@@ -132,6 +140,7 @@ func (r *Relay) accept() {
 func (r *Relay) serve(client *net.TCPConn) {
 	defer client.Close()
 	r.mu.Lock()
+	r.came++
 	f, target, losing := r.faults, r.target, r.losing
 	r.mu.Unlock()
 	if !r.pause(time.Now().Add(f.ToTarget.Delay + f.ToClient.Delay)) {
