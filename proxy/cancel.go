@@ -1,13 +1,9 @@
-// Cancel keys and cancel requests.
+// CancelRequests: what each is aimed at, and when it is sent to the server.
 
 package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/binary"
-	"sync"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
@@ -16,75 +12,24 @@ import (
 	"github.com/postern/postern/proxy/pgwire"
 )
 
+const (
+	// maxCancels bounds the cancel requests on their way to servers.
+	maxCancels = 256
+	// maxTenantCancels bounds those of a tenant's pools, because its server may take
+	// as long as it likes. Each server has at most one: what is more waits in line.
+	maxTenantCancels = 16
+)
+
 // guessLimit bounds how fast one client address may try cancel keys. A driver
 // that cancels too late uses an old key now and then; nobody has a hundred.
 func guessLimit() netrestrict.ThrottleConfig {
 	return netrestrict.ThrottleConfig{TenantFailures: 100, AddressFailures: 100, Window: 10 * time.Second, Block: 10 * time.Second}
 }
 
-// cancelKey is what a client proves its session with: a number that stands
-// for a process id, sign bit clear, and a secret of 4 bytes in protocol 3.0 and
-// 32 in 3.2. All of it is random.
-type cancelKey struct {
-	pid    uint32
-	secret []byte
-}
-
-// newCancelKey makes a key; long is for protocol 3.2. taken says which numbers
-// are those of sessions that are open.
-func newCancelKey(long bool, taken func(pid uint32) bool) cancelKey {
-	key := cancelKey{secret: make([]byte, 4)}
-	if long {
-		key.secret = make([]byte, 32)
-	}
-	_, _ = rand.Read(key.secret) // never fails
-	for key.pid == 0 || taken(key.pid) {
-		var b [4]byte
-		_, _ = rand.Read(b[:])
-		key.pid = binary.BigEndian.Uint32(b[:]) &^ (1 << 31)
-	}
-	return key
-}
-
-// is reports whether a cancel request has the key's secret.
-func (k cancelKey) is(secret []byte) bool { return subtle.ConstantTimeCompare(k.secret, secret) == 1 }
-
-// cancelKeys finds sessions by their key. Safe for concurrent use.
-type cancelKeys struct {
-	mu    sync.Mutex
-	byPID map[uint32]*client
-}
-
-// add makes a key for a session, unique among those that are open.
-func (k *cancelKeys) add(c *client, long bool) cancelKey {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.byPID == nil {
-		k.byPID = make(map[uint32]*client)
-	}
-	c.key = newCancelKey(long, func(pid uint32) bool { return k.byPID[pid] != nil })
-	k.byPID[c.key.pid] = c
-	return c.key
-}
-
-func (k *cancelKeys) remove(key cancelKey) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.byPID, key.pid)
-}
-
-func (k *cancelKeys) find(pid uint32, secret []byte) *client {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c := k.byPID[pid]
-	if c == nil || !c.key.is(secret) {
-		return nil
-	}
-	return c
-}
-
 // cancel deals with a CancelRequest. The client gets no answer, whatever comes
-// of it; the allowlist of the session's tenant holds for it too.
+// of it; the allowlist of the session's tenant holds for it too. As with
+// Postgres, the end of its connection says that the request has arrived: a
+// client that waits for that, as libpq does, may then ask for something else.
 func (h *handshake) cancel(body []byte) {
 	g := h.gate
 	count := func(result string) { g.metrics.cancels.WithLabelValues(result).Inc() }
@@ -111,77 +56,167 @@ func (h *handshake) cancel(body []byte) {
 		g.metrics.refusals.WithLabelValues(refusedAddress).Inc()
 		return
 	}
-	c.tenant.post(func() { c.cancel(count) })
-}
-
-// cancel is a CancelRequest with the client's key.
-func (c *client) cancel(count func(result string)) {
-	s := c.server
-	switch {
-	case c.gone:
-		count("idle")
-	case s != nil && s.link.Outstanding() > 0 && !s.preparing && !s.punishing && !s.look.running:
-		s.cancel(count)
-	case c.books.Waiting() && !c.greeting:
-		count("waiting")
-		c.cancelWaiting()
-	default:
-		count("idle")
+	over := make(chan struct{})
+	done := func(result string) {
+		count(result)
+		close(over)
+	}
+	if !c.tenant.post(func() { c.cancel(done) }) {
+		return
+	}
+	limit := time.NewTimer(g.opts.Timeouts.ServerConnect)
+	defer limit.Stop()
+	select {
+	case <-over:
+	case <-limit.C:
+	case <-g.ctx.Done():
 	}
 }
 
-// cancelWaiting answers a request that waits for a server as Postgres answers
-// a running one. An extended request goes on being dropped up to its Sync.
-func (c *client) cancelWaiting() {
+// aim is what a cancel request is meant for: what there is when it comes.
+type aim uint8
+
+const (
+	aimNothing aim = iota // nothing of the client's runs or waits
+	aimRunning            // what its server runs
+	aimHeld               // what it has sent, and waits for an earlier cancel request to arrive
+	aimQueued             // what waits for a server
+)
+
+func (c *client) aim() aim {
+	s := c.server
+	switch {
+	case c.gone || c.greeting:
+		return aimNothing
+	case c.books.Waiting():
+		return aimQueued
+	case s == nil || s.preparing || s.punishing || s.look.running: // that is Postern's own
+		return aimNothing
+	case s.link.Outstanding() > 0:
+		return aimRunning
+	case s.cancels > 0 && c.blocked && len(c.in) > 0 && c.begun() == 0:
+		return aimHeld
+	}
+	return aimNothing
+}
+
+// cancel is a CancelRequest with the client's key. done hears, once, what has
+// come of it.
+func (c *client) cancel(done func(result string)) {
+	s := c.server
+	switch c.aim() {
+	case aimRunning:
+		s.cancel(done)
+		return
+	case aimHeld:
+		if !s.link.Free() { // in a transaction, which is to fail
+			s.cancelLater(upcoming{done: done, held: true})
+			return
+		}
+		if c.cancelUnsent() {
+			done("waiting")
+			return
+		}
+	case aimQueued:
+		if c.cancelUnsent() {
+			done("waiting")
+			return
+		}
+	}
+	done("idle")
+}
+
+// cancelUnsent answers a request that no server has been sent as Postgres
+// answers a running one. An extended request goes on being dropped up to its
+// Sync. False: not all of it is here yet; it is to run.
+func (c *client) cancelUnsent() bool {
 	n, missing, done := 0, 0, false
 	for !done {
 		size, status := pgwire.ClientFrame(c.in[n:])
 		if status != pgwire.FrameOK {
-			return // not all of it is here yet; let it run
+			return false
 		}
 		done = c.in[n] == pgwire.Query || c.in[n] == pgwire.Sync || c.in[n] == pgwire.FunctionCall
 		if missing = n + size - len(c.in); missing > 0 {
 			if !done {
-				return // likewise
+				return false
 			}
 			size -= missing // of one that is known to be the last; it is dropped when it comes
 		}
 		n += size
 	}
 	c.discard = max(0, missing)
-	c.pool.books.Leave(&c.books)
+	if c.books.Waiting() {
+		c.pool.books.Leave(&c.books)
+	}
 	c.write(pgwire.AppendReady(errCancelled.Append(nil), 'I'))
 	c.in = c.in[:copy(c.in, c.in[n:])]
 	if len(c.in) == 0 {
 		c.hold(nil)
 	}
 	c.resume()
+	return true
 }
 
-// cancelled goes on with what waits for a cancel request to have arrived.
-func (s *server) cancelled() {
-	if s.rests() {
-		s.rest(true)
-	} else {
-		s.clean()
-	}
+// upcoming is a cancel request that is still to be sent.
+type upcoming struct {
+	done func(result string) // nil: there is none
+	held bool                // it is for what the server has not been sent yet
 }
 
-// cancel sends the server a cancel request, unless one is on its way already.
-// Until that has arrived for certain, the server serves nobody else.
+// cancel sends the server a cancel request for what it runs. While one is on
+// its way, or the tenant has as many as it may, another one waits: for as long
+// as what it is meant for runs. Until they have arrived for certain, the server
+// is sent nothing else that they could hit, and serves nobody else.
 func (s *server) cancel(done func(result string)) {
 	if done == nil {
 		done = func(string) {}
 	}
-	g := s.tenant.gate
 	switch {
-	case s.cancels > 0:
-		done("repeated")
-		return
 	case len(s.secret) == 0:
 		done("failed")
+	case s.cancels > 0 || s.tenant.cancels >= maxTenantCancels:
+		s.cancelLater(upcoming{done: done})
+	default:
+		s.sendCancel(done)
+	}
+}
+
+// cancelLater has a request sent when it may be. One is enough: what it is for
+// is the same, or newer.
+func (s *server) cancelLater(u upcoming) {
+	if s.upcoming.done != nil {
+		u.done("repeated")
 		return
 	}
+	s.upcoming = u
+}
+
+// dropUpcoming gives up a request that is meant for what has ended.
+func (s *server) dropUpcoming() {
+	if done := s.upcoming.done; done != nil {
+		s.upcoming = upcoming{}
+		done("idle")
+	}
+}
+
+// sendUpcoming sends the request that waits, if what it is for runs.
+func (s *server) sendUpcoming() {
+	done := s.upcoming.done
+	if done == nil {
+		return
+	}
+	if c := s.client; s.link.Outstanding() == 0 || c != nil && c.aim() != aimRunning {
+		s.dropUpcoming()
+		return
+	}
+	s.upcoming = upcoming{}
+	s.sendCancel(done)
+}
+
+// sendCancel sends a request, and waits for the end in a goroutine.
+func (s *server) sendCancel(done func(result string)) {
+	t, g := s.tenant, s.tenant.gate
 	select {
 	case g.cancelSlots <- struct{}{}:
 	default:
@@ -189,30 +224,68 @@ func (s *server) cancel(done func(result string)) {
 		return
 	}
 	s.cancels++
+	t.cancels++
 	if !g.spawn(func() {
 		defer func() { <-g.cancelSlots }()
 		ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
 		defer stop()
 		err := backend.Cancel(ctx, s.target, s.pid, s.secret)
-		s.loop.Post(func() {
-			s.cancels--
-			if err != nil {
-				// Whether it will hit, and when, is unknown: nobody else gets this server.
-				s.failed = true
-				done("failed")
-				s.tenant.log.Warn("cancel request failed", "error", err)
-			} else {
-				done("sent")
-			}
-			if s.failed && s.client == nil && s.books.State() == pool.Cleaning {
-				s.lost("cancel request failed")
-				return
-			}
-			s.cancelled()
-		})
+		t.post(func() { s.cancelEnded(err, done) })
 	}) {
 		<-g.cancelSlots
 		s.cancels--
+		t.cancels--
 		done("failed")
 	}
+}
+
+// cancelEnded is when a request has arrived, or it is not known whether it has:
+// then it may still hit, some time, and nobody but its client gets this server.
+func (s *server) cancelEnded(err error, done func(result string)) {
+	t := s.tenant
+	s.cancels--
+	t.cancels--
+	if err != nil {
+		s.failed = true
+		done("failed")
+		t.log.Warn("cancel request failed", "error", err)
+	} else {
+		done("sent")
+	}
+	switch {
+	case s.closing:
+	case s.failed && s.client == nil && s.books.State() == pool.Cleaning:
+		s.lost("cancel request failed")
+	default:
+		s.cancelled()
+	}
+	for other := range t.servers { // that wait in line
+		if t.cancels >= maxTenantCancels {
+			break
+		}
+		if other.cancels == 0 {
+			other.sendUpcoming()
+		}
+	}
+}
+
+// cancelled goes on with what waits for a cancel request to have arrived.
+func (s *server) cancelled() {
+	if !s.upcoming.held {
+		if s.sendUpcoming(); s.cancels > 0 {
+			return
+		}
+	}
+	switch {
+	case s.punishing && s.link.Quiet() && s.client.partial == 0:
+		s.rollBack()
+	case s.rests():
+		s.rest(true)
+	default:
+		s.clean()
+	}
+	if c := s.client; c != nil {
+		c.resume()
+	}
+	s.sendUpcoming() // for what its client was held with
 }

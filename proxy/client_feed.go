@@ -239,11 +239,15 @@ func (c *client) judge(message []byte, size int) action {
 	return passOn
 }
 
-// awaits reports whether more waits for the answers to what was sent: in
+// awaits reports whether more waits for a cancel request, which could hit it, to
+// have arrived, or for the answers to what was sent: in
 // statement mode to all, because a BEGIN is answered before more is sent; else
 // to what may put parameters back, because those that the client came with are
 // set again first.
 func (c *client) awaits() bool {
+	if c.server.cancels > 0 {
+		return true
+	}
 	l := c.server.link
 	if c.mode == statementMode {
 		return l.AwaitsReady() && !l.CopyIn()
@@ -251,8 +255,7 @@ func (c *client) awaits() bool {
 	return len(c.came.list) > 0 && l.Resets()
 }
 
-// mustWait reports whether a message waits for the answers to what was sent
-// before it.
+// mustWait reports whether a message waits for what was sent before it.
 func (c *client) mustWait(typ byte) bool {
 	if !c.awaits() {
 		return false

@@ -24,7 +24,7 @@
 //	descriptors.go          the files that may be open, shared among sockets
 //	limits.go               places of clients, handshakes of an address, groups of pools
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
-//	cancel.go               CancelRequests, and the keys they come with
+//	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
 //	clientaddr.go           the client's address among its parameters
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease
@@ -46,6 +46,7 @@
 //	replication.go          a replication session, and what belongs to it:
 //	replication_seat.go     finding a server
 //	replication_copy.go     copying bytes
+//	replication_cancel.go   and cancel requests that cross them
 //	replication_list.go     all of them: cancels, revocation
 //	control.go              what operators see and do, for the admin API
 //	console.go              the admin console's login and sessions, and what belongs to it:

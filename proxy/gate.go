@@ -23,9 +23,6 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// maxCancels bounds the cancel requests on their way to servers.
-const maxCancels = 256
-
 // Gate accepts clients and serves them. Make it with New, start it with Start,
 // end it with Drain or Close. Safe for concurrent use.
 type Gate struct {

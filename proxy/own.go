@@ -91,8 +91,12 @@ func (s *server) askOwn(o own) {
 
 // rollBack ends a transaction block in statement mode. Where the client is in
 // the middle of a message, which must be one that the server ignores, its end
-// comes first: see feed.
+// comes first: see feed. A cancel request that is on its way would hit it: see
+// cancelled.
 func (s *server) rollBack() {
+	if s.cancels > 0 {
+		return
+	}
 	s.clocks.own = s.loop.Now()
 	s.ask("ROLLBACK")
 }

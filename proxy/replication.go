@@ -65,12 +65,12 @@ type replica struct {
 	epoch  uint64 // of the machine, when it dialed
 
 	// Shared.
-	changed    chan struct{} // the machine may stand otherwise; room for one
-	copying    sync.WaitGroup
-	ebbing     atomic.Bool // the client sends no more
-	goodbye    atomic.Bool // the last that the client sent looks like a Terminate
-	cancelling atomic.Bool
-	in, out    atomic.Uint64 // bytes from and to the client
+	changed chan struct{} // the machine may stand otherwise; room for one
+	copying sync.WaitGroup
+	ebbing  atomic.Bool // the client sends no more
+	goodbye atomic.Bool // the last that the client sent looks like a Terminate
+	cancels crossing
+	in, out atomic.Uint64 // bytes from and to the client
 }
 
 // ending is why a replication session is over.

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -43,7 +42,10 @@ func (r *replica) up() {
 			case <-r.ctx.Done():
 				return
 			}
-			if _, err := serverStream(r.server).Write(buf[:n]); err != nil {
+			passed := r.cancels.yield(r.ctx)
+			_, err := serverStream(r.server).Write(buf[:n])
+			passed()
+			if err != nil {
 				r.ebb() // it is gone; what it said before is read still
 				return
 			}
@@ -144,27 +146,4 @@ func serverStream(c *backend.Conn) net.Conn {
 		return c.TLS
 	}
 	return c.Net
-}
-
-// cancelServer sends the server a cancel request, unless one is on its way,
-// and says what became of it.
-func (r *replica) cancelServer() (result string) {
-	g := r.gate
-	if !r.cancelling.CompareAndSwap(false, true) {
-		return "repeated"
-	}
-	defer r.cancelling.Store(false)
-	select {
-	case g.cancelSlots <- struct{}{}:
-		defer func() { <-g.cancelSlots }()
-	default:
-		return "limit"
-	}
-	ctx, stop := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
-	defer stop()
-	if err := backend.Cancel(ctx, r.target, r.server.PID, r.server.Secret); err != nil {
-		r.tenant.log.Warn("cancel request failed", "error", err)
-		return "failed"
-	}
-	return "sent"
 }

@@ -65,7 +65,8 @@ type server struct {
 	torn      bool // has the beginning of a message and will not get its end: whatever follows would be taken for that
 	failed    bool // something of our own failed
 	closing   bool // over; a dial under way is given up
-	cancels   int  // cancel requests on their way
+	cancels   int  // cancel requests on their way: one, or none
+	upcoming  upcoming
 	timer     *loop.Timer
 }
 
@@ -181,7 +182,9 @@ func (s *server) rest(last bool) outcome {
 	if s.mayRelease() {
 		return s.part(last)
 	}
-	s.discardSequences() // the client keeps the server
+	if s.cancels == 0 {
+		s.discardSequences() // the client keeps the server
+	}
 	return taken
 }
 
@@ -224,6 +227,9 @@ func (s *server) parted(c *client) {
 	s.dirty = s.dirty || c.mode == sessionMode || s.noted|s.ending.unsure|c.pins != 0 || s.look.running || s.preparing
 	s.failed = s.failed || s.loaded
 	s.restoring = false
+	if s.upcoming.held { // by the client
+		s.dropUpcoming()
+	}
 	s.preparing, s.punishing, s.noted, s.look, s.ending = false, false, 0, inspection{}, conclusion{}
 	c.server, s.client = nil, nil
 	s.link.End()
@@ -296,6 +302,7 @@ func (s *server) shut(why string) {
 		return
 	}
 	s.closing = true
+	s.dropUpcoming()
 	delete(s.tenant.servers, s)
 	s.pool.books.RemoveServer(&s.books)
 	s.timer.Stop()

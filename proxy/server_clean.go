@@ -74,6 +74,9 @@ func (s *server) clean() {
 		s.shut("what it owes is not known")
 		s.tenant.dialMore()
 	case !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
+	case s.upcoming.done != nil:
+		s.dropUpcoming() // what it was for has ended
+		s.clean()
 	case s.failed:
 		s.lost("reset failed")
 	case s.link.Status() != 'I':

@@ -64,6 +64,7 @@ type tenant struct {
 	timed    bool // somebody has timeouts, or has had some
 	draining bool
 	pending  int64 // bytes, see charge
+	cancels  int   // on their way to servers of its pools
 }
 
 // login is what a client's proof left behind for logins to the server.

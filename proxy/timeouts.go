@@ -86,6 +86,9 @@ func (s *server) asks() {
 func (s *server) pauses() {
 	if s.link.Outstanding() == 0 {
 		s.clocks.asked, s.clocks.late = time.Time{}, false
+		if !s.upcoming.held {
+			s.dropUpcoming()
+		}
 	}
 }
 
@@ -94,6 +97,7 @@ func (s *server) answers() {
 	k := &s.clocks
 	now := s.loop.Now()
 	k.asked, k.late = time.Time{}, false
+	s.dropUpcoming()
 	k.answered, s.client.quiet = now, now
 	if s.link.Status() == 'I' {
 		k.began = time.Time{}
@@ -120,11 +124,17 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 		switch {
 		case over(k.began, c.timeouts.transaction):
 			late = append(late, func() { c.revoke(errTransactionTimeout, "transaction_timeout") })
-		case s.link.Quiet() && !k.began.IsZero() && over(k.answered, c.timeouts.idleTransaction):
+		case s.link.Quiet() && s.cancels == 0 && !k.began.IsZero() && over(k.answered, c.timeouts.idleTransaction):
 			late = append(late, func() { c.revoke(errIdleTransaction, "idle_transaction_timeout") })
 		case over(k.asked, c.timeouts.query) && !k.late:
 			k.late = true
-			late = append(late, func() { s.cancel(nil) })
+			late = append(late, func() {
+				s.cancel(func(result string) {
+					if result == "limit" { // it was not sent, and is tried again
+						k.late = false
+					}
+				})
+			})
 		}
 	}
 	for _, c := range t.clients {
@@ -143,5 +153,5 @@ func (c *client) idle() bool {
 	if c.gone || c.greeting || c.books.Waiting() {
 		return false
 	}
-	return c.server == nil || c.server.link.Free()
+	return c.server == nil || c.server.link.Free() && c.server.cancels == 0
 }

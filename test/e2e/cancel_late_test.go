@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/postern/postern/machines/local"
 	"github.com/postern/postern/test/harness"
 )
 
@@ -22,7 +23,9 @@ type faraway struct {
 
 func startFaraway(t *testing.T, conf gateConf, faults harness.Faults) *faraway {
 	t.Helper()
-	conf.Cluster = harness.Postgres(t)
+	if conf.Cluster == nil {
+		conf.Cluster = harness.Postgres(t)
+	}
 	f := &faraway{relay: harness.NewRelay(t, conf.Cluster.Addr(), faults)}
 	change := conf.Tenant
 	conf.Tenant = func(m harness.Map) {
@@ -104,6 +107,47 @@ func TestCancelNeverHitsTheNextQuery(t *testing.T) {
 	}
 }
 
+// TestReplicationCancelNeverHitsTheNextQuery, nor is one that is meant for the next query lost.
+func TestReplicationCancelNeverHitsTheNextQuery(t *testing.T) {
+	t.Parallel()
+	conf := gateConf{Cluster: harness.Postgres(t, local.Options{Settings: map[string]string{"wal_level": "logical"}})}
+	if err := conf.Cluster.Exec(t.Context(), "postgres", "alter role app replication"); err != nil {
+		t.Fatal(err)
+	}
+	f := startFaraway(t, conf, harness.Faults{ToTarget: harness.Fault{Delay: 100 * time.Millisecond}})
+	s := f.replica(t, harness.Transaction)
+	release := f.waiting(t, s, "1")
+	closed := f.cancel(t, s)
+	release()
+	if got := s.hear(1); got != "T D: C:SELECT_1 Z:I" {
+		t.Errorf("the query that has ended by itself: %s", got)
+	}
+	if got, err := s.try(1, query("select pg_sleep(0.4)")); err != nil || got != "T D: C:SELECT_1 Z:I" {
+		t.Errorf("the next query: %s (%v)", got, err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	release = f.waiting(t, s, "2")
+	closed = f.cancel(t, s)
+	release()
+	if got := s.hear(1); got != "T D: C:SELECT_1 Z:I" {
+		t.Errorf("another one: %s", got)
+	}
+	came := f.metric("postern_bytes_total", "direction", "in")
+	s.say(query("select pg_sleep(5)"))
+	harness.Eventually(t, harness.Patience, "it has come", func() bool { return f.metric("postern_bytes_total", "direction", "in") > came })
+	if err := f.sendCancel(harness.Session, s.pid, s.secret); err != nil {
+		t.Error(err)
+	}
+	if got := s.hear(1); got != "T E:57014 Z:I" {
+		t.Errorf("the next query, which was cancelled: %s", got)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCancelEndsWhenTheServerHasIt: a client that waits for the end of its request knows then that what runs was told.
 func TestCancelEndsWhenTheServerHasIt(t *testing.T) {
 	t.Parallel()
@@ -141,7 +185,9 @@ func TestCancelOfANewerQuery(t *testing.T) {
 			if got := s.hear(1); got != "T E:57014 Z:I" {
 				t.Errorf("%s: the first: %s", mode, got)
 			}
-			f.awaitRunning(t, "select pg_sleep(5)")
+			harness.Eventually(t, harness.Patience, "the second has begun", func() bool { // and perhaps the other signal has hit it
+				return value(t, f.holds, "select count(*) from pg_stat_activity where query = 'select pg_sleep(5)'") != "0"
+			})
 			if err := f.sendCancel(mode, s.pid, s.secret); err != nil {
 				t.Error(err)
 			}
