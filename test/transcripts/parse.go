@@ -208,6 +208,8 @@ func parseAction(r *reader) Action {
 		return Raw{kind[0], r.text()}
 	case "Bytes":
 		return Bytes(r.text())
+	case "Meanwhile":
+		return Meanwhile(r.text())
 	case "Connect":
 		var c Connect
 		for r.err == nil && len(r.words) > 0 {

@@ -35,6 +35,7 @@ func TestParse(t *testing.T) {
 		{`FunctionCall 1397 ["-5"] [0] 0`, Step{'A', Say{&pgproto3.FunctionCall{Function: 1397, Arguments: [][]byte{[]byte("-5")}, ArgFormatCodes: []uint16{0}}}}},
 		{`Raw "~" "x\x00"`, Step{'A', Raw{'~', "x\x00"}}},
 		{`Bytes "Q\x00"`, Step{'A', Bytes("Q\x00")}},
+		{`Meanwhile "drop table t"`, Step{'A', Meanwhile("drop table t")}},
 		{`wait`, Step{'A', Wait(0)}},
 		{`D wait 3`, Step{'D', Wait(3)}},
 		{`Connect a="1" b.c="2"`, Step{'A', Connect{{"a", "1"}, {"b.c", "2"}}}},

@@ -53,8 +53,12 @@ type Side struct {
 
 	// listen hears what comes at a wait, at least so many messages.
 	listen func(ctx context.Context, c *Conn, turn int, atLeast int) ([]string, error)
-	// rest, if any, is called before a session that is in no transaction says something.
-	rest func(ctx context.Context) error
+	// before, if any, is called before a session says something; between means that it is in no transaction.
+	before func(ctx context.Context, session byte, between bool) error
+	// after, if any, is called when a session has heard that it is in no transaction.
+	after func(ctx context.Context, session byte) error
+	// meanwhile does what the script has others do.
+	meanwhile func(sql string) error
 	// done, if any, tells that the rest is of no interest.
 	done func(t Transcript) bool
 }
@@ -127,6 +131,9 @@ func (p *play) close() {
 }
 
 func (p *play) step(s Step) error {
+	if m, ok := s.Action.(Meanwhile); ok {
+		return p.side.meanwhile(string(m))
+	}
 	a := p.actors[s.Session]
 	if a == nil {
 		a = &actor{idle: true}
@@ -168,8 +175,8 @@ func (p *play) wait(session byte, a *actor, atLeast int) error {
 		a.said, a.out = nil, nil
 		return nil
 	}
-	if a.idle && len(a.out) > 0 && p.side.rest != nil {
-		if err := p.side.rest(p.ctx); err != nil {
+	if len(a.out) > 0 && p.side.before != nil {
+		if err := p.side.before(p.ctx, session, a.idle); err != nil {
 			return err
 		}
 	}
@@ -183,6 +190,9 @@ func (p *play) wait(session byte, a *actor, atLeast int) error {
 	}
 	p.add(Turn{session, a.said, heard})
 	a.said, a.out = nil, nil
+	if err == nil && a.idle && p.side.after != nil {
+		err = p.side.after(p.ctx, session)
+	}
 	return err
 }
 

@@ -43,9 +43,9 @@ var stateful = []string{"set datestyle = 'ISO, DMY'", "set my.own@@ = 'mine'", "
 	"prepare s as select 9", "execute s", "deallocate s", "deallocate all", "discard all", "create temp table own@@(a int)", "select count(*) from own@@", "drop table own@@",
 	"select pg_advisory_lock(hashtext('@@'))", "select pg_advisory_unlock(hashtext('@@'))", "set role clerk", "reset role", "select current_user", "declare h cursor with hold for select * from fruit", "fetch 1 h"}
 
-// moved is stateful for clients who change servers, without what is written down as an accepted difference: SQL and the
+// movable is stateful for clients who change servers, without what is written down as an accepted difference: SQL and the
 // protocol do not share names, and whether a custom parameter is known belongs to the server.
-func moved() []string {
+func movable() []string {
 	others := map[string]string{"prepare s as select 9": "prepare q as select 9", "execute s": "execute q", "deallocate s": "deallocate q",
 		"show my.own@@": "select coalesce(current_setting('my.own@@', true), '')"}
 	texts := slices.Clone(stateful)
@@ -194,7 +194,7 @@ func chances() []chance {
 	both, state, moving, sequences, copying, broken := named, named, named, named, unnamed, unnamed
 	both.sessions = "AAB"
 	state.texts = slices.Concat(plain, stateful)
-	moving.texts = slices.Concat(plain, moved())
+	moving.texts = slices.Concat(plain, movable())
 	sequences.tables = "create table r@@(a int); create sequence s@@; create table d@@(id serial, a int)"
 	sequences.texts, sequences.sessions = drawing, "AAB"
 	copying.copies = true
@@ -250,7 +250,7 @@ func testRandom(t *testing.T, w *world) {
 // try compares one script in one mode. Where clients may change servers, up to the point at which theirs lacks a statement and
 // cannot prepare it, because the transaction has failed: the accepted difference named/wrong-bind-in-a-failed-block.
 func try(t *testing.T, l *lane, mode string, s Script) string {
-	truth := l.direct(t, s)
+	truth := l.truth(t, mode, s)
 	got := l.gated(t, mode, s, truth)
 	if mode != session {
 		if n := unprepared(truth, got); n >= 0 {
@@ -282,17 +282,27 @@ func unprepared(want, got Transcript) int {
 	return -1
 }
 
-// testShuffle proves that the shuffle mode does what it says, or it would prove nothing.
-func testShuffle(t *testing.T, l *lane) {
-	s := Script{"shuffle", strings.Repeat("Query \"select pg_backend_pid()\"\nwait\n", 6)}
-	truth := l.direct(t, s)
-	before := ""
-	for i, turn := range l.gated(t, shuffle, s, truth)[:6] {
-		row := turn.Heard[1]
-		if row == before {
-			t.Errorf("transaction %d ran on the server of the one before it: %s", i+1, row)
+// testMoves proves that clients are moved as the modes say, or they would prove nothing.
+func testMoves(t *testing.T, l *lane) {
+	ask := func(session string) string {
+		return session + " Query \"select pg_backend_pid()\"\n" + session + " wait\n"
+	}
+	for _, sessions := range []string{"AAAAAA", "ABABABAB", "ABBAABBA", "ABCDDCBAABCD"} {
+		var text strings.Builder
+		for _, who := range sessions {
+			text.WriteString(ask(string(who)))
 		}
-		before = row
+		s := Script{"moves", text.String()}
+		for _, mode := range []string{shuffle, moved} {
+			before := make(map[byte]string)
+			for i, turn := range l.gated(t, mode, s, l.truth(t, mode, s))[:len(sessions)] {
+				row := turn.Heard[1]
+				if row == before[turn.Session] {
+					t.Errorf("%s: %s: transaction %d of %c ran on the server of its last one: %s", mode, sessions, i+1, turn.Session, row)
+				}
+				before[turn.Session] = row
+			}
+		}
 	}
 }
 
@@ -301,7 +311,7 @@ func testDifferenceIsSeen(t *testing.T, l *lane) {
 	text := func(v int) Script {
 		return Script{"value", fmt.Sprintf("Query \"select 0\"\nwait\nQuery \"select %d\"\nQuery \"select 2\"\nwait\nB Query \"select 3\"\n", v)}
 	}
-	truth := l.direct(t, text(1))
+	truth := l.truth(t, session, text(1))
 	if p := judge(session, "value", truth, l.gated(t, session, text(1), truth), nil); p != "" {
 		t.Error(p)
 	}

@@ -42,7 +42,7 @@ func (s Step) String() string {
 	return string(s.Session) + " " + s.Action.String()
 }
 
-// An Action is what a session does: Say, Raw, Bytes, Wait or Connect. Its String is in the script language.
+// An Action is what a session does: Say, Raw, Bytes, Wait or Connect; or what somebody else does: Meanwhile. Its String is in the script language.
 type Action interface{ String() string }
 
 // Say sends a message.
@@ -59,6 +59,9 @@ type Bytes string
 
 // Wait sends what was said and reads, at least so many messages, until the server is quiet.
 type Wait int
+
+// Meanwhile is what another client does at once, on the server itself.
+type Meanwhile string
 
 // Connect logs in with startup parameters.
 type Connect []Setting
@@ -110,6 +113,9 @@ func (r Raw) String() string { return line("Raw", quote(string([]byte{r.Kind})),
 
 // String is the action's line.
 func (b Bytes) String() string { return line("Bytes", quote(string(b))) }
+
+// String is the action's line.
+func (m Meanwhile) String() string { return line("Meanwhile", quote(string(m))) }
 
 // String is the action's line.
 func (w Wait) String() string {
