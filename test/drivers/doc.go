@@ -34,6 +34,15 @@
 //
 // and more where a driver does more.
 //
+// # Worlds
+//
+// Where one client after the other gets the same server, and that is near, much cannot go wrong. So there are two more worlds
+// where transactions are pooled. moved: between the program and the gate is a relay that sees when a transaction is over. Before
+// the next one begins another client of the pool takes the server that was used last, and somebody changes something on which
+// all plans depend. That clients did move is asked of PostgreSQL (see [harness.Mover]). far: the server is 50 ms away, there and
+// back, for connections, too. In the short suite a program of each language is run there; with POSTERN_TEST_LONG=1 all are, and
+// far also over TLS and where sessions are pooled.
+//
 // # Verdict
 //
 // The oracle is the same program's run with the server directly: there every check must succeed, or the check is wrong. What

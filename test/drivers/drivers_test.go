@@ -7,12 +7,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +24,21 @@ func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // direct is the mode of the oracle. The others are called as their listeners.
 const direct = "direct"
+
+// Worlds in which there is more to go wrong than between one near server and its client; they are tenants of their own.
+const (
+	// near is the tenant of the usual one.
+	near = "acme"
+	// moved has clients get another server for each transaction, while somebody else changes something on which all plans depend.
+	moved = "moved"
+	// far has the server 50 ms away, there and back.
+	far = "far"
+)
+
+const (
+	poolSize = 8 // servers for a program
+	distance = 50 * time.Millisecond
+)
 
 // runLimit bounds one run of a program, which takes a second or two, on a busy machine with the race detector.
 const runLimit = 3 * time.Minute
@@ -78,11 +93,18 @@ func newWorld(t *testing.T) *world {
 	w.compile(t)
 	pair := w.ca.Issue(t, "localhost")
 	w.cluster = harness.Postgres(t, local.Options{CertFile: pair.CertFile, KeyFile: pair.KeyFile})
-	acme := harness.Acme(t, w.cluster, "postgres")
-	acme["pool"] = harness.Map{"size": 8, "max_servers": 250} // per database, that is per program; and together
+	tenant := func(id string, size int, address string) harness.Map {
+		m := harness.Acme(t, w.cluster, "postgres")
+		at := netip.MustParseAddrPort(address)
+		m["id"], m["upstream"] = id, harness.Map{"host": at.Addr().String(), "port": int(at.Port()), "tls": "disable"}
+		m["pool"] = harness.Map{"size": size, "max_servers": 150} // per database, that is per program; and together
+		return m
+	}
+	late := harness.Fault{Delay: distance / 2}
+	relay := harness.NewRelay(t, w.cluster.Addr(), harness.Faults{ToTarget: late, ToClient: late})
 	w.gate = harness.Postern(t, harness.GateConfig{
 		Config:  harness.Map{"tls": harness.Map{"certificates": []harness.Map{{"cert": pair.CertFile, "key": pair.KeyFile}}}},
-		Tenants: []harness.Map{acme},
+		Tenants: []harness.Map{tenant(near, poolSize, w.cluster.Addr()), tenant(moved, poolSize+harness.Movers, w.cluster.Addr()), tenant(far, poolSize, relay.Addr())},
 	})
 	t.Cleanup(func() {
 		if log := w.gate.Log().String(); t.Failed() {
@@ -106,45 +128,102 @@ func (w *world) compile(t *testing.T) {
 	}
 }
 
-// target describes where a program with this database goes.
-func (w *world) target(t *testing.T, mode, database string, overTLS bool) target {
-	t.Helper()
-	to := target{Name: mode, Mode: mode, Host: "127.0.0.1", User: harness.App, Password: harness.AppPassword, Database: database,
-		TLS: overTLS, CA: w.ca.CAFile, Stranger: w.stranger.CAFile, Port: w.cluster.Port()}
-	if overTLS {
-		to.Name, to.Host = to.Name+"-tls", "localhost"
+// A visit is one run of a program.
+type visit struct {
+	mode    string
+	overTLS bool
+	world   string // near, moved or far
+}
+
+// visits are what a program is run against. Those of a series share a database, in this order: sessions get servers that
+// transactions used. The second series mostly waits.
+func (p program) visits() (series [2][]visit) {
+	for _, overTLS := range []bool{false, true} {
+		for _, mode := range []string{direct, harness.Transaction, harness.Session} {
+			series[0] = append(series[0], visit{mode, overTLS, near})
+		}
 	}
-	if mode == direct {
+	if p.worlds || harness.Long() {
+		series[0] = append(series[0], visit{harness.Transaction, false, moved})
+		series[1] = append(series[1], visit{harness.Transaction, false, far})
+	}
+	if harness.Long() {
+		series[1] = append(series[1], visit{harness.Transaction, true, far}, visit{harness.Session, false, far})
+	}
+	return series
+}
+
+// String names the visit.
+func (v visit) String() string {
+	name := v.mode
+	if v.world != near {
+		name += "-" + v.world
+	}
+	if v.overTLS {
+		name += "-tls"
+	}
+	return name
+}
+
+// target describes where a program with this database goes.
+func (w *world) target(t *testing.T, v visit, database string) target {
+	t.Helper()
+	to := target{Name: v.String(), Mode: v.mode, Host: "127.0.0.1", User: harness.App, Password: harness.AppPassword, Database: database,
+		TLS: v.overTLS, CA: w.ca.CAFile, Stranger: w.stranger.CAFile, Port: w.cluster.Port()}
+	if v.overTLS {
+		to.Host = "localhost"
+	}
+	if v.mode == direct {
 		return to
 	}
-	to.User += ".acme"
-	_, port, err := net.SplitHostPort(w.gate.Addr(t, mode))
-	if err != nil {
-		t.Fatal(err)
+	to.User += "." + v.world
+	address := w.gate.Addr(t, v.mode)
+	if v.world == moved {
+		m := harness.NewMover(t, w.cluster, address, to.User, database)
+		m.Meddling = harness.Meddling
+		t.Cleanup(func() { checkMoves(t, m) })
+		address = harness.TurnRelay(t, address, harness.Turns{Before: m.Before, After: m.After})
 	}
-	if to.Port, err = strconv.Atoi(port); err != nil {
-		t.Fatal(err)
-	}
+	to.Port = int(netip.MustParseAddrPort(address).Port())
 	return to
 }
 
-// visit runs the program against every target in turn, in a database that it has for itself: so is its pool of servers.
-func (p program) visit(t *testing.T, w *world) {
-	database := harness.Database(t, w.cluster)
-	for _, overTLS := range []bool{false, true} {
-		for _, mode := range []string{direct, harness.Transaction, harness.Session} { // sessions get servers that transactions used
-			to := w.target(t, mode, database, overTLS)
-			hung := false
-			t.Run(to.Name, func(t *testing.T) {
-				var found map[string]finding
-				found, hung = p.run(t, w, to)
-				p.judge(t, to, found)
-			})
-			if hung {
-				t.Fatal("what else it would have been run against is left out, or the package would run out of time")
-			}
-		}
+// checkMoves proves that a program was moved. Not held is a server that its client keeps; and where clients of a program work at
+// the same time, it is not always known which one's is which.
+func checkMoves(t *testing.T, m *harness.Mover) {
+	t.Helper()
+	moves, err := m.Forget(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Error(err)
 	}
+	t.Logf("of %d transactions %d could be moved; %d were", moves.All, moves.Held, moves.Moved)
+	if moves.Held < moves.All/2 || moves.Moved < moves.Held*9/10 || moves.All == 0 {
+		t.Error("too few")
+	}
+}
+
+// visit runs the program against every target, each series in databases that it has for itself: so are its pools of servers.
+func (p program) visit(t *testing.T, w *world) {
+	var work sync.WaitGroup
+	for _, series := range p.visits() {
+		database := harness.Database(t, w.cluster)
+		work.Go(func() {
+			for _, v := range series {
+				hung := false
+				t.Run(v.String(), func(t *testing.T) {
+					var found map[string]finding
+					to := w.target(t, v, database)
+					found, hung = p.run(t, w, to)
+					p.judge(t, to, found)
+				})
+				if hung {
+					t.Error("what else it would have been run against is left out, or the package would run out of time")
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
 }
 
 // run starts the program and returns what it found, and whether it had to be killed.

@@ -21,6 +21,7 @@ type program struct {
 	env     func(testing.TB) []string // beside ours; may be nil
 	lacks   string                    // checks of usual that the driver has nothing for
 	more    string                    // checks beyond usual
+	worlds  bool                      // it is played in all worlds in the short suite, too
 }
 
 // usual are the checks of every program, overTLS those that only targets with TLS are asked.
@@ -31,21 +32,21 @@ const (
 
 var programs = []program{
 	{name: "psycopg2", command: python("drive_psycopg2.py"), lacks: "prepared prepared_different", more: "prepared_sql many"},
-	{name: "psycopg3", command: python("drive_psycopg3.py"), more: psycopg3More},
+	{name: "psycopg3", command: python("drive_psycopg3.py"), more: psycopg3More, worlds: true},
 	{name: "psycopg3-libpq18", command: python("drive_psycopg3.py", "18"), env: harness.LibpqEnv, more: psycopg3More},
 	{name: "psycopg3-async", command: python("drive_psycopg3_async.py"), more: "pipeline"},
 	{name: "asyncpg", command: python("drive_asyncpg.py"), more: "prepared_automatically prepared_equal prepared_closed prepared_error " +
-		"prepared_changed unnamed copy_in_binary introspection many driver_pool"},
+		"prepared_changed unnamed copy_in_binary introspection many driver_pool", worlds: true},
 	{name: "sqlalchemy-psycopg2", command: python("drive_sqlalchemy.py", "psycopg2"), lacks: sqlalchemyLacks, more: "reflection"},
 	{name: "sqlalchemy-asyncpg", command: python("drive_sqlalchemy.py", "asyncpg"), lacks: sqlalchemyLacks, more: "reflection"},
-	{name: "pg", command: node("drive_pg.js"), env: nodeEnv, more: "prepared_equal prepared_error pipeline pipeline_prepared driver_pool"},
+	{name: "pg", command: node("drive_pg.js"), env: nodeEnv, more: "prepared_equal prepared_error pipeline pipeline_prepared driver_pool", worlds: true},
 	{name: "postgres.js", command: node("drive_postgres.js"), env: nodeEnv, lacks: "tls", // it does not show its socket
 		more: "prepared_equal prepared_error unnamed pipeline driver_pool"},
 	{name: "jdbc", command: java("DriveJDBC"), lacks: "tls", // as above
-		more: "prepared_automatically prepared_equal prepared_closed prepared_error pipeline metadata"},
+		more: "prepared_automatically prepared_equal prepared_closed prepared_error pipeline metadata", worlds: true},
 	{name: "dbd-pg", command: perl("drive_dbdpg.pl"), lacks: "tls", more: "prepared_equal prepared_closed prepared_error"},
 	{name: "pgx", command: compiled("drivepgx"), more: "prepared_equal prepared_automatically prepared_closed prepared_changed prepared_error " +
-		"unnamed copy_in_binary pipeline pipeline_prepared"},
+		"unnamed copy_in_binary pipeline pipeline_prepared", worlds: true},
 	{name: "pq", command: compiled("drivepq"), lacks: "tls copy_out", more: "prepared_equal prepared_closed prepared_error unnamed driver_pool"},
 	{name: "psql", command: python("drive_psql.py"), lacks: psqlLacks, more: psqlMore},
 	{name: "psql-libpq18", command: python("drive_psql.py"), env: harness.LibpqEnv, lacks: psqlLacks, more: psqlMore},

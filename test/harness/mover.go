@@ -16,9 +16,9 @@ import (
 	"github.com/postern/postern/machines/local"
 )
 
-// movers is how many clients a Mover has, so how many servers it may hold at a time. The pool must be larger by one server for
-// each client that is moved.
-const movers = 2
+// Movers is how many clients a Mover has, so how many servers it may hold at a time beside those that are in use: the pool must
+// have room for that.
+const Movers = 2
 
 // A Mover is what else goes on at a database while clients use it through a pool. Before a transaction of one of them it
 // begins one itself on the server which that client used last, so that the pool must lend another; it learns which one that
@@ -178,7 +178,7 @@ func (m *Mover) free(ctx context.Context) (*movingClient, error) {
 			return c, nil
 		}
 	}
-	if len(m.clients) == movers {
+	if len(m.clients) == Movers {
 		return nil, nil
 	}
 	conn, err := pgx.ConnectConfig(ctx, m.gate)
