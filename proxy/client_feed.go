@@ -30,7 +30,7 @@ const (
 	before          // put tenant.insert before it, and look at it again
 	drop
 	hold  // not now
-	flush // the same, and the server is asked to send what it has to say
+	flush // the same, behind tenant.insert, which asks the server to send what it has to say
 )
 
 // feed deals with messages at the start of data and returns how much of it is done with.
@@ -85,7 +85,7 @@ loop:
 			break loop
 		case flush:
 			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(pgwire.AppendHeader(c.tenant.insert[:0], pgwire.Flush, 0))
+			c.server.conn.Queue(c.tenant.insert)
 			start, c.blocked = i, true
 			break loop
 		case insert, before, replace:
@@ -298,6 +298,7 @@ func (c *client) judgeQuery(message []byte, size int) action {
 	}
 	switch plan := l.Query(text, note); plan.Do {
 	case link.Wait:
+		c.tenant.insert = c.tenant.insert[:0]
 		return c.wait(plan)
 	case link.Rewrite:
 		c.query(state)

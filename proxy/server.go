@@ -51,6 +51,7 @@ type server struct {
 	in      []byte // borrowed: an incomplete message
 	partial int    // bytes of the current message that still come
 	toward  bool   // they go to the client
+	heeds   bool   // they describe a statement
 	stalled bool   // not read, because the client's output is full
 
 	preparing bool // the client's parameters are being set

@@ -20,6 +20,10 @@ func (s *server) feed(data []byte) int {
 			n := min(s.partial, len(data)-i)
 			s.partial -= n
 			s.look.goesOn(data[i:i+n], s.partial == 0, s.target.User)
+			if s.heeds {
+				s.heeds = s.partial > 0
+				s.link.Heed(data[i:i+n], s.partial == 0)
+			}
 			if !s.toward {
 				s.give(data[start:i])
 				start = i + n
@@ -162,6 +166,11 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 		return s.judgeTag(trimNUL(body), verdict)
 	case pgwire.ErrorResponse:
 		return s.judgeError(body, verdict, owed)
+	case pgwire.ParameterDescription, pgwire.RowDescription, pgwire.NoData:
+		if s.link.Heeds() {
+			s.heeds = len(message) < size
+			s.link.Heed(body, !s.heeds)
+		}
 	case pgwire.DataRow:
 		switch {
 		case !s.look.running || s.link.Last().Mode != link.Internal:

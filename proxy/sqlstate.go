@@ -66,6 +66,9 @@ var (
 		Hint:    "Use a form that ends with the transaction, such as SET LOCAL, or connect to a session mode port."}
 	errTooLong = &pgwire.Error{Severity: pgwire.Err, Code: "54000",
 		Message: fmt.Sprintf("statement is longer than the %d MiB that can be kept in this pool mode", maxStatement>>20)}
+	// As a server says it, down to what drivers know it by.
+	errChanged = &pgwire.Error{Severity: pgwire.Err, Code: "0A000", Message: "cached plan must not change result type",
+		File: "plancache.c", Routine: "RevalidateCachedQuery"}
 	noticeWaiting = notice("all server connections are in use: waiting for one")
 	noticeWaking  = notice("the database is starting: waiting for it")
 	noticePaused  = notice("the database is paused: waiting for it")
@@ -86,16 +89,17 @@ var (
 )
 
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
-type refusals [3]*pgwire.Error
+type refusals [4]*pgwire.Error
 
 const (
 	refuseMany = iota
 	refuseLong
 	refuseState
+	refuseChanged
 )
 
 func newRefusals(most link.Limits) refusals {
-	return refusals{refuseMany: errManyNamed(most.OrDefault()), refuseLong: errTooLong, refuseState: errState}
+	return refusals{refuseMany: errManyNamed(most.OrDefault()), refuseLong: errTooLong, refuseState: errState, refuseChanged: errChanged}
 }
 
 func errManyNamed(most link.Limits) *pgwire.Error {

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
@@ -119,19 +120,24 @@ func (c *client) judgeExecute(message []byte, size int) action {
 func (c *client) carryOut(plan link.Plan, message []byte, size, from, n int) action {
 	out := c.tenant.insert[:0]
 	for _, put := range plan.Puts {
-		if put.Kind == link.Parse {
-			out = appendParse(out, put.Name, put.Stmt)
-		} else {
+		switch put.Kind {
+		case link.Parse:
+			out = appendParse(out, put.Name, put.Stmt, put.Types)
+		case link.Describe:
+			out = appendAbout(out, pgwire.Describe, put.Name)
+		default:
 			out = appendClose(out, put.Name)
 		}
 	}
-	c.cut = 0
+	c.tenant.insert, c.cut = out, 0
 	do := insert
 	switch plan.Do {
 	case link.Wait:
 		return c.wait(plan)
 	case link.TooMany:
 		return c.refuse(refuseMany)
+	case link.Changed:
+		return c.refuse(refuseChanged)
 	case link.Pass:
 		if len(out) == 0 {
 			do = passOn
@@ -144,7 +150,7 @@ func (c *client) carryOut(plan link.Plan, message []byte, size, from, n int) act
 		c.cut = from + n
 		pgwire.AppendHeader(out[:start], message[0], len(out)-start-pgwire.HeaderSize+size-c.cut)
 	case link.Rewrite:
-		out, do = appendParse(out, plan.Name, plan.Stmt), replace
+		out, do = appendParse(out, plan.Name, plan.Stmt, ""), replace
 	case link.StandIn:
 		out, do = appendClose(out, plan.Name), replace
 	}
@@ -152,34 +158,44 @@ func (c *client) carryOut(plan link.Plan, message []byte, size, from, n int) act
 	return do
 }
 
-// wait holds a message back.
+// wait holds a message back, behind what was put in.
 func (c *client) wait(plan link.Plan) action {
 	if plan.Flush {
+		c.tenant.insert = pgwire.AppendHeader(c.tenant.insert, pgwire.Flush, 0)
 		return flush
 	}
 	return hold
 }
 
-// appendParse appends a Parse of stmt, nil for an empty text.
-func appendParse(dst []byte, name link.ServerName, stmt *link.Stmt) []byte {
+// appendParse appends a Parse of stmt, nil for an empty text, with these types of
+// parameters, "" for its own.
+func appendParse(dst []byte, name link.ServerName, stmt *link.Stmt, types string) []byte {
 	body := "\x00\x00\x00\x00"
 	if stmt != nil {
 		body = stmt.Body
 	}
+	if types != "" {
+		body = body[:1+strings.IndexByte(body[1:], 0)+1]
+	}
 	start := len(dst)
 	dst = name.Append(pgwire.AppendHeader(dst, pgwire.Parse, 0))
-	dst = append(dst, body...)
+	dst = append(append(dst, body...), types...)
+	pgwire.PutLength(dst[start:])
+	return dst
+}
+
+// appendAbout appends a Describe or Close of a statement.
+func appendAbout(dst []byte, typ byte, name link.ServerName) []byte {
+	start := len(dst)
+	dst = append(pgwire.AppendHeader(dst, typ, 0), 'S')
+	dst = append(name.Append(dst), 0)
 	pgwire.PutLength(dst[start:])
 	return dst
 }
 
 // appendClose appends a Close of a statement.
 func appendClose(dst []byte, name link.ServerName) []byte {
-	start := len(dst)
-	dst = append(pgwire.AppendHeader(dst, pgwire.Close, 0), 'S')
-	dst = append(name.Append(dst), 0)
-	pgwire.PutLength(dst[start:])
-	return dst
+	return appendAbout(dst, pgwire.Close, name)
 }
 
 // routine returns the name of the server's function that has raised an error.

@@ -36,17 +36,24 @@ func empty(types string) (out []byte) {
 
 const selectSeven = "select $1::int"
 
-// prepared has a client define "mine", which becomes postern_2.
+// sevens are the answers to a Describe of it where its column is of this name.
+func sevens(column string) []byte {
+	out := append(pgwire.AppendHeader(nil, pgwire.ParameterDescription, 6), 0, 1, 0, 0, 0, 23)
+	out = append(append(pgwire.AppendHeader(out, pgwire.RowDescription, 2+len(column)+1+18), 0, 1), column...)
+	return append(out, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23, 0, 4, 255, 255, 255, 255, 0, 0)
+}
+
+// prepared has a client define and describe "mine", which becomes postern_2.
 func (b *bench) prepared(client, server interface {
 	Read([]byte) (int, error)
 	Write([]byte) (int, error)
 }) {
 	b.t.Helper()
-	if _, err := client.Write(pgwire.AppendSync(pgwire.AppendParse(nil, "mine", selectSeven))); err != nil {
+	if _, err := client.Write(pgwire.AppendSync(about(pgwire.AppendParse(nil, "mine", selectSeven), pgwire.Describe, "mine"))); err != nil {
 		b.t.Fatal(err)
 	}
-	expect(b.t, server, pgwire.AppendSync(pgwire.AppendParse(nil, "postern_2", selectSeven)), "definition")
-	done := pgwire.AppendReady(empty("1"), 'I')
+	expect(b.t, server, pgwire.AppendSync(about(pgwire.AppendParse(nil, "postern_2", selectSeven), pgwire.Describe, "postern_2")), "definition")
+	done := pgwire.AppendReady(append(empty("1"), sevens("int4")...), 'I')
 	if _, err := server.Write(done); err != nil {
 		b.t.Fatal(err)
 	}
@@ -140,9 +147,19 @@ func TestDeallocateSplitAtEveryByte(t *testing.T) {
 	}
 }
 
-// A server that lacks a statement is sent it first, and what it says to that
-// is not for the client.
+// A server that lacks a statement is sent it first, with the types that the
+// client was told of, and has to say what it is. That is not for the client,
+// which gets what it was told of, or an error.
 func TestStatementsFollowTheirClient(t *testing.T) {
+	for column, want := range map[string]bool{"int4": true, "int5": false} {
+		for at := range len(sevens(column)) {
+			testStatementsFollowTheirClient(t, column, want, at)
+		}
+	}
+}
+
+func testStatementsFollowTheirClient(t *testing.T, column string, same bool, at int) {
+	t.Helper()
 	b := newBench(t)
 	first := b.server()
 	client, other := b.client(transactionMode), b.client(transactionMode)
@@ -159,8 +176,19 @@ func TestStatementsFollowTheirClient(t *testing.T) {
 	if _, err := client.Write(use("mine")); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, second, append(pgwire.AppendParse(nil, "postern_2", selectSeven), use("postern_2")...), "with its definition")
-	b.split(second, pgwire.AppendReady(tagged(empty("12"), "SELECT 1"), 'I'), 3)
+	definition := pgwire.AppendParse(nil, "postern_2", selectSeven)
+	definition = append(definition[:len(definition)-2], 0, 1, 0, 0, 0, 23)
+	pgwire.PutLength(definition)
+	expect(t, second, pgwire.AppendHeader(about(definition, pgwire.Describe, "postern_2"), pgwire.Flush, 0), "its definition")
+	b.split(second, append(empty("1"), sevens(column)...), 5+at)
+	if !same {
+		expect(t, second, pgwire.AppendSync(append(pgwire.AppendRefusal(nil), pgwire.AppendExecute(nil, "")...)), "what fails")
+		b.split(second, pgwire.AppendReady((&pgwire.Error{Severity: pgwire.Err, Code: "08P01", Message: "?"}).Append(nil), 'I'), 0)
+		expect(t, client, pgwire.AppendReady(errChanged.Append(nil), 'I'), "as Postgres says it")
+		return
+	}
+	expect(t, second, use("postern_2"), "what was asked")
+	b.split(second, pgwire.AppendReady(tagged(empty("2"), "SELECT 1"), 'I'), 3)
 	expect(t, client, pgwire.AppendReady(tagged(empty("2"), "SELECT 1"), 'I'), "without the answer to that")
 	if _, err := client.Write(use("mine")); err != nil {
 		t.Fatal(err)

@@ -81,8 +81,11 @@ func newNamed() (*Link, *Session, any) {
 	l, s, env := New(&Statements{}), &Session{}, &struct{ int }{}
 	l.Begin(s)
 	l.Parse(env, prepared, body)
+	l.DescribeStatement(env, prepared)
 	l.Sent(Entry{Kind: Sync})
 	l.Received('1', 0)
+	l.receives('t', "\x00\x00")
+	l.receives('T', column("a", 23))
 	l.Received('Z', 'I')
 	l.End()
 	return l, s, env

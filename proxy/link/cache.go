@@ -44,7 +44,10 @@ type held struct {
 	version uint32
 	changes uint64 // as counted by the Statements
 	name    ServerName
-	stale   bool // it must be prepared again
+	stale   bool   // it must be prepared again
+	types   string // given in its Parse in place of those in the body; "" for none
+	shape   *shape // what it is, nil until it was described
+	asked   bool   // a Describe of it was sent
 
 	older        *held // of the same Stmt
 	newer, elder *held // by their last use
@@ -52,8 +55,8 @@ type held struct {
 
 // cache is what a server holds. The zero value is empty.
 //
-// A Stmt may be there more than once: parsed under different settings, or
-// before its tables were changed. Those that nobody finds any more go with
+// A Stmt may be there more than once: parsed under different settings, before its
+// tables were changed, or for somebody who was told of other types. Those that nobody finds any more go with
 // time, like all that is not used.
 type cache struct {
 	byStmt         map[*Stmt]*held // the newest
@@ -62,10 +65,11 @@ type cache struct {
 	last           ServerName // the latest name given away
 }
 
-// find returns what was parsed of st under env most recently, nil for nothing.
-func (c *cache) find(st *Stmt, env any) *held {
+// find returns what was parsed of st under env most recently, with types given
+// for its parameters, nil for nothing.
+func (c *cache) find(st *Stmt, env any, types string) *held {
 	h := c.byStmt[st]
-	for h != nil && h.env != env {
+	for h != nil && (h.env != env || h.types != types) {
 		h = h.older
 	}
 	return h

@@ -49,6 +49,8 @@ type Link struct {
 	// that one is skipped.
 	redefinitions int
 	unsure        bool
+	restored      restored // see told.go
+	heed          heed
 
 	// Named statements; see named.go.
 	Limit   int // how many the server may hold; 0: DefaultLimit
@@ -161,7 +163,7 @@ func (l *Link) Sent(e Entry) {
 		if e.redefines() && e.Mode == Forward {
 			// A Query that cannot be read leaves the old one in place.
 			l.known, l.unsure = true, e.Kind == Query
-			l.latest = e.Stmt
+			l.latest, l.restored = e.Stmt, agrees
 		}
 		if l.copyIn {
 			// Ends the COPY with an error, and most likely the session: what comes
@@ -267,14 +269,18 @@ func (l *Link) Received(typ, status byte) Verdict {
 		ok = h.Kind == Query || h.Kind == Execute
 	case pgwire.RowDescription:
 		if ok = h.Kind == Query || h.Kind == Describe; h.Kind == Describe {
+			l.heeds(&h, typ)
 			l.pop()
 		}
 	case pgwire.NoData:
 		if ok = h.Kind == Describe; ok {
+			l.heeds(&h, typ)
 			l.pop()
 		}
 	case pgwire.ParameterDescription:
-		ok = h.Kind == Describe
+		if ok = h.Kind == Describe; ok {
+			l.heeds(&h, typ)
+		}
 	case pgwire.ParseComplete:
 		if ok = h.Kind == Parse && h.Mode != Stand; ok {
 			if h.Mode == Doomed {
@@ -286,6 +292,9 @@ func (l *Link) Received(typ, status byte) Verdict {
 		}
 	case pgwire.BindComplete:
 		if ok = h.Kind == Bind; ok {
+			if h.held != nil {
+				l.tell(&h, h.held.shape)
+			}
 			l.pop()
 		}
 	case pgwire.CloseComplete:

@@ -37,25 +37,91 @@ func (l *Link) define(env any, name []byte, st *Stmt) *Name {
 	return n
 }
 
-// ensure has the server hold a client's statement and returns its name there.
-func (l *Link) ensure(n *Name, env any) ServerName {
-	first, then := env, env // where to look; where to keep it if it is parsed now
+// places returns where what the server holds of a client's statement is looked
+// for, and where it is kept if it is parsed now.
+func (l *Link) places(n *Name, env any) (first, then any) {
+	first, then = env, env
 	if unlike := l.unlike() != 0; n.alone || unlike {
 		if first = n.env; unlike || n.stmt.Note&Timed != 0 {
 			then = n
 		}
 	}
-	h := l.cache.find(n.stmt, first)
+	return first, then
+}
+
+// lookup returns what the server holds of a client's statement, with types given
+// for its parameters; nil for nothing that can be used.
+func (l *Link) lookup(n *Name, env any, types string) *held {
+	first, then := l.places(n, env)
+	h := l.cache.find(n.stmt, first, types)
 	if !h.fresh() && then != first {
-		h = l.cache.find(n.stmt, then)
+		h = l.cache.find(n.stmt, then, types)
 	}
-	if h.fresh() {
-		l.cache.touch(h)
-		return h.name
+	if !h.fresh() {
+		return nil
 	}
-	h = l.hold(l.stmts.Keep(n.stmt), then)
-	l.put(Put{Kind: Parse, Name: h.name, Stmt: n.stmt}, Entry{held: h})
-	return h.name
+	l.cache.touch(h)
+	return h
+}
+
+// prepare has the server hold a client's statement.
+func (l *Link) prepare(n *Name, env any, types string) *held {
+	_, then := l.places(n, env)
+	h := l.hold(l.stmts.Keep(n.stmt), then, types)
+	l.put(Put{Kind: Parse, Name: h.name, Stmt: n.stmt, Types: types}, Entry{held: h})
+	return h
+}
+
+// ensure has the server hold a client's statement in any shape.
+func (l *Link) ensure(n *Name, env any) *held {
+	if h := l.lookup(n, env, ""); h != nil {
+		return h
+	}
+	return l.prepare(n, env, "")
+}
+
+// agreed has the server hold a client's statement in the shape that the client
+// was told of, for a Bind or Describe. Until that is known they wait, and where it
+// cannot be they fail.
+func (l *Link) agreed(kind Kind, n *Name, env any) (*held, Do) {
+	h := l.lookup(n, env, "")
+	if n.told == nil {
+		switch {
+		case h == nil && l.tells(n):
+			return nil, Wait
+		case h == nil:
+			h = l.prepare(n, env, "")
+		}
+		if h.shape == nil && kind == Bind {
+			l.describe(h, n)
+		}
+		return h, Rename
+	}
+	if h == nil || h.shape != nil && h.shape != n.told && h.shape.types != n.told.types {
+		if types := n.told.asking(n.stmt); h == nil || types != "" {
+			if h = l.lookup(n, env, types); h == nil {
+				h = l.prepare(n, env, types)
+			}
+		}
+	}
+	switch {
+	case h.shape == nil:
+		l.describe(h, n)
+		return nil, Wait
+	case !h.shape.same(n.told):
+		return nil, Changed
+	}
+	return h, Rename
+}
+
+// tells reports whether the client is about to be told of a statement.
+func (l *Link) tells(n *Name) bool {
+	for _, e := range l.queue[l.head:] {
+		if e.named == n && (e.Kind == Bind || e.Kind == Describe) {
+			return true
+		}
+	}
+	return false
 }
 
 // fresh reports whether what is held can be used: no server has said that the

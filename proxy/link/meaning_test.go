@@ -63,7 +63,11 @@ func TestEscapes(t *testing.T) {
 func (w *world) replies(types string, status byte, tag string) {
 	w.t.Helper()
 	for _, c := range types {
-		if w.Received(byte(c), status) == Broken {
+		body := says[c]
+		if c == 'Z' {
+			body = string(rune(status))
+		}
+		if w.receives(byte(c), body) == Broken {
 			w.t.Fatalf("%c is broken: %+v", c, w.Link)
 		}
 		if c == 'C' {
@@ -102,14 +106,20 @@ func (w *world) used(id, name, want string) {
 	w.t.Helper()
 	p := w.Bind(nil, nil, []byte(name))
 	w.wants(id, p, want)
+	answers := putsAnswers(p)
+	if p.Do == Wait { // to know whether it is what the client was told of
+		w.replies(answers, 0, "")
+		p, answers = w.Bind(nil, nil, []byte(name)), ""
+		w.wants(id+", then", p, "as"+short(p.Name))
+	}
 	w.sync()
-	w.replies(putsAnswers(p)+"2Z", w.Status(), "")
+	w.replies(answers+"2Z", w.Status(), "")
 }
 
 // putsAnswers are the answers to what is put in.
 func putsAnswers(p Plan) (types string) {
 	for _, put := range p.Puts {
-		types += map[Kind]string{Parse: "1", Close: "3"}[put.Kind]
+		types += map[Kind]string{Parse: "1", Describe: "tT", Close: "3"}[put.Kind]
 	}
 	return types
 }
@@ -128,8 +138,8 @@ func TestParsedUnderOtherSettings(t *testing.T) {
 				w.parsed("in the block", "a", "q", "as3")
 				w.parsed("again", "b", "q", "as4")
 				w.parsed("a text from before", "c", "old", "as5")
-				w.used("from before", "old", "as2")
-				w.used("its own", "a", "as3")
+				w.used("from before", "old", "d2 as2")
+				w.used("its own", "a", "d3 as3")
 			})
 			mine := w.client
 			w.turn(other)
@@ -157,13 +167,13 @@ func TestParsedUnderOtherSettingsElsewhere(t *testing.T) {
 
 	there := &world{Link: New(w.stmts), t: t, stmts: w.stmts, s: mine}
 	there.Begin(mine)
-	there.block("set local role x", "SET", func() { there.used("in a block", "a", "p2 as2") })
+	there.block("set local role x", "SET", func() { there.used("in a block", "a", "p2 d2 as2") })
 	there.used("outside", "a", "as2")
 	there.End()
 
 	there.Link = New(w.stmts)
 	there.Begin(mine)
-	there.used("outside first", "a", "p2 as2")
+	there.used("outside first", "a", "p2 d2 wait flush")
 	there.turn(&Session{})
 	there.parsed("another's", "b", "q", "stand-in")
 }
@@ -177,7 +187,7 @@ func TestMissingUnderOtherSettings(t *testing.T) {
 	w.End()
 	there := &world{Link: New(w.stmts), t: t, stmts: w.stmts, s: mine}
 	there.Begin(mine)
-	there.block("set local search_path = x", "SET", func() { there.used("there", "a", "p2 as2"); there.used("again", "a", "as2") })
+	there.block("set local search_path = x", "SET", func() { there.used("there", "a", "p2 d2 as2"); there.used("again", "a", "as2") })
 	there.turn(other)
 	there.parsed("another's", "a", "q", "as3")
 }
@@ -199,7 +209,7 @@ func TestFixed(t *testing.T) {
 	}
 	w.parsed("more", "c", "q", "c2 as4")
 	w.parsed("and more", "d", "r", "c4 as5")
-	w.used("the one", "b", "as3")
+	w.used("the one", "b", "d3 as3")
 	w.wants("closed", w.CloseStatement([]byte("b")), "as3")
 	if w.client.Fixed() {
 		t.Error("it is still there")

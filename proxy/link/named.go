@@ -23,17 +23,19 @@ const (
 	StandIn           // a Close of Plan.Name goes in its place
 	Wait              // nothing happens yet: ask again when an answer has come
 	TooMany           // the client has too many statements
+	Changed           // it would not be what the client was told of: an error goes in its place
 )
 
 // Put is a message that Postern puts in.
 type Put struct {
-	Kind Kind // Parse or Close
-	Name ServerName
-	Stmt *Stmt // Parse: nil for an empty text
+	Kind  Kind // Parse, Describe or Close
+	Name  ServerName
+	Stmt  *Stmt  // Parse: nil for an empty text
+	Types string // Parse: in place of those in Stmt's body, "" for those
 }
 
 // Plan is how a client's message is dealt with. Everything in it is recorded
-// already, except for TooMany.
+// already, except for TooMany and Changed.
 type Plan struct {
 	Do   Do
 	Name ServerName
@@ -79,12 +81,12 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 		return Plan{Do: TooMany}
 	}
 	l.client.add(n)
-	if h := l.cache.find(st, n.env); h != nil && !n.alone && l.current(h) && l.certain() {
+	if h := l.cache.find(st, n.env, ""); h != nil && !n.alone && l.current(h) && l.certain() {
 		l.cache.touch(h)
 		l.Sent(Entry{Kind: Parse, Mode: Stand, named: n})
 		return Plan{Do: StandIn, Name: Nothing}
 	}
-	h := l.hold(l.stmts.Keep(st), n.env)
+	h := l.hold(l.stmts.Keep(st), n.env, "")
 	l.Sent(Entry{Kind: Parse, named: n, held: h, name: h.name})
 	plan.Name, plan.Puts = h.name, l.puts
 	return plan
@@ -95,7 +97,7 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 // it holds the older statement under the name that it is sent.
 func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
 	e := Entry{Kind: Parse, Mode: Doomed, named: l.define(env, name, plan.Stmt)}
-	switch h := l.cache.find(old.stmt, old.env); {
+	switch h := l.cache.find(old.stmt, old.env, ""); {
 	case h != nil:
 		e.name = h.name
 	case l.AwaitsReady():
@@ -104,9 +106,9 @@ func (l *Link) parseTaken(plan Plan, env any, old *Name, name []byte) Plan {
 	case l.Status() == 'E':
 		// The older one cannot be prepared, and neither can this, unless it ends
 		// transactions or is empty: then it takes its own name.
-		e.name = l.ensure(e.named, env)
+		e.name = l.ensure(e.named, env).name
 	default:
-		e.name = l.ensure(old, env)
+		e.name = l.ensure(old, env).name
 	}
 	l.Sent(e)
 	plan.Name, plan.Puts = e.name, l.puts
@@ -126,15 +128,7 @@ func (l *Link) use(env any, kind Kind, portal, name []byte) Plan {
 		return Plan{}
 	}
 	if len(name) == 0 {
-		if l.undecided() {
-			return Plan{Do: Wait}
-		}
-		l.restore()
-		if kind == Bind {
-			l.bind(portal, l.latest)
-		}
-		l.Sent(Entry{Kind: kind})
-		return Plan{Puts: l.puts}
+		return l.useUnnamed(kind, portal)
 	}
 	if l.unsettled() {
 		return l.wait()
@@ -149,9 +143,16 @@ func (l *Link) use(env any, kind Kind, portal, name []byte) Plan {
 	if kind == Bind {
 		l.bind(portal, n.stmt)
 	}
-	e := Entry{Kind: kind, named: n, name: l.ensure(n, env)}
-	l.Sent(e)
-	return Plan{Do: Rename, Name: e.name, Puts: l.puts}
+	h, do := l.agreed(kind, n, env)
+	switch do {
+	case Wait:
+		return l.await()
+	case Changed:
+		return Plan{Do: Changed}
+	}
+	l.Sent(Entry{Kind: kind, named: n, held: h, name: h.name})
+	h.asked = h.asked || kind == Describe
+	return Plan{Do: Rename, Name: h.name, Puts: l.puts}
 }
 
 // CloseStatement plans a Close of a statement. The server keeps a named one for
@@ -173,12 +174,23 @@ func (l *Link) CloseStatement(name []byte) Plan {
 	}
 	l.client.remove(n)
 	e, closed := Entry{Kind: Close, named: n}, Nothing
-	if h := l.cache.find(n.stmt, n.env); n.alone && h != nil { // nobody else's
+	if h := l.own(n); h != nil { // nobody else's
 		l.cache.remove(h)
 		e.held, closed = h, h.name
 	}
 	l.Sent(e)
 	return Plan{Do: Rename, Name: closed}
+}
+
+// own returns what the server holds of a statement for its client alone.
+func (l *Link) own(n *Name) *held {
+	if !n.alone {
+		return nil
+	}
+	if h := l.cache.find(n.stmt, n.env, ""); h != nil {
+		return h
+	}
+	return l.cache.find(n.stmt, n.env, n.told.asking(n.stmt))
 }
 
 // unknown plans a message with a name that the client has not given to
@@ -199,7 +211,7 @@ func (l *Link) unknown(kind Kind, name []byte) Plan {
 
 // hold makes room for a statement whose Parse is to be sent next, and counts it
 // as held. It takes over the reference.
-func (l *Link) hold(st *Stmt, env any) *held {
+func (l *Link) hold(st *Stmt, env any, types string) *held {
 	limit := l.Limit
 	if limit <= 0 {
 		limit = DefaultLimit
@@ -215,7 +227,7 @@ func (l *Link) hold(st *Stmt, env any) *held {
 		c.remove(eldest)
 		l.put(Put{Kind: Close, Name: eldest.name}, Entry{held: eldest})
 	}
-	h := &held{stmt: st, env: env, version: st.version, changes: l.stmts.changes, name: l.cache.name()}
+	h := &held{stmt: st, env: env, types: types, version: st.version, changes: l.stmts.changes, name: l.cache.name()}
 	l.cache.add(h)
 	return h
 }
@@ -235,13 +247,20 @@ func (l *Link) deaf() bool { return l.skip || l.copyIn }
 func (l *Link) unsettled() bool { return l.sealed || l.drops > 0 }
 
 // wait plans to wait until it is settled. Sync and Query have the server send
-// what it has to say; behind an Execute it must be told to.
+// what it has to say; behind an Execute, or what was put in, it must be told to.
 func (l *Link) wait() Plan {
 	p := Plan{Do: Wait, Flush: l.open && !l.flushed}
 	if p.Flush {
 		l.SentFlush()
 		l.flushed = true
 	}
+	return p
+}
+
+// await is wait behind what is put in.
+func (l *Link) await() Plan {
+	p := l.wait()
+	p.Puts = l.puts
 	return p
 }
 

@@ -13,7 +13,7 @@ import (
 func toServer(p Plan) string {
 	var b strings.Builder
 	for _, put := range p.Puts {
-		fmt.Fprintf(&b, "%s%s ", map[Kind]string{Parse: "p", Close: "c"}[put.Kind], short(put.Name))
+		fmt.Fprintf(&b, "%s%s ", map[Kind]string{Parse: "p", Describe: "d", Close: "c"}[put.Kind], short(put.Name))
 	}
 	switch p.Do {
 	case Pass:
@@ -31,6 +31,8 @@ func toServer(p Plan) string {
 		}
 	case TooMany:
 		b.WriteString("too many")
+	case Changed:
+		b.WriteString("changed")
 	}
 	return b.String()
 }
@@ -66,11 +68,32 @@ func (w *world) wants(what string, p Plan, want string) {
 	}
 }
 
+// says is what the bodies of answers are where nothing else is said.
+var says = map[rune]string{'t': "\x00\x00", 'T': column("a", 23), 'Z': "I"}
+
+// column is a RowDescription of one column of a type.
+func column(name string, oid byte) string {
+	return "\x00\x01" + name + "\x00\x00\x00\x40\x01\x00\x01\x00\x00\x00" + string(rune(oid)) + "\x00\x04\xff\xff\xff\xff\x00\x00"
+}
+
+// receives judges an answer, and reads it if it describes a statement.
+func (l *Link) receives(typ byte, body string) Verdict {
+	status := byte(0)
+	if typ == 'Z' {
+		status = body[0]
+	}
+	v := l.Received(typ, status)
+	if l.Heeds() {
+		l.Heed([]byte(body), true)
+	}
+	return v
+}
+
 // sync sends a Sync and answers all; tag is of commands.
 func (w *world) answer(types, tag string) {
 	w.t.Helper()
 	for _, c := range types {
-		if w.Received(byte(c), 'I') == Broken {
+		if w.receives(byte(c), says[c]) == Broken {
 			w.t.Fatalf("%c is broken: %+v", c, w.Link)
 		}
 		if c == 'C' {
@@ -153,8 +176,8 @@ func TestStandIn(t *testing.T) {
 	w.Parse(mine, []byte("b"), text("q"))
 	w.Bind(mine, nil, []byte("b"))
 	w.sync()
-	for i, c := range "132Z" {
-		if got, want := w.Received(byte(c), 'I'), []Verdict{ToClient, AsParse, ToClient, ToClient}[i]; got != want {
+	for i, c := range "13tT2Z" {
+		if got, want := w.receives(byte(c), says[c]), []Verdict{ToClient, AsParse, Swallow, Swallow, ToClient, ToClient}[i]; got != want {
 			t.Errorf("%c: %d", c, got)
 		}
 	}
@@ -179,10 +202,10 @@ func TestLimit(t *testing.T) {
 	}
 	w.sync()
 	w.answer("1131Z", "")
-	w.wants("held", w.Bind(nil, nil, []byte("s1")), "as3")
-	w.wants("gone, and the eldest goes", w.Bind(nil, nil, []byte("s0")), "c4 p5 as5")
+	w.wants("held", w.Bind(nil, nil, []byte("s1")), "d3 as3")
+	w.wants("gone, and the eldest goes", w.Bind(nil, nil, []byte("s0")), "c4 p5 d5 as5")
 	w.sync()
-	w.answer("2312Z", "")
+	w.answer("tT231tT2Z", "")
 	w.wants("used before", w.DescribeStatement(nil, []byte("s1")), "as3")
 	w.wants("gone meanwhile", w.DescribeStatement(nil, []byte("s2")), "c5 p6 as6")
 	w.sync()
@@ -192,11 +215,11 @@ func TestLimit(t *testing.T) {
 	}
 	// An eviction that is skipped has not happened.
 	w.BindUnseen()
-	w.wants("skipped", w.Bind(nil, nil, []byte("s0")), "c3 p7 as7")
+	w.wants("skipped", w.Bind(nil, nil, []byte("s0")), "c3 p7 d7 wait flush")
 	w.sync()
 	w.answer("EZ", "")
 	w.wants("still there", w.Bind(nil, nil, []byte("s1")), "as3")
-	w.wants("and still not", w.Bind(nil, nil, []byte("s0")), "c6 p8 as8")
+	w.wants("and still not", w.Bind(nil, nil, []byte("s0")), "c6 p8 d8 wait flush")
 }
 
 func TestLimitOfBytes(t *testing.T) {
@@ -269,13 +292,13 @@ func TestCachedPlan(t *testing.T) {
 	w.Received('E', 0)
 	w.Failed("0A000", "RevalidateCachedQuery")
 	w.answer("Z", "")
-	w.wants("here", w.Bind(nil, nil, []byte("a")), "p3 as3")
-	if got := toServer(elsewhere.Bind(nil, nil, []byte("x"))); got != "p3 as3" {
+	w.wants("here", w.Bind(nil, nil, []byte("a")), "p3 d3 as3")
+	if got := toServer(elsewhere.Bind(nil, nil, []byte("x"))); got != "p3 d3 as3" {
 		t.Errorf("elsewhere: %s", got)
 	}
 	w.wants("once", w.Bind(nil, nil, []byte("a")), "as3")
 	w.sync()
-	w.answer("122Z", "")
+	w.answer("1tT22Z", "")
 	for _, other := range [][2]string{{"0A000", "somewhere"}, {"42P01", "RevalidateCachedQuery"}} {
 		w.Bind(nil, nil, []byte("a"))
 		w.sync()
@@ -303,16 +326,16 @@ func TestDroppedUnseen(t *testing.T) {
 	}
 	w.Failed("26000", "FetchPreparedStatement")
 	w.answer("Z", "")
-	w.wants("next", w.Bind(nil, nil, []byte("a")), "p3 as3")
+	w.wants("next", w.Bind(nil, nil, []byte("a")), "p3 d3 as3")
 	w.sync()
-	w.answer("12Z", "")
+	w.answer("1tT2Z", "")
 
 	// Worse, a name is free that was thought to be taken.
 	w.wants("taken", w.Parse(nil, []byte("a"), text("other")), "as3")
 	w.Parse(nil, []byte("b"), text("more")) // behind it, as if nothing were wrong
 	w.sync()
 	w.answer("11Z", "")
-	w.wants("it means the other now", w.Bind(nil, nil, []byte("a")), "p5 as5")
+	w.wants("it means the other now", w.Bind(nil, nil, []byte("a")), "p5 d5 as5")
 	if st := w.s.find([]byte("a")).stmt; st.Body != string(text("other")) {
 		t.Errorf("%q", st.Body)
 	}
@@ -323,7 +346,7 @@ func TestDroppedUnseen(t *testing.T) {
 func TestWait(t *testing.T) {
 	w := newWorld(t)
 	w.wants("Parse", w.Parse(nil, []byte("a"), text("q")), "as2")
-	w.wants("in its segment", w.Bind(nil, nil, []byte("a")), "as2")
+	w.wants("in its segment", w.Bind(nil, nil, []byte("a")), "d2 as2")
 	w.sync()
 	for what, p := range map[string]func() Plan{
 		"Parse":                func() Plan { return w.Parse(nil, []byte("b"), text("q")) },
@@ -337,7 +360,7 @@ func TestWait(t *testing.T) {
 	}
 	w.wants("what touches none", w.Parse(nil, nil, text("q")), "pass")
 	w.wants("the unnamed one", w.Bind(nil, nil, nil), "pass")
-	w.answer("12Z", "")
+	w.answer("1tT2Z", "")
 	w.wants("afterwards", w.Bind(nil, nil, []byte("a")), "as2")
 	w.sync()
 	w.answer("122Z", "")
@@ -383,7 +406,7 @@ func TestEndInTheMiddleOfNamed(t *testing.T) {
 				w.s.Release(w.stmts)
 				for w.Outstanding() > 0 {
 					e := w.queue[w.head]
-					typ := map[Kind]byte{Parse: '1', Bind: '2', Close: '3', Execute: 'C', Sync: 'Z', Query: 'Z'}[e.Kind]
+					typ := map[Kind]byte{Parse: '1', Bind: '2', Describe: 'n', Close: '3', Execute: 'C', Sync: 'Z', Query: 'Z'}[e.Kind]
 					if fails && e.Kind.extended() {
 						typ = 'E'
 					}
@@ -408,7 +431,7 @@ func TestLongNames(t *testing.T) {
 	w := newWorld(t)
 	long := []byte(strings.Repeat("n", 70))
 	w.wants("Parse", w.Parse(nil, long, text("q")), "as2")
-	w.wants("another end", w.Bind(nil, nil, append(long[:63:63], "xyz"...)), "as2")
+	w.wants("another end", w.Bind(nil, nil, append(long[:63:63], "xyz"...)), "d2 as2")
 	w.wants("shorter", w.Bind(nil, nil, long[:62]), "pass")
 }
 
@@ -466,7 +489,7 @@ func TestBound(t *testing.T) {
 		t.Errorf("another portal: %d", s)
 	}
 	w.sync()
-	w.answer("1112222Z", "")
+	w.answer("1112tT22tT2Z", "")
 	w.turn(w.s)
 	if w.Bind(nil, nil, nil); w.bound.state != StateTemp|StateMakes {
 		t.Errorf("the unnamed one of an earlier lease: %d", w.bound.state)

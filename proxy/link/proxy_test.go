@@ -173,9 +173,12 @@ func (c *peer) judge(m sent) bool {
 	}
 	for _, p := range plan.Puts {
 		put := sent{typ: 'C', name: named(p.Name)}
-		if p.Kind == Parse {
+		switch p.Kind {
+		case Parse:
 			put.typ = 'P'
 			put.text, put.bad = unSQL(p.Stmt)
+		case Describe:
+			put.typ = 'D'
 		}
 		s.in = append(s.in, put)
 	}
@@ -198,6 +201,8 @@ func (c *peer) judge(m sent) bool {
 		m.text, m.bad = unSQL(plan.Stmt)
 	case TooMany:
 		panic("too many")
+	case Changed:
+		panic("changed, though nothing changes")
 	}
 	s.in = append(s.in, m)
 	return true
@@ -245,6 +250,9 @@ func (r *rig) receive(s *lease, a answer) Verdict {
 		status = a.detail[0]
 	}
 	v := s.link.Received(a.typ, status)
+	if s.link.Heeds() {
+		s.link.Heed([]byte(map[byte]string{'t': "\x00\x00", 'T': column("a", 23)}[a.typ]), true)
+	}
 	switch {
 	case v == Broken:
 		return v

@@ -185,7 +185,7 @@ func (s *pgServer) step() {
 			s.fail("unread", true)
 		case st == nil:
 			s.fail("unknown "+m.name, true)
-		case s.status == 'E':
+		case s.status == 'E' && strings.HasPrefix(*st, "sel"): // else it has no columns to tell of
 			s.fail("aborted", true)
 		default:
 			s.say('t', described(*st))

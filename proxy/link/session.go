@@ -24,7 +24,8 @@ const maxName = 63
 // Session is what a client has that outlives its leases. The zero value is a
 // client that has defined nothing.
 type Session struct {
-	Unnamed *Stmt // its unnamed statement, nil for none; the session owns the reference
+	Unnamed *Stmt  // its unnamed statement, nil for none; the session owns the reference
+	told    *shape // what it was told of that, nil for nothing
 
 	named map[string]*Name // nil until the first; owns their references
 	bytes int
@@ -41,13 +42,14 @@ func (s *Session) Fixed() bool { return s.fixed > 0 }
 // Len is how many named statements the client has.
 func (s *Session) Len() int { return len(s.named) }
 
-// Name is a client's name for a statement. It is immutable.
+// Name is a client's name for a statement. Only told changes, once.
 type Name struct {
 	text  string
 	stmt  *Stmt
-	env   any  // the settings under which it was parsed, or the Name itself
-	alone bool // its Parse says nothing of others, and theirs nothing of it; see meaning.go
-	fixed bool // and it cannot be prepared again elsewhere
+	env   any    // the settings under which it was parsed, or the Name itself
+	alone bool   // its Parse says nothing of others, and theirs nothing of it; see meaning.go
+	fixed bool   // and it cannot be prepared again elsewhere
+	told  *shape // what the client was told of it, nil for nothing yet; see told.go
 }
 
 func (n *Name) key() string { return n.text[:min(len(n.text), maxName)] }
@@ -106,6 +108,6 @@ func (s *Session) clear(stmts *Statements) {
 // client's last lease has ended.
 func (s *Session) Release(stmts *Statements) {
 	stmts.Drop(s.Unnamed)
-	s.Unnamed = nil
+	s.Unnamed, s.told = nil, nil
 	s.clear(stmts)
 }

@@ -2,7 +2,10 @@
 
 package link
 
-import "bytes"
+import (
+	"bytes"
+	"hash/maphash"
+)
 
 // MaxStatement bounds the Parse messages that Postern keeps, in bytes.
 const MaxStatement = 16 << 20
@@ -20,6 +23,7 @@ type Stmt struct {
 	// version counts how often a server has said that tables have changed so much
 	// that the statement must be prepared again.
 	version uint32
+	shape   *shape // the latest that a server has told of it, nil for none
 	// deallocates is the client's statement that this one drops, where Postern
 	// has rewritten its text; see deallocate.go.
 	deallocates string
@@ -30,6 +34,9 @@ type Stmt struct {
 // keeps some that nobody uses at the moment. The zero value is ready.
 type Statements struct {
 	Limits Limits // of each client; set before the first is used
+
+	seed   maphash.Seed // see told.go
+	seeded bool
 
 	byBody map[string]*Stmt
 	unused int

@@ -30,6 +30,13 @@ func (l *Link) confirm(e *Entry) {
 
 // undo takes the change of an entry back. Later ones must have been undone.
 func (l *Link) undo(e *Entry) {
+	if e.Kind == Describe && e.held != nil {
+		e.held.asked = false
+	}
+	if e.Kind == Describe && e.Mode == Quiet && e.name == Unnamed {
+		l.restored = agrees
+		l.Forget()
+	}
 	if !e.changes() {
 		return
 	}

@@ -6,7 +6,7 @@ package link
 func (l *Link) Begin(s *Session) {
 	l.client = s
 	l.known = l.holds(s)
-	l.bound, l.portals, l.altered = bound{}, bound{}, 0
+	l.bound, l.portals, l.altered, l.restored = bound{}, bound{}, 0, agrees
 }
 
 // holds reports whether the server's unnamed statement is the client's.
@@ -59,7 +59,29 @@ func (l *Link) missing() (stmt *Stmt, needed bool) {
 	return l.client.Unnamed, true
 }
 
-// restore puts in what is missing.
+// useUnnamed plans a Bind or Describe of the unnamed statement.
+func (l *Link) useUnnamed(kind Kind, portal []byte) Plan {
+	if l.undecided() {
+		return Plan{Do: Wait}
+	}
+	if l.restored == agrees {
+		l.restore()
+	}
+	switch l.restored {
+	case asked:
+		return l.await()
+	case differs:
+		return Plan{Do: Changed}
+	}
+	if kind == Bind {
+		l.bind(portal, l.latest)
+	}
+	l.Sent(Entry{Kind: kind, name: Unnamed})
+	return Plan{Puts: l.puts}
+}
+
+// restore puts in what is missing, and has it described where the client was
+// told of it.
 func (l *Link) restore() {
 	stmt, needed := l.missing()
 	switch {
@@ -67,7 +89,12 @@ func (l *Link) restore() {
 	case stmt == nil:
 		l.put(Put{Kind: Close, Name: Unnamed}, Entry{Note: DropsUnnamed})
 	default:
-		l.put(Put{Kind: Parse, Name: Unnamed, Stmt: stmt}, Entry{Stmt: l.stmts.Keep(stmt)})
+		told := l.client.told
+		l.put(Put{Kind: Parse, Name: Unnamed, Stmt: stmt, Types: told.asking(stmt)}, Entry{Stmt: l.stmts.Keep(stmt)})
+		if told != nil {
+			l.put(Put{Kind: Describe, Name: Unnamed}, Entry{})
+			l.restored = asked
+		}
 	}
 	if needed {
 		l.latest = stmt
@@ -92,9 +119,11 @@ func (l *Link) defined(h Entry) {
 		return
 	}
 	l.owner, l.unnamed = l.client, h.Stmt
-	if h.Mode == Forward && l.client != nil && l.client.Unnamed != h.Stmt {
-		l.stmts.Drop(l.client.Unnamed)
-		l.client.Unnamed = l.stmts.Keep(h.Stmt)
+	if h.Mode == Forward && l.client != nil {
+		if l.client.told = nil; l.client.Unnamed != h.Stmt {
+			l.stmts.Drop(l.client.Unnamed)
+			l.client.Unnamed = l.stmts.Keep(h.Stmt)
+		}
 	}
 }
 
@@ -107,6 +136,6 @@ func (l *Link) undefined(h Entry, certain bool) {
 	}
 	if h.Mode == Forward && l.client != nil {
 		l.stmts.Drop(l.client.Unnamed)
-		l.client.Unnamed = nil
+		l.client.Unnamed, l.client.told = nil, nil
 	}
 }

@@ -55,7 +55,7 @@ func TestServerMessages(t *testing.T) {
 		{AppendBackendKeyData(nil, 1, key), &pgproto3.BackendKeyData{ProcessID: 1, SecretKey: key}},
 		{AppendNegotiate(nil, Version32, nil), &pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: Version32}},
 		{AppendNegotiate(nil, Version30, []string{"_pq_.a", "_pq_.b"}), &pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: Version30, UnrecognizedOptions: []string{"_pq_.a", "_pq_.b"}}},
-		{(&Error{Fatal, "28000", "m", "d", "h"}).Append(nil), &pgproto3.ErrorResponse{Severity: Fatal, SeverityUnlocalized: Fatal, Code: "28000", Message: "m", Detail: "d", Hint: "h"}},
+		{(&Error{Fatal, "28000", "m", "d", "h", "f", "r"}).Append(nil), &pgproto3.ErrorResponse{Severity: Fatal, SeverityUnlocalized: Fatal, Code: "28000", Message: "m", Detail: "d", Hint: "h", File: "f", Routine: "r"}},
 		{(&Error{Severity: Err, Code: "0A000", Message: "m"}).Append(nil), &pgproto3.ErrorResponse{Severity: Err, SeverityUnlocalized: Err, Code: "0A000", Message: "m"}},
 		{(&Error{Severity: Notice, Code: "00000", Message: "m"}).Append(nil), &pgproto3.NoticeResponse{Severity: Notice, SeverityUnlocalized: Notice, Code: "00000", Message: "m"}},
 	} {

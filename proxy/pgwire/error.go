@@ -20,6 +20,9 @@ type Error struct {
 	Message  string
 	Detail   string
 	Hint     string
+
+	// Of the server's source, where drivers tell errors apart by it.
+	File, Routine string
 }
 
 func (e *Error) Error() string {
@@ -60,6 +63,8 @@ func (e *Error) Append(dst []byte) []byte {
 	field('M', e.Message)
 	field('D', e.Detail)
 	field('H', e.Hint)
+	field('F', e.File)
+	field('R', e.Routine)
 	dst = append(dst, 0)
 	PutLength(dst[start:])
 	return dst

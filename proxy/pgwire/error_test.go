@@ -15,7 +15,7 @@ func TestParseError(t *testing.T) {
 		id, body string
 		want     Error
 	}{
-		{"as Postgres sends it", "SFATAL\x00VFATAL\x00C57P01\x00Mbye\x00Dd\x00Hh\x00Fpostgres.c\x00L1\x00Rx\x00\x00", Error{Fatal, "57P01", "bye", "d", "h"}},
+		{"as Postgres sends it", "SFATAL\x00VFATAL\x00C57P01\x00Mbye\x00Dd\x00Hh\x00Fpostgres.c\x00L1\x00Rx\x00\x00", Error{Severity: Fatal, Code: "57P01", Message: "bye", Detail: "d", Hint: "h"}},
 		{"F03 F26 without SQLSTATE", "SERROR\x00Mboom\x00\x00", Error{Severity: "ERROR", Message: "boom"}},
 		{"F27 empty body", "", Error{}},
 		{"terminator only", "\x00", Error{}},
@@ -45,7 +45,7 @@ func TestIsFatal(t *testing.T) {
 }
 
 func TestErrorString(t *testing.T) {
-	e := &Error{Fatal, "28000", "no", "secret detail", "hint"}
+	e := &Error{Severity: Fatal, Code: "28000", Message: "no", Detail: "secret detail", Hint: "hint"}
 	if got := e.Error(); got != "FATAL 28000: no" {
 		t.Errorf("%q", got)
 	}
@@ -76,7 +76,7 @@ func TestErrorRoundTrip(t *testing.T) {
 			t.Fatalf("type %q for %s", b[0], e.Severity)
 		}
 		clean := func(s string) string { return strings.ReplaceAll(s, "\x00", "") }
-		want := &Error{e.Severity, clean(e.Code), clean(e.Message), clean(e.Detail), clean(e.Hint)}
+		want := &Error{Severity: e.Severity, Code: clean(e.Code), Message: clean(e.Message), Detail: clean(e.Detail), Hint: clean(e.Hint)}
 		if d := cmp.Diff(want, ParseError(b[HeaderSize:])); d != "" {
 			t.Fatal(d)
 		}

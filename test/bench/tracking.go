@@ -65,6 +65,7 @@ type tracker struct {
 	random   *rand.Rand // the same for every run
 
 	parse, tag, name []byte // parseBody, selectTag and preparedName, because nothing may be allocated meanwhile
+	types, columns   []byte // the bodies of the answers to a Describe
 
 	sockets [2]int
 	buf     []byte
@@ -85,7 +86,8 @@ const (
 
 func newTracker(mode string) (*tracker, error) {
 	t := &tracker{mode: mode, random: rand.New(rand.NewPCG(1, 2)), buf: make([]byte, 512), memory: make([]byte, coldWalk),
-		parse: []byte(parseBody), tag: []byte(selectTag), name: []byte(preparedName)}
+		parse: []byte(parseBody), tag: []byte(selectTag), name: []byte(preparedName),
+		types: []byte("\x00\x01\x00\x00\x00\x17"), columns: []byte("\x00\x01abalance\x00\x00\x00\x40\x01\x00\x03\x00\x00\x00\x17\x00\x04\xff\xff\xff\xff\x00\x00")}
 	switch mode {
 	case "simple":
 		t.answers = "TDCZ"
@@ -204,7 +206,7 @@ func (t *tracker) exchange(i, walk int) (taken, error) {
 	return one, nil
 }
 
-// ask records the messages of one transaction and returns how many had to be put in.
+// ask records the messages of one transaction and returns how many that were put in are not answered yet.
 func (t *tracker) ask(l *link.Link, question []byte, note link.Note) (puts int) {
 	switch t.mode {
 	case "simple":
@@ -214,13 +216,34 @@ func (t *tracker) ask(l *link.Link, question []byte, note link.Note) (puts int) 
 		l.Parse(t, nil, question)
 		puts = len(l.Bind(t, nil, nil).Puts)
 	case "prepared":
-		puts = len(l.Bind(t, nil, t.name).Puts)
+		for {
+			plan := l.Bind(t, nil, t.name)
+			t.settle(l, plan.Puts)
+			if plan.Do != link.Wait {
+				break
+			}
+		}
 	}
 	l.Sent(link.Entry{Kind: link.Describe})
 	l.Execute(nil)
 	l.Bound(nil)
 	l.Sent(link.Entry{Kind: link.Sync})
 	return puts
+}
+
+// settle answers what was put in: each server prepares the statement once, and says what it is.
+func (t *tracker) settle(l *link.Link, puts []link.Put) {
+	for _, put := range puts {
+		switch put.Kind {
+		case link.Parse:
+			l.Received('1', 0)
+		case link.Describe:
+			l.Received('t', 0)
+			l.Heed(t.types, true)
+			l.Received('T', 0)
+			l.Heed(t.columns, true)
+		}
+	}
 }
 
 // answer has the link judge the answers; false: one of them was unexpected.
