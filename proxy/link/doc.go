@@ -38,7 +38,8 @@
 // names for them are its own (Session), and each server holds some under names
 // of Postern's (cache). Messages that define, use or drop a statement are
 // planned (Plan): what is put in before them, what name stands in them, whether
-// they wait. See named.go for the rules.
+// they wait. See named.go for the rules, and told.go for how nobody gets anything
+// else than it was told of.
 //
 // Files, by subject:
 //
@@ -46,6 +47,7 @@
 //	outcome.go undo.go             what tags and errors say; changes made final or taken back
 //	stmt.go session.go cache.go    statements: shared, by a client's names, on a server
 //	unnamed.go named.go portal.go  plans for the messages that define, use and run them
+//	told.go                        what clients were told of them, and what servers hold
 //	deallocate.go sequence.go      DEALLOCATE of them; DISCARD SEQUENCES in front of a message
 //	scan.go state.go meaning.go parameter.go  what a text says, read once and without understanding it
 //
@@ -54,7 +56,8 @@
 // command outside a transaction with nothing owed; whatever cannot be
 // explained is Broken, and a broken link's server is closed; nobody runs a
 // statement that another client has defined, unless its own has the same text
-// and was prepared under the same settings; every reference to a Stmt has one
+// and was prepared under the same settings; nobody runs a statement of another
+// shape than it was told of; every reference to a Stmt has one
 // owner (a session, a cache, or an entry of the queue).
 //
 // Source: PostgreSQL documentation, "Message Flow".

@@ -175,9 +175,9 @@ func TestWhatPosternDropsIsItsOwn(t *testing.T) {
 		if w.Held() != 0 {
 			t.Errorf("%s: the server is taken to hold %d", tag, w.Held())
 		}
-		w.wants("bind after Postern's "+tag, w.Bind(env, nil, []byte("a")), "p3 as3")
+		w.wants("bind after Postern's "+tag, w.Bind(env, nil, []byte("a")), "p3 d3 as3")
 		w.sync()
-		w.answer("12Z", "")
+		w.answer("1tT2Z", "")
 		w.Sent(Entry{Kind: Query})
 		w.answer("CZ", tag)
 		if n := w.s.Len(); n != 0 {

@@ -182,6 +182,50 @@ const (
 	differs
 )
 
+// agreed has the server hold a client's statement in the shape that the client
+// was told of, for a Bind or Describe. Until that is known they wait, and where it
+// cannot be they fail.
+func (l *Link) agreed(kind Kind, n *Name, env any) (*held, Do) {
+	h := l.lookup(n, env, "")
+	if n.told == nil {
+		switch {
+		case h == nil && l.tells(n):
+			return nil, Wait
+		case h == nil:
+			h = l.prepare(n, env, "")
+		}
+		if h.shape == nil && kind == Bind && l.Status() != 'E' { // there it might fail before the Bind does
+			l.describe(h, n)
+		}
+		return h, Rename
+	}
+	if h == nil || h.shape != nil && h.shape != n.told && h.shape.types != n.told.types {
+		if types := n.told.asking(n.stmt); h == nil || types != "" {
+			if h = l.lookup(n, env, types); h == nil {
+				h = l.prepare(n, env, types)
+			}
+		}
+	}
+	switch {
+	case h.shape == nil:
+		l.describe(h, n)
+		return nil, Wait
+	case !h.shape.same(n.told):
+		return nil, Changed
+	}
+	return h, Rename
+}
+
+// tells reports whether the client is about to be told of a statement.
+func (l *Link) tells(n *Name) bool {
+	for _, e := range l.queue[l.head:] {
+		if e.named == n && (e.Kind == Bind || e.Kind == Describe) {
+			return true
+		}
+	}
+	return false
+}
+
 // describe has the server describe what it holds, on behalf of a client's name.
 func (l *Link) describe(h *held, n *Name) {
 	if !h.asked {
