@@ -43,6 +43,7 @@ type Link struct {
 	client  *Session // whose lease this is
 	owner   *Session // who defined what the server holds
 	unnamed *Stmt    // what the server holds, for comparison only
+	shape   *shape   // of that, nil until it was described
 	known   bool     // the server's unnamed statement is what the client expects
 	// redefinitions counts the queue's entries that change it; unsure says that
 	// a Sync was sent after the latest, so that what follows would run even if

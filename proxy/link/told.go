@@ -158,7 +158,7 @@ func (st *Stmt) shapeOf(types []byte, columns uint64) *shape {
 func (l *Link) tell(e *Entry, s *shape) {
 	switch {
 	case e.name == Unnamed && l.client != nil:
-		switch {
+		switch l.shape = s; {
 		case e.Mode == Forward:
 			l.client.told = s
 		case e.Mode == Quiet && l.client.told != nil && !l.client.told.same(s):
@@ -166,6 +166,9 @@ func (l *Link) tell(e *Entry, s *shape) {
 			l.restored = differs
 		default:
 			l.restored = agrees
+		}
+		if l.redefinitions == 0 {
+			l.known = l.holds(l.client)
 		}
 	case e.Mode == Forward && e.named != nil && e.named.told == nil:
 		e.named.told = s

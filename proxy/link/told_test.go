@@ -295,7 +295,7 @@ func TestDescriptionEndsEarly(t *testing.T) {
 // Random clients use statements on random servers while a table changes: whatever is bound is of the shape that its client
 // was told first.
 func TestNobodyGetsWhatItWasNotTold(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		stmts := &Statements{}
 		version := byte(1) // of the table
 		types := func() byte { return 20 + version%2 }

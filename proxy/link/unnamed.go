@@ -9,9 +9,10 @@ func (l *Link) Begin(s *Session) {
 	l.bound, l.portals, l.altered, l.restored = bound{}, bound{}, 0, agrees
 }
 
-// holds reports whether the server's unnamed statement is the client's.
+// holds reports whether the server's unnamed statement is the client's, and what
+// it was told of that, perhaps elsewhere.
 func (l *Link) holds(s *Session) bool {
-	return s != nil && l.owner == s && l.unnamed == s.Unnamed
+	return s != nil && l.owner == s && l.unnamed == s.Unnamed && (s.told == nil || l.shape != nil && l.shape.same(s.told))
 }
 
 // End ends the lease. What the client still had coming is nobody's.
@@ -114,6 +115,7 @@ func (e Entry) redefines() bool {
 
 // defined records a ParseComplete.
 func (l *Link) defined(h Entry) {
+	l.shape = nil
 	if h.Stmt == nil || h.Mode == Internal {
 		l.owner, l.unnamed = nil, nil // nobody's, as far as is known
 		return
