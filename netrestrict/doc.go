@@ -12,4 +12,5 @@
 //   - A spelling with two readings is refused, not guessed at: 203.0.113.7/24 and ::ffff:203.0.113.0/120 are errors that
 //     name the spelling to use instead.
 //   - The throttle's memory is bounded, and one address's failures never make another address wait.
+//   - A name that was never a tenant's counts like a tenant's. One that was a tenant's within the hour does not count for others.
 package netrestrict

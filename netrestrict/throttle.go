@@ -21,6 +21,9 @@ const (
 // one key, so that they cost no memory.
 const maxTenantName = 63
 
+// subscriberBits is the length of what one IPv6 subscriber gets.
+const subscriberBits = 64
+
 // sweep is how many expired counters one failure clears away at most: more than the two it can add, so that the table
 // shrinks again after a flood, and constant, so that no single call is slow.
 const sweep = 4
@@ -41,12 +44,18 @@ type ThrottleConfig struct {
 // A caller asks Wait twice: before it spends anything on a login, and again under the same lock hold in which it will
 // report the outcome; else a thousand logins that started together all get their guess.
 //
-// A Throttle is state without a lock and without a clock: its owner serialises the calls. Every call takes constant time.
+// Mistakes of whoever configures the tenants are not held against their clients: [Throttle.Forget] is for what was repaired,
+// [Throttle.Removed] for what was taken away, perhaps for a second. A name that was never a tenant's counts like a tenant's,
+// or the throttle would tell which ones exist.
+//
+// A Throttle is state without a lock and without a clock: its owner serialises the calls. Every call takes constant time but
+// those that say otherwise.
 type Throttle struct {
 	cfg    ThrottleConfig
 	counts map[throttleKey]*counter
 	// The counters by their last failure, as a ring: head.next is the freshest, head.prev the stalest.
-	head counter
+	head    counter
+	removed removals
 }
 
 // throttleKey names a counter. Addresses are unmapped and, for IPv6, masked.
@@ -62,6 +71,10 @@ type counter struct {
 	since        time.Time // of the window's first failure
 	blockedUntil time.Time // zero: not blocked
 	prev, next   *counter
+
+	// Of a counter at a tenant: how many of its failures are in the window of the address's own counter that began then.
+	shared      int
+	sharedSince time.Time
 }
 
 // NewThrottle makes an empty Throttle.
@@ -106,14 +119,24 @@ func (t *Throttle) wait(now time.Time, key throttleKey) time.Duration {
 // lengthen it.
 func (t *Throttle) Failed(now time.Time, tenant string, addr netip.Addr) {
 	for range sweep {
-		if stalest := t.head.prev; stalest == &t.head || !t.expired(now, stalest) {
+		if stalest := t.head.prev; stalest == &t.head || !t.useless(now, stalest) {
 			break
 		}
 		t.drop(t.head.prev)
 	}
 	atTenant, alone := keys(tenant, addr)
-	t.count(now, atTenant, t.cfg.TenantFailures)
-	t.count(now, alone, t.cfg.AddressFailures)
+	here, _ := t.count(now, atTenant, t.cfg.TenantFailures)
+	if t.removed.has(now, tenant) {
+		return
+	}
+	everywhere, counted := t.count(now, alone, t.cfg.AddressFailures)
+	if !counted {
+		return
+	}
+	if here.sharedSince != everywhere.since {
+		here.shared, here.sharedSince = 0, everywhere.since
+	}
+	here.shared++
 }
 
 // Succeeded forgets addr's failures at tenant. Those of the address alone stay: whoever owns one account could otherwise
@@ -128,8 +151,8 @@ func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) {
 // Len is the number of counters kept, at most MaxKeys.
 func (t *Throttle) Len() int { return len(t.counts) }
 
-// count adds one failure to key's counter and blocks it at limit.
-func (t *Throttle) count(now time.Time, key throttleKey, limit int) {
+// count adds one failure to key's counter and blocks it at limit. It counts nothing while the counter is blocked.
+func (t *Throttle) count(now time.Time, key throttleKey, limit int) (c *counter, counted bool) {
 	c, ok := t.counts[key]
 	if ok {
 		unlink(c)
@@ -144,7 +167,7 @@ func (t *Throttle) count(now time.Time, key throttleKey, limit int) {
 	t.pushFresh(c)
 
 	if now.Before(c.blockedUntil) {
-		return
+		return c, false
 	}
 	if t.expired(now, c) { // its window passed, or its block
 		c.failures, c.since, c.blockedUntil = 0, now, time.Time{}
@@ -152,9 +175,19 @@ func (t *Throttle) count(now time.Time, key throttleKey, limit int) {
 	if c.failures++; c.failures >= limit {
 		c.blockedUntil = now.Add(t.cfg.Block)
 	}
+	return c, true
 }
 
-// expired reports whether forgetting c would change no answer.
+// useless reports whether dropping c would change no answer, now or later.
+func (t *Throttle) useless(now time.Time, c *counter) bool {
+	if !t.expired(now, c) {
+		return false
+	}
+	everywhere, ok := t.counts[throttleKey{addr: c.key.addr}]
+	return c.shared == 0 || !ok || everywhere.since != c.sharedSince || t.expired(now, everywhere)
+}
+
+// expired reports whether what c has counted does not count any more.
 func (t *Throttle) expired(now time.Time, c *counter) bool {
 	if !c.blockedUntil.IsZero() {
 		return !now.Before(c.blockedUntil)
@@ -178,7 +211,7 @@ func unlink(c *counter) { c.prev.next, c.next.prev = c.next, c.prev }
 func keys(tenant string, addr netip.Addr) (atTenant, alone throttleKey) {
 	addr = addr.Unmap()
 	if addr.Is6() {
-		if p, err := addr.Prefix(64); err == nil {
+		if p, err := addr.Prefix(subscriberBits); err == nil {
 			addr = p.Addr() // masked, and without its zone
 		}
 	}

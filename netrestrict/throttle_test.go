@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -149,10 +150,11 @@ func TestThrottleFloodStaysBoundedAndShrinks(t *testing.T) {
 	}
 }
 
-// TestThrottleModel compares with plain bookkeeping per key, which shows as well that no key affects another.
+// TestThrottleModel compares with plain bookkeeping per key, which shows as well that no key affects another but where a
+// tenant's failures are forgotten.
 func TestThrottleModel(t *testing.T) {
 	type state struct {
-		n            int
+		at           []string // the failures, by tenant; "": not to be forgotten
 		since, until time.Time
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -160,7 +162,8 @@ func TestThrottleModel(t *testing.T) {
 		th, model, now := NewThrottle(cfg), map[[2]string]*state{}, start
 		tenants := []string{"acme", "globex", ""}
 		addrs := []string{"10.0.0.1", "10.0.0.2", "2001:db8::1"}
-		count := func(key [2]string, limit int) {
+		removed := map[string]time.Time{}
+		count := func(key [2]string, tenant string, limit int) {
 			s := model[key]
 			if s == nil {
 				s = &state{}
@@ -169,11 +172,35 @@ func TestThrottleModel(t *testing.T) {
 			if now.Before(s.until) {
 				return
 			}
-			if s.n >= limit || now.Sub(s.since) >= cfg.Window {
+			if len(s.at) >= limit || now.Sub(s.since) >= cfg.Window {
 				*s = state{since: now}
 			}
-			if s.n++; s.n == limit {
+			if s.at = append(s.at, tenant); len(s.at) == limit {
 				s.until = now.Add(cfg.Block)
+			}
+		}
+		// renamed has an address's own failures at a tenant stay for good, and forgiven takes them out.
+		renamed := func(tenant, text string) {
+			if s := model[[2]string{"", text}]; s != nil {
+				for i := range s.at {
+					if s.at[i] == tenant {
+						s.at[i] = "kept"
+					}
+				}
+			}
+		}
+		forgiven := func(tenant, text string) {
+			key := [2]string{"", text}
+			s := model[key]
+			if s == nil || !slices.Contains(s.at, tenant) {
+				return
+			}
+			s.at = slices.DeleteFunc(s.at, func(at string) bool { return at == tenant })
+			if len(s.at) < cfg.AddressFailures {
+				s.until = time.Time{}
+			}
+			if len(s.at) == 0 {
+				delete(model, key)
 			}
 		}
 		left := func(key [2]string) time.Duration {
@@ -186,13 +213,37 @@ func TestThrottleModel(t *testing.T) {
 			tenant, text := rapid.SampledFrom(tenants).Draw(t, "tenant"), rapid.SampledFrom(addrs).Draw(t, "addr")
 			addr := netip.MustParseAddr(text)
 			now = now.Add(time.Duration(rapid.IntRange(0, 6).Draw(t, "seconds")) * time.Second)
-			if rapid.IntRange(0, 9).Draw(t, "op") == 0 {
+			here := [2]string{"@" + tenant, text}
+			switch rapid.IntRange(0, 11).Draw(t, "op") {
+			case 0:
 				th.Succeeded(now, tenant, addr)
-				delete(model, [2]string{"@" + tenant, text})
-			} else {
+				delete(model, here)
+				renamed(here[0], text)
+			case 1:
+				th.Forget(func(name string) bool { return name == tenant })
+				for _, text := range addrs {
+					delete(model, [2]string{here[0], text})
+					forgiven(here[0], text)
+				}
+				delete(removed, tenant)
+			case 2:
+				th.Removed(now, tenant)
+				removed[tenant] = now
+			case 3:
+				now = now.Add(removedFor)
+			case 4:
+				th.ForgetAddress(now, addr)
+				for key := range model {
+					if key[1] == text {
+						delete(model, key)
+					}
+				}
+			default:
 				th.Failed(now, tenant, addr)
-				count([2]string{"@" + tenant, text}, cfg.TenantFailures)
-				count([2]string{"", text}, cfg.AddressFailures)
+				count(here, here[0], cfg.TenantFailures)
+				if at, ok := removed[tenant]; !ok || now.Sub(at) >= removedFor {
+					count([2]string{"", text}, here[0], cfg.AddressFailures)
+				}
 			}
 			for _, tenant := range tenants {
 				for _, text := range addrs {

@@ -12,13 +12,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
 )
-
-type throttle = *netrestrict.Throttle
 
 // authenticate holds the SCRAM conversation. conf is nil for an unknown
 // tenant, which goes through the same motions as an unknown user.

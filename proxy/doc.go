@@ -23,6 +23,7 @@
 //	handshake.go tls.go     from accept to the hand-over; certificates and TLS
 //	descriptors.go          the files that may be open, shared among sockets
 //	limits.go               places of clients, handshakes of an address, groups of pools
+//	throttle.go             who has failed too often to log in, and what is forgiven
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
 //	clientaddr.go           the client's address among its parameters

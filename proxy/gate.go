@@ -280,6 +280,7 @@ func (g *Gate) runtimeTenants() []*tenant {
 func (g *Gate) reloaded(old, now *tenants.Snapshot) {
 	g.makeRoom(now)
 	g.derived.clear()
+	g.amendThrottle(old, now)
 	g.spawn(func() { g.deriveAll(now) })
 	g.spawn(func() { g.patrol(old, now) })
 	for _, t := range g.runtimeTenants() {

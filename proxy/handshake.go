@@ -277,17 +277,6 @@ func (h *handshake) admit(conf *tenants.Tenant, known bool) error {
 	return h.throttled()
 }
 
-// throttled refuses an address that has failed too often.
-func (h *handshake) throttled() error {
-	var wait time.Duration
-	h.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
-	if wait == 0 {
-		return nil
-	}
-	h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
-	return errThrottled(wait)
-}
-
 // handOver gives the client to its tenant's loop, with everything it has sent
 // ahead. The place that was reserved goes with it.
 func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {

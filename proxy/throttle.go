@@ -1,0 +1,68 @@
+// The login throttle as the gate uses it: who is refused by it, and what a changed configuration has it forget.
+
+package proxy
+
+import (
+	"time"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
+)
+
+type throttle = *netrestrict.Throttle
+
+// throttled refuses an address that has failed too often.
+func (h *handshake) throttled() error {
+	var wait time.Duration
+	h.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+	if wait == 0 {
+		return nil
+	}
+	h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
+	return errThrottled(wait)
+}
+
+// amendThrottle tells the throttle what a new snapshot has repaired or taken
+// away. Nobody's failures are held against them where they may have been right.
+func (g *Gate) amendThrottle(old, now *tenants.Snapshot) {
+	repaired, removed := amendments(old, now)
+	if len(repaired)+len(removed) == 0 {
+		return
+	}
+	at := time.Now()
+	g.throttle.with(func(t throttle) {
+		for _, id := range removed {
+			t.Removed(at, id)
+		}
+		if len(repaired) > 0 {
+			t.Forget(func(id string) bool { return repaired[id] })
+		}
+	})
+}
+
+// amendments are the tenants that have appeared, or where what proves a user's
+// password has changed, and those that are gone.
+func amendments(old, now *tenants.Snapshot) (repaired map[string]bool, removed []string) {
+	repaired = make(map[string]bool)
+	for t := range now.All() {
+		if before, ok := old.Tenant(t.ID); !ok || newProof(before, t) {
+			repaired[t.ID] = true
+		}
+	}
+	for t := range old.All() {
+		if _, ok := now.Tenant(t.ID); !ok {
+			removed = append(removed, t.ID)
+		}
+	}
+	return repaired, removed
+}
+
+// newProof reports whether a password proves a user now that did not before.
+func newProof(old, now *tenants.Tenant) bool {
+	for name, u := range now.Users {
+		if before, ok := old.User(name); !ok || before.Verifier != u.Verifier || before.Password != u.Password {
+			return true
+		}
+	}
+	return false
+}
