@@ -158,6 +158,17 @@ func (p *Pool) Failing(since, now time.Time) error {
 	return nil
 }
 
+// Outage returns the last dial's error if that is why nobody is served: no server is logged in. Else it returns nil.
+func (p *Pool) Outage() error {
+	if p.live() > 0 {
+		return nil
+	}
+	return p.outage.err
+}
+
+// Connecting says whether the pool's first server is being dialed, so that whoever waits does not wait for others.
+func (p *Pool) Connecting() bool { return p.live() == 0 && p.servers[Dialing].n > 0 }
+
 // Forgive forgets all failed dials, because something has changed that makes the next ones worth trying at once.
 func (t *Tenant) Forgive() {
 	for p := range t.Pools() {

@@ -145,6 +145,37 @@ func TestOldFailuresAreForgotten(t *testing.T) {
 	}
 }
 
+// TestOutage: whoever waits is told of a failed dial only while it is the reason, and of a dial only while it is the first.
+func TestOutage(t *testing.T) {
+	w := newWorld(t, Settings{})
+	p := w.tenant.NewPool(2, nil, nil)
+	want := func(when string, err error, connecting bool) {
+		t.Helper()
+		if p.Outage() != err || p.Connecting() != connecting {
+			t.Errorf("%s: outage %v, connecting %v; want %v, %v", when, p.Outage(), p.Connecting(), err, connecting)
+		}
+	}
+	var c, d Client
+	w.acquire(p, &c, nil)
+	want("nothing was tried", nil, false)
+	s := w.dial()
+	want("the first dial", nil, true)
+	p.DialFailed(s, errRefused, false, w.now)
+	want("it failed", errRefused, false)
+	w.pass(time.Second)
+	s = w.dial()
+	want("the next dial", errRefused, true)
+	p.DialDone(s, w.now)
+	want("it is there", nil, false)
+	w.acquire(p, &d, nil)
+	other := w.dial()
+	want("another is dialed", nil, false)
+	p.DialFailed(other, errRefused, false, w.now)
+	want("it failed, and one is there", nil, false)
+	p.RemoveServer(s)
+	want("that is gone, too", errRefused, false)
+}
+
 func TestFailing(t *testing.T) {
 	settings := Settings{FailFor: 10 * time.Second}
 	expect := func(w *world, p *Pool, want error) {

@@ -332,13 +332,24 @@ type waiting struct {
 	reason        string // in the log of ended sessions
 }
 
-// waitsFor says what clients wait for now.
-func (t *tenant) waitsFor() waiting {
-	switch {
-	case t.paused:
+// holds says what keeps the tenant from dialing.
+func (t *tenant) holds() waiting {
+	if t.paused {
 		return waiting{noticePaused, errPaused, "paused"}
-	case !t.machine.reachable:
-		return waiting{noticeWaking, errWakeSlow, "wake"}
+	}
+	return waiting{noticeWaking, errWakeSlow, "wake"}
+}
+
+// waitsFor says what a pool's clients wait for now.
+func (t *tenant) waitsFor(p *pool.Pool) waiting {
+	down := p.Outage()
+	switch {
+	case t.paused || !t.machine.reachable:
+		return t.holds()
+	case down != nil:
+		return waiting{noticeDown, errDial(down), "no_server"}
+	case p.Connecting():
+		return waiting{noticeConnecting, errUnavailable, "no_server"}
 	}
 	return waiting{noticeWaiting, errWait, "query_wait"}
 }

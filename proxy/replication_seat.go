@@ -151,7 +151,7 @@ func (t *tenant) seat(r *replica) seat {
 			return seat{over: &ending{"no_server", errMachine(v.Err)}}
 		}
 		t.want()
-		w := t.waitsFor()
+		w := t.holds()
 		return seat{waits: &w}
 	}
 	database := r.database

@@ -290,7 +290,7 @@ func (s *server) lost(why string) {
 		if mid || said {
 			c.end("server_lost")
 		} else {
-			c.fail(errServerLost, "server_lost")
+			c.fail(lostWith(s.link), "server_lost")
 		}
 	}
 	s.tenant.dialMore()

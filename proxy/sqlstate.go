@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postern/postern/machines"
@@ -31,7 +32,8 @@ var (
 	errDraining    = fatal("57P01", "terminating connection because the pooler is shutting down", "Connect again.")
 	errRevoked     = fatal("57P01", "terminating connection because access was revoked", "")
 	errServerLost  = fatal("08006", "server connection lost", "The outcome of what was running is unknown.")
-	errWait        = fatal("53300", "timed out waiting for a server connection", "All server connections of this pool are in use.")
+	errRestLost    = fatal("08006", "server connection lost", "Nothing was running. Connect again.")
+	errWait        = fatal("53300", "timed out waiting for a server connection", "All server connections that may be open are in use.")
 	errLimit       = fatal("53300", "too many clients already", "")
 	errTenantLimit = fatal("53300", "too many clients for this project already", "")
 	errTLSRequired = fatal("28000", "this project requires TLS", "Connect with sslmode=require or stronger.")
@@ -45,10 +47,12 @@ var (
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
 	errUnencryptedGSS = fatal("08P01", "received unencrypted data after GSSAPI encryption request",
 		"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
-	errServerFull = fatal("53300", "the database has too many connections already", "Try again in a moment.")
-	errNoLogin    = fatal("08006", "the database refused the pooler's login",
-		"The password known to the pooler differs from the database's.")
-	errStaleLogin = fatal("08006", "the password of this user has changed since the session began", "Connect again.")
+	errUnusable       = fatal("57P03", "the database is not accepting connections", "The pooler's log says what is wrong.")
+	errServerFull     = fatal("53300", "the database has too many connections already", "Try again in a moment.")
+	errVerifier       = fatal("08006", "the database refused the pooler's login", "The verifier differs: copy it from pg_authid.")
+	errServerPassword = fatal("08006", "the database refused the pooler's login", "The password differs: see the user's password_file.")
+	errLoginDenied    = fatal("28000", "the database does not let this user log in", "See the role's LOGIN attribute and pg_hba.conf.")
+	errStaleLogin     = fatal("08006", "the password of this user has changed since the session began", "Connect again.")
 
 	errWakeSlow           = fatal("57P03", "the database did not wake up in time", "Try again in a moment.")
 	errCapacity           = fatal("57P03", "there is no room to start the database at the moment", "Try again in a few minutes.")
@@ -69,9 +73,11 @@ var (
 	// As a server says it, down to what drivers know it by.
 	errChanged = &pgwire.Error{Severity: pgwire.Err, Code: "0A000", Message: "cached plan must not change result type",
 		File: "plancache.c", Routine: "RevalidateCachedQuery"}
-	noticeWaiting = notice("all server connections are in use: waiting for one")
-	noticeWaking  = notice("the database is starting: waiting for it")
-	noticePaused  = notice("the database is paused: waiting for it")
+	noticeWaiting    = notice("all server connections are in use: waiting for one")
+	noticeDown       = notice("the database cannot be reached: trying again")
+	noticeConnecting = notice("connecting to the database takes its time: waiting for it")
+	noticeWaking     = notice("the database is starting: waiting for it")
+	noticePaused     = notice("the database is paused: waiting for it")
 )
 
 // consoleError is what a command of the admin console fails with.
@@ -160,32 +166,46 @@ func errSASL(err error, user string) *pgwire.Error {
 	return &pgwire.Error{Severity: pgwire.Fatal, Code: e.Kind.SQLSTATE(), Message: e.Message, Detail: e.Detail}
 }
 
+// lostWith is what a client is told whose server is gone.
+func lostWith(l *link.Link) *pgwire.Error {
+	if l.Free() {
+		return errRestLost
+	}
+	return errServerLost
+}
+
 // errDial is what a client is told whose server could not be logged in to:
 // the server's own refusal where it is the client's affair, and nothing about
-// machines and addresses otherwise.
+// machines and addresses otherwise. To try again is advised only where that can
+// help without anybody's doing.
 func errDial(err error) *pgwire.Error {
 	var server *backend.ServerError
-	if errors.As(err, &server) {
-		r := server.Response
-		switch {
-		case len(r.Code) != 5:
-			return errUnavailable
-		case r.Code[:2] == "28":
-			return errNoLogin
-		case server.Proven:
-			return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
-		case r.Code == "53300":
-			return errServerFull // whose words these are was not proven, but the code says enough
-		}
-		return errUnavailable
+	code := ""
+	if errors.As(err, &server) && len(server.Response.Code) == 5 {
+		code = server.Response.Code
 	}
 	switch {
-	case errors.Is(err, backend.ErrVerifierMismatch):
-		return errNoLogin
 	case errors.Is(err, errNoCredentials):
 		return errStaleLogin
+	case errors.Is(err, backend.ErrPassword):
+		return errServerPassword
+	case errors.Is(err, backend.ErrVerifierMismatch), code == "28P01":
+		return errVerifier
+	case strings.HasPrefix(code, "28"):
+		return errLoginDenied // in our own words: pg_hba.conf's name our address, and the role may be another than the client's
+	case code != "" && server.Proven:
+		return inItsWords(server.Response)
+	case code == "53300":
+		return errServerFull // whose words these are was not proven, but the code says enough
+	case backend.Retryable(err):
+		return errUnavailable
 	}
-	return errUnavailable
+	return errUnusable
+}
+
+// inItsWords passes on what a server said that has proven itself.
+func inItsWords(r *pgwire.Error) *pgwire.Error {
+	return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
 }
 
 // errReplicaDial is errDial for a replication session, which is the tenant's
@@ -198,7 +218,7 @@ func errReplicaDial(err error) *pgwire.Error {
 		r := server.Response
 		switch {
 		case server.Proven && len(r.Code) == 5:
-			return &pgwire.Error{Severity: pgwire.Fatal, Code: r.Code, Message: clipText(r.Message), Detail: clipText(r.Detail), Hint: clipText(r.Hint)}
+			return inItsWords(r)
 		case r.Code == "28000":
 			return errWalsender
 		case r.Code == "53300":
@@ -216,8 +236,12 @@ func errMachine(err error) *pgwire.Error {
 		return errWakeSlow
 	case errors.Is(err, machines.ErrBudget):
 		return errTooOften
-	case machines.KindOf(err) == machines.Capacity:
+	}
+	switch machines.KindOf(err) {
+	case machines.Capacity:
 		return errCapacity
+	case machines.Auth, machines.Gone:
+		return errUnusable
 	}
 	return errUnavailable
 }

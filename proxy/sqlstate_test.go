@@ -33,7 +33,7 @@ func TestDialErrorsTellNothingOfTheInside(t *testing.T) {
 		"too many connections":               {server("53300", false), "53300", moment, true},
 		"starting up":                        {server("57P03", false), "57P03", moment, true},
 		"starting up, said by a proven one":  {server("57P03", true), "57P03", "", false},
-		"wrong password":                     {fmt.Errorf("x: %w", &backend.PasswordError{Err: server("28P01", false)}), "08006", password, true},
+		"wrong password":                     {fmt.Errorf("%w: %w", backend.ErrPassword, server("28P01", false)), "08006", password, true},
 		"wrong key":                          {server("28P01", false), "08006", verifier, true},
 		"wrong key, said by a proven one":    {server("28P01", true), "08006", verifier, true},
 		"rejected by pg_hba.conf":            {server("28000", false), "28000", errLoginDenied.Hint, true},

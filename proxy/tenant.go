@@ -253,7 +253,10 @@ func (t *tenant) poolInUse(p *serverPool) bool {
 }
 
 func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
-	told := t.waitsFor()
+	if p.FirstWaiter() == nil {
+		return
+	}
+	told := t.waitsFor(p)
 	var late []*client
 	for w := p.FirstWaiter(); w != nil; w = p.NextWaiter(w) {
 		c := w.Owner.(*client)

@@ -58,7 +58,7 @@ func Dial(ctx context.Context, t Target) (*Conn, error) {
 	}
 	if err != nil {
 		w.close()
-		return nil, w.failed("login", err)
+		return nil, w.failed("login", passwordRefused(&t, err))
 	}
 	return &Conn{Net: w.swap, TLS: w.tls, PID: l.pid, Secret: l.secret, Parameters: l.parameters}, nil
 }

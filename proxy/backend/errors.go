@@ -24,6 +24,8 @@ var (
 	ErrNoProof = errors.New("the server did not prove its identity")
 	// ErrNoCancelKey means that a server gave no key to cancel with.
 	ErrNoCancelKey = errors.New("backend: the server gave no cancel key")
+	// ErrPassword means that the server refused the password; a client's key is no password.
+	ErrPassword = errors.New("the password is another one there")
 	// ErrVerifierMismatch means that the server keeps another verifier for the role than the one that the client's key belongs to.
 	ErrVerifierMismatch = scram.ErrVerifierMismatch
 )
@@ -99,6 +101,15 @@ func Retryable(err error) bool {
 func Answered(err error) bool {
 	var server *ServerError
 	return errors.As(err, &server) && server.Proven && !Retryable(err) && !strings.HasPrefix(server.Response.Code, "53")
+}
+
+// passwordRefused marks the server's refusal of a password.
+func passwordRefused(t *Target, err error) error {
+	var server *ServerError
+	if t.Credentials.Key == nil && errors.As(err, &server) && server.Response.Code == "28P01" {
+		return fmt.Errorf("%w: %w", ErrPassword, err)
+	}
+	return err
 }
 
 // scramError tells the ways apart in which a SCRAM conversation can fail.

@@ -248,7 +248,10 @@ func TestAgainstPostgres(t *testing.T) {
 		{"cleartext, verify-full", with(p.verified("plainy"), func(t *Target) { t.Auth = AuthPassword }), nil},
 		{"no database named", with(p.target("app"), func(t *Target) { t.Database = "" }), isServerError("3D000", true)},
 		{"unknown database", with(p.target("app"), func(t *Target) { t.Database = "nowhere" }), isServerError("3D000", true)},
-		{"wrong password", with(p.target("app"), func(t *Target) { t.Credentials.Password = "x" }), isServerError("28P01", false)},
+		{"wrong password", with(p.target("app"), func(t *Target) { t.Credentials.Password = "x" }), func(t *testing.T, err error) {
+			is(ErrPassword)(t, err)
+			isServerError("28P01", false)(t, err)
+		}},
 		{"key of another verifier", keyed(p.target("app")), is(ErrVerifierMismatch)},
 		{"key, role unknown", keyed(p.target("nobody")), is(ErrVerifierMismatch)},
 		{"trust", p.target("trusty"), is(ErrNoProof)},

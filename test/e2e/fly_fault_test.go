@@ -40,6 +40,7 @@ func injected(fault fakefly.Fault) func(*testing.T, *flyTenant) func() {
 const (
 	flyMoment = "Try again in a moment."
 	flyRoom   = "Try again in a few minutes."
+	flyLog    = "The pooler's log says what is wrong."
 	flyJunk   = `<html><body>502 Bad Gateway: ` + fakefly.DefaultToken + `</body></html>`
 )
 
@@ -53,9 +54,9 @@ var flyFaults = map[string][]flyFault{
 		{name: "409 no room on the host", befall: injected(fakefly.HostFull(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 20 * time.Second, result: "capacity", kind: "capacity", id: true},
 		{name: "412 still active", befall: injected(fakefly.StillActive(fakefly.Start)), starts: 2, within: 45 * time.Second, result: "ok", kind: "busy", id: true},
 		{name: "422 no room in the region", befall: injected(fakefly.NoCapacity(fakefly.Start).Always()), told: true, hint: flyRoom, starts: 1, within: 20 * time.Second, result: "capacity", kind: "capacity", id: true},
-		{name: "401", befall: injected(fakefly.Revoked(fakefly.Start).Always()), told: true, hint: flyMoment, starts: 1, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
-		{name: "403", befall: injected(fakefly.Fault{Status: http.StatusForbidden, Body: `{"error":"not yours: ` + fakefly.DefaultToken + `"}`}), told: true, hint: flyMoment, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
-		{name: "404", befall: injected(fakefly.Fault{Status: http.StatusNotFound, Body: `{"error":"machine not found"}`}), told: true, hint: flyMoment, within: 20 * time.Second, result: "gone", kind: "gone", id: true},
+		{name: "401", befall: injected(fakefly.Revoked(fakefly.Start).Always()), told: true, hint: flyLog, starts: 1, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
+		{name: "403", befall: injected(fakefly.Fault{Status: http.StatusForbidden, Body: `{"error":"not yours: ` + fakefly.DefaultToken + `"}`}), told: true, hint: flyLog, within: 20 * time.Second, result: "auth", kind: "auth", id: true},
+		{name: "404", befall: injected(fakefly.Fault{Status: http.StatusNotFound, Body: `{"error":"machine not found"}`}), told: true, hint: flyLog, within: 20 * time.Second, result: "gone", kind: "gone", id: true},
 	},
 	"unanswered": {
 		{name: "408 although it was done", befall: injected(fakefly.HostSilent(fakefly.Start).Done()), starts: 1, within: 45 * time.Second, result: "ok", kind: "unreachable", id: true},
@@ -74,7 +75,7 @@ var flyFaults = map[string][]flyFault{
 			f.SetHostStatus("unreachable")
 			return func() { f.SetHostStatus("ok") }
 		}, told: true, hint: flyMoment, within: 20 * time.Second, result: "unreachable", kind: "unreachable"},
-		{name: "destroyed", befall: destroyed, told: true, hint: flyMoment, within: 20 * time.Second, result: "gone", kind: "gone"},
+		{name: "destroyed", befall: destroyed, told: true, hint: flyLog, within: 20 * time.Second, result: "gone", kind: "gone"},
 	},
 	hasty: {
 		{name: "429 and nobody starts it", befall: injected(fakefly.TooManyRequests(fakefly.Start).Always()), told: true, hint: flyMoment, atLeast: 3 * time.Second, within: 45 * time.Second, starts: 1, result: "slow", kind: "rate_limited", id: true},
@@ -283,7 +284,7 @@ func (fault flyFault) again(t *testing.T, f *flyTenant) {
 			}
 			return // it has ended by itself, perhaps while this one logged in
 		}
-		wantUnavailable(t, "the next", err, "Try again")
+		wantUnavailable(t, "the next", err, fault.hint)
 		if time.Now().After(f.until(t)) || began.Add(took).After(f.until(t)) {
 			continue
 		}
@@ -318,7 +319,7 @@ func (f *flyTenant) recovers(t *testing.T) {
 		defer cancel()
 		err := f.visit(ctx, "transaction")
 		if err != nil {
-			wantUnavailable(t, "after it", err, "Try again")
+			wantUnavailable(t, "after it", err, "")
 		}
 		return err == nil
 	})

@@ -77,7 +77,7 @@ func TestFlyStoppedBehindOurBack(t *testing.T) {
 	f.Destroy()
 	began := time.Now()
 	_, err := client.ask(t.Context(), "select 5")
-	wantUnavailable(t, "of a machine that is gone", err, flyMoment)
+	wantUnavailable(t, "of a machine that is gone", err, flyLog)
 	if took := time.Since(began); took > 20*time.Second || f.starts() != 4 {
 		t.Errorf("told after %v and %d starts", took, f.starts())
 	}
@@ -142,7 +142,7 @@ func TestFlyToken(t *testing.T) {
 	const second, third = "fo1_second-token-of-the-fake", "fm2_third-token-of-the-fake"
 	g.api.SetToken(second, false)
 	err := f.visit(t.Context(), "transaction")
-	wantUnavailable(t, "with a revoked token", err, flyMoment)
+	wantUnavailable(t, "with a revoked token", err, flyLog)
 	if f.starts() != 1 || f.wakes("auth") != 1 {
 		t.Errorf("%d starts, %v wakes ended with auth", f.starts(), f.wakes("auth"))
 	}

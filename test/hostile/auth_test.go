@@ -316,7 +316,7 @@ func TestAfterAuthentication(t *testing.T) {
 			{"S29", "an unknown setting", with("no_such_setting", "1"), "42704"},
 			{"S29", "an unknown setting in options", with("options", "--no-such-setting=1"), "42704"},
 			{"S29", "a value that will not do", with("statement_timeout", "soon"), "22023"},
-			{"A31", "a role that may not log in", startup(v30, "user", role+".retired", "database", "postgres"), "08006"},
+			{"A31", "a role that may not log in", startup(v30, "user", role+".retired", "database", "postgres"), "28000"},
 		} {
 			t.Run(r.id+"/"+r.name, func(t *testing.T) {
 				p := g.connect(t, g.freshClient())
