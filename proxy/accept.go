@@ -38,7 +38,7 @@ func (a *acceptor) run() {
 				return
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			a.gate.limited.log(a.gate.log, slog.LevelError, "accept", "accept failed", "listener", a.conf.Name, "error", err, "pause", pause.String())
+			a.gate.limited.log(a.gate.log, slog.LevelError, logKey{cause: "accept"}, "accept failed", "listener", a.conf.Name, "error", err, "pause", pause.String())
 			time.Sleep(pause)
 			continue
 		}
@@ -54,8 +54,8 @@ func (a *acceptor) start(conn *net.TCPConn) {
 	select {
 	case g.handshakes <- struct{}{}:
 	default:
-		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
-		g.limited.log(g.log, slog.LevelWarn, "handshakes", "too many handshakes at a time: connection closed", "listener", a.conf.Name)
+		g.count(denyHandshakes, "")
+		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "handshakes"}, "too many handshakes at a time: connection closed", "listener", a.conf.Name)
 		conn.Close()
 		return
 	}

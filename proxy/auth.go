@@ -39,23 +39,35 @@ func (h *handshake) authenticate(conf *tenants.Tenant) error {
 		}
 		return err
 	case err != nil:
-		if t != nil {
+		if t != nil { // a stranger's tenant gets no series of its own
 			t.counters.loginsFailed.Add(1)
-		} else { // a stranger's tenant gets no series of its own
-			g.metrics.refusals.WithLabelValues(refusedTenant).Inc()
 		}
-		return err
+		return blame(err, t != nil, genuine)
 	}
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
 	t.learn(h.route.User, verifier, key)
 	at := h.place(conf)
-	if err := g.reserve(t, conf, at); err != nil {
-		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
-		return err
+	if full := g.reserve(t, conf, at); full != nil {
+		return full
 	}
 	t.counters.loginsOK.Add(1)
 	h.owed = pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final))
 	return h.handOver(t, conf, at)
+}
+
+// blame says of a login that failed, in the log alone, what was wrong first.
+func blame(err error, tenant, user bool) error {
+	var d *denied
+	if !errors.As(err, &d) || d.why != denyPassword && d.why != denySASL {
+		return err
+	}
+	switch {
+	case !tenant:
+		return &denied{denyUnknownTenant, d.told}
+	case !user && d.why == denyPassword:
+		return &denied{denyUnknownUser, d.told}
+	}
+	return d
 }
 
 // converse exchanges the SASL messages.
@@ -73,7 +85,7 @@ func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final [
 	}
 	challenge, err := server.First(mechanism, initial)
 	if err != nil {
-		return key, nil, errSASL(err, h.route.User)
+		return key, nil, denyProof(err, h.route.User)
 	}
 	if err := h.write(pgwire.AppendSASLContinue(nil, challenge)); err != nil {
 		return key, nil, err
@@ -98,15 +110,14 @@ func (h *handshake) judge(server *scram.Server, proof []byte) (key scram.ClientK
 			t.Succeeded(now, tenant, addr)
 			return
 		}
-		refusal := errSASL(err, h.route.User)
-		if refusal.Code == wrongPassword {
+		d := denyProof(err, h.route.User)
+		if d.why == denyPassword {
 			t.Failed(now, tenant, addr)
 		}
-		err = refusal
+		err = d
 	})
 	if wait > 0 {
-		h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
-		return key, nil, errThrottled(wait)
+		return key, nil, denyFor(wait)
 	}
 	return key, final, err
 }
@@ -122,11 +133,11 @@ func (h *handshake) saslMessage() ([]byte, error) {
 	case pgwire.Terminate:
 		return nil, errQuiet
 	default:
-		return nil, errViolation(fmt.Sprintf("expected SASL response, got message type %d", head[0]))
+		return nil, denyViolation(fmt.Sprintf("expected SASL response, got message type %d", head[0]))
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	if n < 4 || n > pgwire.MaxPassword {
-		return nil, errViolation("invalid SASL message length")
+		return nil, denyViolation("invalid SASL message length")
 	}
 	body := make([]byte, n-4)
 	if _, err := io.ReadFull(h.br, body); err != nil {
@@ -140,10 +151,10 @@ func (h *handshake) saslMessage() ([]byte, error) {
 func parseInitial(body []byte) (mechanism string, initial []byte, err error) {
 	name, rest, ok := pgwire.CString(body)
 	if !ok {
-		return "", nil, errViolation("invalid string in message")
+		return "", nil, denyViolation("invalid string in message")
 	}
 	if len(rest) < 4 {
-		return "", nil, errViolation("insufficient data left in message")
+		return "", nil, denyViolation("insufficient data left in message")
 	}
 	n := int32(binary.BigEndian.Uint32(rest))
 	rest = rest[4:]
@@ -151,11 +162,23 @@ func parseInitial(body []byte) (mechanism string, initial []byte, err error) {
 	case n == -1 && len(rest) == 0:
 		return string(name), nil, nil
 	case n < 0 || int(n) > len(rest):
-		return "", nil, errViolation("insufficient data left in message")
+		return "", nil, denyViolation("insufficient data left in message")
 	case int(n) < len(rest):
-		return "", nil, errViolation("invalid message format")
+		return "", nil, denyViolation("invalid message format")
 	}
 	return string(name), rest, nil
+}
+
+// denyViolation is for a SASL message that is none.
+func denyViolation(message string) *denied { return &denied{denySASL, errViolation(message)} }
+
+// denyProof is for one that the SCRAM exchange has refused.
+func denyProof(err error, user string) *denied {
+	var e *scram.Error
+	if !errors.As(err, &e) || e.Kind == scram.BadProof {
+		return deny(denyPassword, clip(user))
+	}
+	return &denied{denySASL, &pgwire.Error{Severity: pgwire.Fatal, Code: e.Kind.SQLSTATE(), Message: e.Message, Detail: e.Detail}}
 }
 
 // verifier finds what to judge a client by. Unknown tenants and users get a

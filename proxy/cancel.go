@@ -53,7 +53,7 @@ func (h *handshake) cancel(body []byte) {
 	conf, known := g.opts.Directory.Current().Tenant(c.tenant.id)
 	if !known || !conf.Allow.Allows(addr) {
 		count("refused")
-		g.metrics.refusals.WithLabelValues(refusedAddress).Inc()
+		g.count(denyAddress, c.tenant.id)
 		return
 	}
 	over := make(chan struct{})

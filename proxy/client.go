@@ -387,7 +387,7 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	case t.draining:
 		c.fail(errDraining, "drain")
 	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
-		c.fail(errAddress(c.peer.Client.Addr(), t.id), "address_revoked")
+		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
 	case c.params.base.greeting != nil && (c.mode != sessionMode || t.mayDial()):
 		c.greet()
 		c.resume()

@@ -106,8 +106,7 @@ func (h *handshake) loginConsole() error {
 	g, s := h.gate, h.startup
 	h.route = tenants.Route{User: s.User}
 	if s.Replication != "" {
-		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
-		return errConsoleReplication
+		return deny(denyConsoleReplication)
 	}
 	if err := h.throttled(); err != nil {
 		return err
@@ -124,13 +123,12 @@ func (h *handshake) loginConsole() error {
 	}
 	_, final, err := h.converse(server)
 	if err != nil {
-		return err
+		return blame(err, true, genuine)
 	}
 	select {
 	case g.consoles.slots <- struct{}{}:
 	default:
-		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
-		return errConsoles
+		return deny(denyConsoles)
 	}
 	c := &consoleSession{gate: g, conn: h.stream(), tcp: h.tcp, br: h.br, interrupt: make(chan struct{}, 1),
 		log: g.log.With("console_user", clip(s.User), "client", h.peer.Client.String())}

@@ -140,7 +140,7 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 func (t *tenant) dial(p *serverPool) {
 	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
 	if err != nil {
-		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "no server login", "user", clip(p.key.user), "database", clip(p.key.database), "error", err)
+		t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "no server login", "user", clip(p.key.user), "database", clip(p.key.database), "error", err)
 		t.failWaiters(p.books, errDial(err))
 		return
 	}
@@ -186,7 +186,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 	if err != nil {
 		t.counters.serverLoginsFailed.Add(1)
 		kind := failureOf(err)
-		t.gate.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
+		t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
 			"retry", kind == pool.Passing, "error", err)
 		delete(t.servers, s)
 		switch {

@@ -22,6 +22,7 @@
 //	accept.go               one goroutine per listener
 //	handshake.go tls.go     from accept to the hand-over; certificates and TLS
 //	descriptors.go          the files that may be open, shared among sockets
+//	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log
 //	limits.go               places of clients, handshakes of an address, groups of pools
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
@@ -55,7 +56,7 @@
 //	console_view.go         what is shown of tenants, databases, pools and users
 //	console_sockets.go      of single connections
 //	console_stats.go        of counters
-//	sqlstate.go             the one place where causes become what a client is told
+//	sqlstate.go             where other causes become what a client is told
 //	metrics.go limitlog.go  what Prometheus is told; log lines that strangers can cause
 //
 // # A session
@@ -101,7 +102,7 @@
 //   - A server is released only when link.Free says so, no cancel is aimed at
 //     it, and nothing was received behind its last answer.
 //   - A client's settings are on the server before its first message is.
-//   - Every error that a client sees is made by sqlstate.go's functions or comes
-//     from its server.
+//   - Every error that a client sees is made by sqlstate.go's functions, is in
+//     the table of denial.go, or comes from its server.
 //   - After a panic on a loop the tenant's books are checked; see tenant.verify.
 package proxy

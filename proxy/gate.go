@@ -51,6 +51,7 @@ type Gate struct {
 	room      Room         // as of New
 	closeOnce sync.Once
 
+	denials   tenantDenials
 	throttle  guarded[*netrestrict.Throttle]
 	guesses   guarded[*netrestrict.Throttle] // cancel keys that nobody has
 	perClient guarded[map[netip.Addr]int]    // handshakes by client address
@@ -281,6 +282,7 @@ func (g *Gate) reloaded(old, now *tenants.Snapshot) {
 	g.makeRoom(now)
 	g.derived.clear()
 	g.amendThrottle(old, now)
+	g.denials.keep(now)
 	g.spawn(func() { g.deriveAll(now) })
 	g.spawn(func() { g.patrol(old, now) })
 	for _, t := range g.runtimeTenants() {

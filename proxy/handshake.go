@@ -7,10 +7,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -44,6 +44,8 @@ type handshake struct {
 	route    tenants.Route
 	early    []byte // what the client sent ahead
 	owed     []byte // goes out in front of what is written next
+
+	versionTwo bool // the client speaks protocol 2, or an older one
 }
 
 // handover is what a loop needs of a handshake.
@@ -79,7 +81,7 @@ func (h *handshake) run() {
 		return
 	}
 	if !g.enterAddress(h.peer.Client.Addr()) {
-		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
+		g.count(denyHandshakes, "")
 		return
 	}
 	h.slot = true
@@ -106,8 +108,8 @@ func (h *handshake) identify() bool {
 	count := func(r proxyproto.Reason) { g.metrics.headerByName[r].Inc() }
 	if !h.acceptor.trusted.Contains(socket.Addr()) {
 		count(proxyproto.ReasonUntrusted)
-		g.metrics.refusals.WithLabelValues(refusedHeader).Inc()
-		g.limited.log(g.log, slog.LevelWarn, "untrusted:"+h.acceptor.conf.Name, "connection from an address that is not in trusted_proxies closed",
+		g.count(denyUntrusted, "")
+		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "untrusted:" + h.acceptor.conf.Name}, "connection from an address that is not in trusted_proxies closed",
 			"listener", h.acceptor.conf.Name, "address", socket.Addr().String())
 		return false
 	}
@@ -128,8 +130,8 @@ func (h *handshake) identify() bool {
 	case proxyproto.ReasonLocal, proxyproto.ReasonEmpty:
 		return false // health checks
 	}
-	g.metrics.refusals.WithLabelValues(refusedHeader).Inc()
-	g.limited.log(g.log, slog.LevelWarn, "header:"+string(e.Reason), "connection without a usable PROXY header closed",
+	g.count(denyHeader, "")
+	g.limited.log(g.log, slog.LevelWarn, logKey{cause: "header:" + string(e.Reason)}, "connection without a usable PROXY header closed",
 		"listener", h.acceptor.conf.Name, "address", socket.Addr().String(), "reason", string(e.Reason), "hint", e.Hint())
 	return false
 }
@@ -150,10 +152,10 @@ func (h *handshake) negotiate() error {
 	for {
 		code, body, err := pgwire.ReadPacket(h.br)
 		if err != nil {
-			if err != io.EOF { // one that leaves between two packets did nothing wrong
-				h.gate.metrics.refusals.WithLabelValues(refusedStartup).Inc()
+			if err == io.EOF { // one that leaves between two packets did nothing wrong
+				return errQuiet
 			}
-			return errQuiet // as Postgres: no answer to what is not the protocol
+			return deny(denyProtocol) // as Postgres: no answer to what is not the protocol
 		}
 		switch code {
 		case pgwire.CodeCancel:
@@ -163,52 +165,60 @@ func (h *handshake) negotiate() error {
 			return errQuiet
 		case pgwire.CodeSSL:
 			if h.sslDone || len(body) != 0 {
-				return errUnsupported(code)
+				return denyVersion(code)
 			}
 			if err := h.answerSSL(); err != nil {
 				return err
 			}
 		case pgwire.CodeGSSENC:
 			if h.gssDone || len(body) != 0 {
-				return errUnsupported(code)
+				return denyVersion(code)
 			}
 			h.gssDone = true
 			if h.br.Buffered() > 0 {
-				return errUnencryptedGSS
+				return &denied{denyStartup, errUnencryptedGSS}
 			}
 			if err := h.write([]byte{'N'}); err != nil {
 				return err
 			}
 		default:
 			h.startup, err = pgwire.ParseStartup(code, body)
-			if err != nil && code>>16 < 3 {
-				return &versionTwo{err}
+			if err != nil {
+				h.versionTwo = code>>16 < 3
+				return denyMessage(err)
 			}
-			return err
+			return nil
 		}
 	}
 }
 
-// versionTwo is an error for a client of protocol 2 or older.
-type versionTwo struct{ error }
-
-func errUnsupported(code uint32) error {
+// denyVersion is for a request in the place of a startup message.
+func denyVersion(code uint32) error {
 	_, err := pgwire.ParseStartup(code, nil)
-	return err
+	return denyMessage(err)
+}
+
+// denyMessage is for a startup message that cannot be understood.
+func denyMessage(err error) error {
+	var e *pgwire.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &denied{denyStartup, e}
 }
 
 func (h *handshake) answerSSL() error {
 	h.sslDone = true
 	if h.gate.opts.Certificates == nil {
 		if h.br.Buffered() > 0 {
-			return errUnencrypted
+			return &denied{denyStartup, errUnencrypted}
 		}
 		return h.write([]byte{'N'})
 	}
 	// A ClientHello may come ahead of the answer; anything else is not TLS.
 	if h.br.Buffered() > 0 {
 		if b, _ := h.br.Peek(1); b[0] != recordHandshake {
-			return errUnencrypted
+			return &denied{denyStartup, errUnencrypted}
 		}
 	}
 	if err := h.write([]byte{'S'}); err != nil {
@@ -233,17 +243,23 @@ func (h *handshake) login() error {
 		claim.SNI = h.tls.ConnectionState().ServerName
 	}
 	route, err := tenants.Resolve(claim)
-	if err != nil {
-		g.metrics.refusals.WithLabelValues(refusedTenant).Inc()
-		return errRoute(err)
-	}
-	if route.User == "" {
-		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
-		return fatal("28000", "no PostgreSQL user name specified in startup packet", "")
+	switch {
+	case errors.Is(err, tenants.ErrConflict):
+		return deny(denyTwoTenants)
+	case err != nil:
+		return deny(denyNoTenant)
+	case route.User == "":
+		return deny(denyNoUser)
 	}
 	h.route = route
 	conf, known := g.opts.Directory.Current().Tenant(route.Tenant)
-	if err := h.admit(conf, known); err != nil {
+	if known {
+		a := admission{conf: conf, secure: h.tls != nil, addr: h.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
+		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
+			return err
+		}
+	}
+	if err := h.throttled(); err != nil {
 		return err
 	}
 	if s.Negotiate {
@@ -254,27 +270,30 @@ func (h *handshake) login() error {
 	return h.authenticate(conf)
 }
 
-// admit asks everything that can be asked before the password, cheapest first.
-func (h *handshake) admit(conf *tenants.Tenant, known bool) error {
-	g := h.gate
-	addr := h.peer.Client.Addr()
-	refuse := func(reason string, e *pgwire.Error) error {
-		g.metrics.refusals.WithLabelValues(reason).Inc()
-		return e
+// admission is what can be judged of a client before its password, without a
+// trace of it anywhere.
+type admission struct {
+	conf    *tenants.Tenant
+	secure  bool // over TLS
+	addr    netip.Addr
+	clients int64 // of all tenants
+	most    int64
+}
+
+// judge asks everything, cheapest first. own counts the tenant's clients, and is
+// asked only for those who may come otherwise.
+func (a admission) judge(own func() int64) error {
+	switch {
+	case a.conf.RequireTLS && !a.secure:
+		return deny(denyTLS)
+	case !a.conf.Allow.Allows(a.addr):
+		return deny(denyAddress, a.addr, a.conf.ID)
+	case a.clients >= a.most:
+		return deny(denyClients)
+	case own() >= int64(a.conf.Pool.MaxClients):
+		return deny(denyTenantClients)
 	}
-	if known {
-		switch {
-		case conf.RequireTLS && h.tls == nil:
-			return refuse(refusedTLS, errTLSRequired)
-		case !conf.Allow.Allows(addr):
-			return refuse(refusedAddress, errAddress(addr, conf.ID))
-		case g.clients.Load() >= g.admits.Load():
-			return refuse(refusedLimit, errLimit)
-		case g.tenant(conf.ID).admitted.Load() >= int64(conf.Pool.MaxClients):
-			return refuse(refusedLimit, errTenantLimit)
-		}
-	}
-	return h.throttled()
+	return nil
 }
 
 // handOver gives the client to its tenant's loop, with everything it has sent
@@ -282,7 +301,7 @@ func (h *handshake) admit(conf *tenants.Tenant, known bool) error {
 func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 	if h.gate.consoles.closed(conf.ID) {
 		h.gate.release(t, at)
-		return errDisabled
+		return deny(denyDisabled)
 	}
 	if h.startup.Replication != "" {
 		if err := h.write(nil); err != nil {
@@ -295,11 +314,11 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 	user, database := at.user, at.database
 	if !conf.AllowsDatabase(database) {
 		g.release(t, at)
-		return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(database)), "")
+		return deny(denyDatabase, clip(database))
 	}
 	if name := startOnly(h.startup.Params); name != "" {
 		g.release(t, at)
-		return fatal("55P02", fmt.Sprintf(`parameter "%s" cannot be set after connection start`, name), "A pooled connection has started already.")
+		return deny(denyStartOnly, name)
 	}
 	mode := h.acceptor.mode
 	if conf.Pool.Mode != "" {
@@ -345,30 +364,31 @@ func (h *handshake) write(b []byte) error {
 	return nil
 }
 
-// refuse tells the client, if it is to be told, and waits until it has read it.
+// refuse counts a denial, tells the client, if it is to be told, and waits until
+// it has read it. The log comes after the answer, which must not take longer for
+// a tenant that exists.
 func (h *handshake) refuse(err error) {
 	if h.tcp == nil || errors.Is(err, errQuiet) {
 		return
 	}
-	var old *versionTwo
-	var e *pgwire.Error
-	var out []byte
-	switch {
-	case errors.As(err, &old) && errors.As(old.error, &e):
-		out = e.AppendV2(nil)
-	case errors.As(err, &e):
-		out = e.Append(nil)
-	default:
-		h.gate.limited.log(h.gate.log, slog.LevelInfo, "handshake", "handshake failed", "client", h.peer.Client.String(), "error", err)
+	g, log := h.gate, h.gate.log
+	var d *denied
+	if !errors.As(err, &d) {
+		g.limited.log(log, slog.LevelInfo, logKey{cause: "handshake"}, "handshake failed", "client", h.peer.Client.String(), "error", err)
 		return
 	}
-	g := h.gate
-	if h.startup == nil {
-		g.metrics.refusals.WithLabelValues(refusedStartup).Inc()
+	g.count(d.why, h.route.Tenant)
+	if d.told == nil {
+		return
 	}
-	g.limited.log(g.log, slog.LevelInfo, "refused:"+e.Code, "client refused", "client", h.peer.Client.String(), "tenant", clip(h.route.Tenant),
-		"user", clip(h.route.User), "sqlstate", e.Code, "message", e.Message)
-	if h.write(out) != nil {
+	out := d.told.Append(nil)
+	if h.versionTwo {
+		out = d.told.AppendV2(nil)
+	}
+	err = h.write(out)
+	g.limited.log(log, slog.LevelInfo, g.logKey(h.route.Tenant, d.Error()), "client refused", "client", h.peer.Client.String(), "tenant", clip(h.route.Tenant),
+		"user", clip(h.route.User), "cause", d.Error(), "sqlstate", d.told.Code, "message", d.told.Message)
+	if err != nil {
 		return
 	}
 	if h.tls != nil {

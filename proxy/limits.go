@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/postern/postern/pool"
-	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
 
@@ -45,14 +44,14 @@ type places struct {
 }
 
 // take counts one more client, if the configuration allows it.
-func (p *places) take(conf *tenants.Tenant, at place) *pgwire.Error {
+func (p *places) take(conf *tenants.Tenant, at place) *denied {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if u, ok := conf.User(at.user); ok && u.MaxClients > 0 && p.users[at.user] >= u.MaxClients {
-		return errUserLimit(at.user)
+		return deny(denyUserClients, clip(at.user))
 	}
 	if most := conf.Pool.MaxDatabaseClients; most > 0 && at.database != "" && p.databases[at.database] >= most {
-		return errDatabaseLimit(at.database)
+		return deny(denyDatabaseClients, clip(at.database))
 	}
 	if p.users == nil {
 		p.users, p.databases = make(map[string]int), make(map[string]int)
@@ -89,12 +88,12 @@ func (h *handshake) place(conf *tenants.Tenant) place {
 }
 
 // reserve takes a place for a client that has proved its password.
-func (g *Gate) reserve(t *tenant, conf *tenants.Tenant, at place) *pgwire.Error {
+func (g *Gate) reserve(t *tenant, conf *tenants.Tenant, at place) *denied {
 	if g.clients.Add(1) > g.admits.Load() {
 		g.clients.Add(-1)
-		return errLimit
+		return deny(denyClients)
 	}
-	err := errTenantLimit
+	err := deny(denyTenantClients)
 	if t.admitted.Add(1) <= int64(conf.Pool.MaxClients) {
 		err = t.places.take(conf, at)
 	}

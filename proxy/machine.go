@@ -370,5 +370,5 @@ func (t *tenant) waitLimit(c *client) (since time.Time, limit time.Duration) {
 
 // logMachine says what the machine's state means when clients are refused.
 func (t *tenant) logMachine(err error) {
-	t.gate.limited.log(t.log, slog.LevelWarn, "machine:"+t.id, "clients are refused: the machine cannot be had", "error", err)
+	t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "machine"}, "clients are refused: the machine cannot be had", "error", err)
 }

@@ -19,24 +19,13 @@ type Metrics struct {
 	wake         prometheus.Histogram
 	phase        *prometheus.HistogramVec
 	headers      *prometheus.CounterVec
-	refusals     *prometheus.CounterVec
+	refused      [numReasons]prometheus.Counter // by reason; none for uncounted
 	cancels      *prometheus.CounterVec
 	panics       prometheus.Counter
 	serverPhase  prometheus.Observer
 	wakePhase    prometheus.Observer
 	headerByName map[proxyproto.Reason]prometheus.Counter
 }
-
-// Refusal reasons, the closed set of postern_refusals_total.
-const (
-	refusedAddress  = "address"
-	refusedTLS      = "tls"
-	refusedLimit    = "limit"
-	refusedThrottle = "throttle"
-	refusedHeader   = "proxy_header"
-	refusedStartup  = "startup"
-	refusedTenant   = "tenant"
-)
 
 func newMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
@@ -48,16 +37,16 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "How long the phases of a login took.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"phase"}),
 		headers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_proxy_headers_total",
 			Help: "PROXY headers by outcome."}, []string{"result"}),
-		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_refusals_total",
-			Help: "Connections refused before authentication, by reason."}, []string{"reason"}),
 		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_cancels_total",
 			Help: "Cancel requests by outcome."}, []string{"result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_panics_total",
 			Help: "Recovered panics; each cost one session."}),
 		headerByName: make(map[proxyproto.Reason]prometheus.Counter),
 	}
-	for _, r := range []string{refusedAddress, refusedTLS, refusedLimit, refusedThrottle, "ban", refusedHeader, refusedStartup, refusedTenant} {
-		m.refusals.WithLabelValues(r)
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_refusals_total",
+		Help: "Connections refused before authentication, by reason."}, []string{"reason"})
+	for r := uncounted + 1; r < numReasons; r++ {
+		m.refused[r] = refusals.WithLabelValues(r.String())
 	}
 	for _, r := range proxyproto.Reasons() {
 		m.headerByName[r] = m.headers.WithLabelValues(string(r))
@@ -70,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")
 	m.wakePhase = m.phase.WithLabelValues("wake")
-	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, m.refusals, m.cancels, m.panics)
+	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, refusals, m.cancels, m.panics)
 	return m
 }
 

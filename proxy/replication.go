@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -109,9 +108,8 @@ func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	}
 	if t.counters.replicas.Add(1) > maxReplicas {
 		t.counters.replicas.Add(-1)
-		g.metrics.refusals.WithLabelValues(refusedLimit).Inc()
 		g.release(t, at)
-		return errReplicas
+		return deny(denyReplicas)
 	}
 	_ = h.tcp.SetDeadline(time.Time{})
 	h.tcp = nil
@@ -129,16 +127,16 @@ func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 func (r *replica) refusal(conf *tenants.Tenant) error {
 	for _, p := range r.settings {
 		if backend.IsReserved(p.Name) { // from options: as Postgres, which knows no such setting
-			return fatal("42704", fmt.Sprintf(`unrecognized configuration parameter "%s"`, clip(p.Name)), "")
+			return deny(denySetting, clip(p.Name))
 		}
 	}
 	switch {
 	case conf.AllowsDatabase(r.database):
 		return nil
 	case r.database == physical:
-		return errPhysical
+		return deny(denyPhysical)
 	}
-	return errNoDatabase(r.database)
+	return deny(denyDatabase, clip(r.database))
 }
 
 // run is the session.

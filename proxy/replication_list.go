@@ -149,7 +149,7 @@ func (h *handshake) cancelReplica(body []byte) bool {
 	switch {
 	case !known || !conf.Allow.Allows(addr):
 		result = "refused"
-		g.metrics.refusals.WithLabelValues(refusedAddress).Inc()
+		g.count(denyAddress, r.tenant.id)
 	case r.isServed():
 		result = r.cancelServer()
 	}

@@ -58,7 +58,7 @@ func (r *replica) connect() (*backend.Conn, *ending) {
 			failing = time.Now()
 		}
 		retry := backend.Retryable(err)
-		g.limited.log(t.log, slog.LevelWarn, "server_login:"+t.id, "server login failed", "user", clip(r.user), "database", clip(r.database),
+		g.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "server login failed", "user", clip(r.user), "database", clip(r.database),
 			"mode", "replication", "retry", retry, "error", err)
 		if !retry || time.Since(failing) >= g.opts.Timeouts.ServerConnect {
 			return nil, &ending{"no_server", errReplicaDial(err)}

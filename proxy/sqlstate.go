@@ -1,22 +1,18 @@
-// The one place where causes become what a client is told: SQLSTATE, text, hint.
+// Where causes become what a client is told: SQLSTATE, text, hint. What keeps a connection from becoming a session is in denial.go.
 
 package proxy
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/console"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
-	"github.com/postern/postern/proxy/scram"
-	"github.com/postern/postern/tenants"
 )
 
 func fatal(code, message, hint string) *pgwire.Error {
@@ -34,11 +30,6 @@ var (
 	errServerLost  = fatal("08006", "server connection lost", "The outcome of what was running is unknown.")
 	errRestLost    = fatal("08006", "server connection lost", "Nothing was running. Connect again.")
 	errWait        = fatal("53300", "timed out waiting for a server connection", "All server connections that may be open are in use.")
-	errLimit       = fatal("53300", "too many clients already", "")
-	errTenantLimit = fatal("53300", "too many clients for this project already", "")
-	errTLSRequired = fatal("28000", "this project requires TLS", "Connect with sslmode=require or stronger.")
-	errReplicas    = fatal("53300", "too many replication connections for this project already", "")
-	errPhysical    = fatal("28000", "physical replication is not allowed for this project", "It reads all databases, and the project allows only some.")
 	errWalsender   = fatal("28000", "the database does not allow replication connections for this user", "See pg_hba.conf and the role's REPLICATION attribute.")
 	errWalsenders  = fatal("53300", "the database has too many connections or replication connections already", "See max_connections and max_wal_senders.")
 	errUnavailable = fatal("57P03", "the database is not accepting connections", "Try again in a moment.")
@@ -87,11 +78,8 @@ func consoleError(code, message, hint string) *pgwire.Error {
 
 // What ends sessions of the admin console, or is told of its commands to others.
 var (
-	errConsoles           = fatal("53300", "too many sessions of the admin console already", "")
-	errConsoleReplication = fatal("0A000", "the admin console has nothing to replicate", "")
-	errConsoleLong        = fatal("54000", fmt.Sprintf("message is longer than the %d KiB that the admin console takes", console.MaxMessage>>10), "")
-	errKilled             = fatal("57P01", "terminating connection due to administrator command", "")
-	errDisabled           = fatal("55000", "the database is disabled", "Try again when it was enabled.")
+	errConsoleLong = fatal("54000", fmt.Sprintf("message is longer than the %d KiB that the admin console takes", console.MaxMessage>>10), "")
+	errKilled      = fatal("57P01", "terminating connection due to administrator command", "")
 )
 
 // refusals are the errors that stand in for a server's, by link.Entry.Note.
@@ -115,56 +103,7 @@ func errManyNamed(most link.Limits) *pgwire.Error {
 		Hint:    "Close those that are not used any more."}
 }
 
-// wrongPassword is the SQLSTATE of the failed logins that the throttle counts.
-const wrongPassword = "28P01"
-
-func errPassword(user string) *pgwire.Error {
-	return fatal(wrongPassword, fmt.Sprintf(`password authentication failed for user "%s"`, clip(user)), "")
-}
-
-func errUserLimit(user string) *pgwire.Error {
-	return fatal("53300", fmt.Sprintf(`too many clients for user "%s" already`, clip(user)), "The user's max_clients is reached.")
-}
-
-func errDatabaseLimit(database string) *pgwire.Error {
-	return fatal("53300", fmt.Sprintf(`too many clients for database "%s" already`, clip(database)), "The project's max_database_clients is reached.")
-}
-
-func errAddress(addr netip.Addr, tenant string) *pgwire.Error {
-	return fatal("28000", fmt.Sprintf("address %s is not allowed to connect to %q", addr, tenant), "")
-}
-
-func errThrottled(wait time.Duration) *pgwire.Error {
-	return fatal("53400", "too many failed logins",
-		fmt.Sprintf("Try again in %d seconds.", int((wait+time.Second-1)/time.Second)))
-}
-
-func errNoDatabase(name string) *pgwire.Error {
-	return fatal("3D000", fmt.Sprintf(`database "%s" does not exist`, clip(name)), "")
-}
-
 func errViolation(message string) *pgwire.Error { return fatal("08P01", message, "") }
-
-// errRoute is what a client that named no tenant, or two, is told.
-func errRoute(err error) *pgwire.Error {
-	const hint = `Name the project in the user ("user.project"), in options ("reference=project") or by the host name.`
-	if errors.Is(err, tenants.ErrConflict) {
-		return fatal("08004", "the connection names two different projects", hint)
-	}
-	return fatal("08004", "the connection names no project", hint)
-}
-
-// errSASL is what a client is told whose SCRAM message was refused.
-func errSASL(err error, user string) *pgwire.Error {
-	var e *scram.Error
-	if !errors.As(err, &e) {
-		return errPassword(user)
-	}
-	if e.Kind == scram.BadProof {
-		return errPassword(user)
-	}
-	return &pgwire.Error{Severity: pgwire.Fatal, Code: e.Kind.SQLSTATE(), Message: e.Message, Detail: e.Detail}
-}
 
 // lostWith is what a client is told whose server is gone.
 func lostWith(l *link.Link) *pgwire.Error {

@@ -12,8 +12,6 @@ import (
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
-	"github.com/postern/postern/proxy/scram"
-	"github.com/postern/postern/tenants"
 )
 
 func TestDialErrorsTellNothingOfTheInside(t *testing.T) {
@@ -78,26 +76,5 @@ func TestMachineErrors(t *testing.T) {
 		if e := errMachine(fmt.Errorf("x: %w", err)); e.Code != "57P03" || e.Hint != hint {
 			t.Errorf("%v: %s, hint %q; want 57P03, hint %q", err, e.Code, e.Hint, hint)
 		}
-	}
-}
-
-func TestClientErrors(t *testing.T) {
-	if e := errRoute(tenants.ErrConflict); e.Code != "08004" || e.Hint == "" {
-		t.Errorf("conflict: %v", e)
-	}
-	if e := errRoute(tenants.ErrNoTenant); e.Code != "08004" || e.Hint == "" {
-		t.Errorf("no tenant: %v", e)
-	}
-	if e := errSASL(&scram.Error{Kind: scram.BadProof}, "app"); e.Code != "28P01" || e.Message != `password authentication failed for user "app"` {
-		t.Errorf("bad proof: %v", e)
-	}
-	if e := errSASL(&scram.Error{Kind: scram.Malformed, Message: "malformed SCRAM message"}, "app"); e.Code != "08P01" {
-		t.Errorf("malformed: %v", e)
-	}
-	if e := errSASL(errors.New("BUG"), "app"); e.Code != "28P01" {
-		t.Errorf("internal: %v", e)
-	}
-	if e := errPassword(strings.Repeat("u", 200)); len(e.Message) > 120 {
-		t.Errorf("name is not clipped: %v", e)
 	}
 }

@@ -18,8 +18,7 @@ func (h *handshake) throttled() error {
 	if wait == 0 {
 		return nil
 	}
-	h.gate.metrics.refusals.WithLabelValues(refusedThrottle).Inc()
-	return errThrottled(wait)
+	return denyFor(wait)
 }
 
 // amendThrottle tells the throttle what a new snapshot has repaired or taken

@@ -122,8 +122,7 @@ var errALPN = errors.New("direct TLS connection without ALPN protocol negotiatio
 func (h *handshake) startTLS(direct bool) error {
 	certs := h.gate.opts.Certificates
 	if certs == nil {
-		h.gate.metrics.refusals.WithLabelValues(refusedStartup).Inc()
-		return errQuiet
+		return deny(denyProtocol)
 	}
 	start := time.Now()
 	config := &tls.Config{
@@ -148,7 +147,7 @@ func (h *handshake) startTLS(direct bool) error {
 	h.swap = &loop.Swap{Conn: &readAhead{h.tcp, ahead}}
 	session := tls.Server(h.swap, config)
 	if err := session.HandshakeContext(h.gate.ctx); err != nil {
-		h.gate.metrics.refusals.WithLabelValues(refusedStartup).Inc()
+		h.gate.count(denyProtocol, "")
 		if errors.Is(err, io.EOF) {
 			return errQuiet
 		}

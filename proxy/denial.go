@@ -1,0 +1,204 @@
+// Denials: why a connection gets no session, and what follows for the client, the metrics and the log.
+
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/tenants"
+)
+
+// denial is a cause for which a connection gets no session.
+type denial uint8
+
+const (
+	denyUntrusted denial = iota
+	denyHeader
+	denyHandshakes
+	denyProtocol
+	denyStartup
+	denyNoUser
+	denyNoTenant
+	denyTwoTenants
+	denyTLS
+	denyAddress
+	denyClients
+	denyTenantClients
+	denyUserClients
+	denyDatabaseClients
+	denyReplicas
+	denyConsoles
+	denyThrottled
+	denyUnknownTenant
+	denyUnknownUser
+	denyPassword
+	denySASL
+	denyDisabled
+	denyDatabase
+	denyStartOnly
+	denySetting
+	denyPhysical
+	denyConsoleReplication
+	numDenials
+)
+
+// reason is a denial's label in the metrics, out of a closed set.
+type reason uint8
+
+const (
+	uncounted reason = iota // a failed login, which has a metric of its own, or one that has succeeded
+	reasonAddress
+	reasonTLS
+	reasonLimit
+	reasonThrottle
+	reasonBan // of nothing yet
+	reasonHeader
+	reasonStartup
+	reasonTenant
+	numReasons
+)
+
+// String is the label's value.
+func (r reason) String() string {
+	return [numReasons]string{"", "address", "tls", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}[r]
+}
+
+// denialRow is what follows from a denial. Without a code the client is told
+// what its message was wrong in, or nothing.
+type denialRow struct {
+	reason reason
+	cause  string // in the log
+	code   string
+	text   string // with a verb for each argument of tell, or the hint has them
+	hint   string
+}
+
+const (
+	sayPassword = `password authentication failed for user "%s"`
+	howToName   = `Name the project in the user ("user.project"), in options ("reference=project") or by the host name.`
+)
+
+// denials is the one table of them. It is never changed.
+var denials = [numDenials]denialRow{
+	denyUntrusted:  {reasonHeader, "untrusted_sender", "", "", ""},
+	denyHeader:     {reasonHeader, "proxy_header", "", "", ""},
+	denyHandshakes: {reasonLimit, "handshakes", "", "", ""},
+	denyProtocol:   {reasonStartup, "not_the_protocol", "", "", ""},
+	denyStartup:    {reasonStartup, "startup_message", "", "", ""}, // in the words of whoever read it
+	denyNoUser:     {reasonStartup, "no_user", "28000", "no PostgreSQL user name specified in startup packet", ""},
+	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no project", howToName},
+	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different projects", howToName},
+	denyTLS:        {reasonTLS, "tls_required", "28000", "this project requires TLS", "Connect with sslmode=require or stronger."},
+	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},
+
+	denyClients:         {reasonLimit, "limits.clients", "53300", "too many clients already", ""},
+	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this project already", ""},
+	denyUserClients:     {reasonLimit, "max_clients", "53300", `too many clients for user "%s" already`, "The user's max_clients is reached."},
+	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The project's max_database_clients is reached."},
+	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this project already", ""},
+	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},
+	denyThrottled:       {reasonThrottle, "throttled", "53400", "too many failed logins", "Try again in %d seconds."},
+
+	// One text: only the log tells which it was.
+	denyUnknownTenant: {reasonTenant, "unknown_tenant", "28P01", sayPassword, ""},
+	denyUnknownUser:   {uncounted, "unknown_user", "28P01", sayPassword, ""},
+	denyPassword:      {uncounted, "wrong_password", "28P01", sayPassword, ""},
+	denySASL:          {uncounted, "sasl_message", "", "", ""}, // in the words of whoever read it
+
+	// After the password.
+	denyDisabled:           {uncounted, "disabled", "55000", "the database is disabled", "Try again when it was enabled."},
+	denyDatabase:           {uncounted, "unknown_database", "3D000", `database "%s" does not exist`, ""},
+	denyStartOnly:          {uncounted, "start_only_parameter", "55P02", `parameter "%s" cannot be set after connection start`, "A pooled connection has started already."},
+	denySetting:            {uncounted, "unknown_parameter", "42704", `unrecognized configuration parameter "%s"`, ""},
+	denyPhysical:           {uncounted, "physical_replication", "28000", "physical replication is not allowed for this project", "It reads all databases, and the project allows only some."},
+	denyConsoleReplication: {reasonStartup, "console_replication", "0A000", "the admin console has nothing to replicate", ""},
+}
+
+// tell is what the client is told; nil: nothing, or what tell does not know.
+func (d denial) tell(args ...any) *pgwire.Error {
+	row := &denials[d]
+	if row.code == "" {
+		return nil
+	}
+	text, hint := row.text, row.hint
+	if strings.Contains(text, "%") {
+		text = fmt.Sprintf(text, args...)
+	} else if strings.Contains(hint, "%") {
+		hint = fmt.Sprintf(hint, args...)
+	}
+	return fatal(row.code, text, hint)
+}
+
+// denied is the error of a connection that gets no session.
+type denied struct {
+	why  denial
+	told *pgwire.Error // nil: it is closed without a word
+}
+
+// deny is a denial as the table has it.
+func deny(why denial, args ...any) *denied { return &denied{why, why.tell(args...)} }
+
+func denyFor(wait time.Duration) *denied {
+	return deny(denyThrottled, int((wait+time.Second-1)/time.Second))
+}
+
+// Error implements error, for the log.
+func (d *denied) Error() string { return denials[d.why].cause }
+
+// Unwrap is what the client is told.
+func (d *denied) Unwrap() error {
+	if d.told == nil {
+		return nil
+	}
+	return d.told
+}
+
+// count counts a denial, and for the tenant that was named if there is one: a
+// stranger's name makes no series.
+func (g *Gate) count(why denial, tenant string) {
+	r := denials[why].reason
+	if r == uncounted {
+		return
+	}
+	g.metrics.refused[r].Inc()
+	if _, known := g.opts.Directory.Current().Tenant(tenant); known {
+		g.denials.of(tenant)[r].Add(1)
+	}
+}
+
+// tenantDenials counts by reason, for tenants. Its zero value is empty. Safe for
+// concurrent use.
+type tenantDenials struct {
+	mu   sync.Mutex
+	byID map[string]*[numReasons]atomic.Uint64
+}
+
+func (d *tenantDenials) of(tenant string) *[numReasons]atomic.Uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.byID == nil {
+		d.byID = make(map[string]*[numReasons]atomic.Uint64)
+	}
+	n := d.byID[tenant]
+	if n == nil {
+		n = new([numReasons]atomic.Uint64)
+		d.byID[tenant] = n
+	}
+	return n
+}
+
+// keep lets go of tenants that are not in a snapshot.
+func (d *tenantDenials) keep(s *tenants.Snapshot) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.byID {
+		if _, ok := s.Tenant(id); !ok {
+			delete(d.byID, id)
+		}
+	}
+}
