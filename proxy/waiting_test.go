@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
 )
 
@@ -31,7 +32,7 @@ func TestWhatClientsWaitFor(t *testing.T) {
 		want("others have all servers", noticeWaiting.Message, "53300", "query_wait")
 		first := dial()
 		want("the first is being dialed", noticeConnecting.Message, "57P03", "no_server")
-		p.DialFailed(&first.books, syscall.ECONNREFUSED, false, now)
+		p.DialFailed(&first.books, syscall.ECONNREFUSED, pool.Passing, now)
 		want("it was refused", noticeDown.Message, "57P03", "no_server")
 		again := dial()
 		want("it is tried again", noticeDown.Message, "57P03", "no_server")
@@ -43,7 +44,7 @@ func TestWhatClientsWaitFor(t *testing.T) {
 		p.DialDone(&again.books, now)
 		want("one is there", noticeWaiting.Message, "53300", "query_wait")
 		second := dial()
-		p.DialFailed(&second.books, backend.ErrTLSRefused, true, now)
+		p.DialFailed(&second.books, backend.ErrTLSRefused, pool.Final, now)
 		want("one is there, and another failed", noticeWaiting.Message, "53300", "query_wait")
 		p.RemoveServer(&again.books)
 		want("it has ended", noticeDown.Message, "57P03", "no_server")
