@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const operator = "s3cret-token"
@@ -56,6 +57,14 @@ func (g *fakeGate) SuspendMachine(ctx context.Context, tenant string) error {
 }
 func (g *fakeGate) Pause(ctx context.Context, tenant string) error {
 	return g.called(ctx, "pause", tenant)
+}
+func (g *fakeGate) Metrics(tenant string) (prometheus.Gatherer, error) {
+	if err := g.called(context.Background(), "metrics", tenant); err != nil {
+		return nil, err
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_" + tenant + "_total", Help: "Nothing."}))
+	return reg, nil
 }
 func (g *fakeGate) Resume(ctx context.Context, tenant string) error {
 	return g.called(ctx, "resume", tenant)

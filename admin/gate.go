@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Gate is what the API needs of the gate. It is safe for concurrent use, and its calls must not block for long: the context
@@ -22,6 +24,8 @@ type Gate interface {
 	SuspendMachine(ctx context.Context, tenant string) error
 	// Pause lets what runs finish and what comes wait. It returns at once: ErrNoTenant. Pausing twice is pausing once.
 	Pause(ctx context.Context, tenant string) error
+	// Metrics collects what concerns the tenant alone: ErrNoTenant.
+	Metrics(tenant string) (prometheus.Gatherer, error)
 	// Resume ends a pause: ErrNoTenant. Without a pause it does nothing.
 	Resume(ctx context.Context, tenant string) error
 }

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -32,6 +33,7 @@ func (s *Server) routes() []route {
 		{"GET", "/healthz", true, s.health},
 		{"GET", "/readyz", true, s.ready},
 		{"GET", "/metrics", s.opts.MetricsPublic, s.metrics()},
+		{"GET", "/metrics/tenants/{id}", s.opts.MetricsPublic, s.tenantMetrics},
 		{"GET", "/openapi.yaml", true, s.document},
 		{"GET", "/v1/tenants/{id}/machine", false, s.machine},
 		{"POST", "/v1/tenants/{id}/machine/wake", false, s.change("wake", Gate.WakeMachine, s.started)},
@@ -109,8 +111,25 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 
 // metrics shows what the Gatherer collects. Scrapes that come together share one collection, and a collector that fails costs
 // its own metrics only.
-func (s *Server) metrics() http.HandlerFunc {
-	return promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{
+func (s *Server) metrics() http.HandlerFunc { return s.gathered(s.opts.Gatherer) }
+
+// tenantMetrics shows what concerns one tenant alone.
+func (s *Server) tenantMetrics(w http.ResponseWriter, r *http.Request) {
+	tenant, err := s.subject(r)
+	if err != nil {
+		s.refuse(w, r, tenant, err)
+		return
+	}
+	from, err := s.opts.Gate.Metrics(tenant)
+	if err != nil {
+		s.refuse(w, r, tenant, err)
+		return
+	}
+	s.gathered(from)(w, r)
+}
+
+func (s *Server) gathered(from prometheus.Gatherer) http.HandlerFunc {
+	return promhttp.HandlerFor(from, promhttp.HandlerOpts{
 		ErrorLog:            scrapeLog{s.opts.Log},
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrape,

@@ -132,6 +132,43 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestTenantMetrics: each tenant has a page of its own, for whoever may see the metrics.
+func TestTenantMetrics(t *testing.T) {
+	gate := &fakeGate{fail: map[string]error{}}
+	public, err := New(Options{Gatherer: registry(t), MetricsPublic: true, Gate: gate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := New(Options{Gatherer: registry(t), Gate: gate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	without, err := New(Options{Gatherer: registry(t), MetricsPublic: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		s    *Server
+		path string
+		fail error
+		code int
+		body string
+	}{
+		{public, "/metrics/tenants/acme", nil, 200, "postern_acme_total 0"},
+		{public, "/metrics/tenants/acme", ErrNoTenant, 404, `{"error":"there is no such tenant"}`},
+		{public, "/metrics/tenants/No-Id", nil, 404, `{"error":"there is no such tenant"}`},
+		{public, "/metrics/tenants/", nil, 404, `{"error":`},
+		{public, "/metrics/tenants/acme", errors.New("10.1.2.3"), 500, `{"error":"internal error; the log says why"}`},
+		{private, "/metrics/tenants/acme", nil, 401, `{"error":`},
+		{without, "/metrics/tenants/acme", nil, 503, `{"error":`},
+	} {
+		gate.fail["metrics"] = tc.fail
+		if w := get(tc.s, tc.path, ""); w.Code != tc.code || !strings.Contains(w.Body.String(), tc.body) || strings.Contains(w.Body.String(), "postern_test") {
+			t.Errorf("%s, %v: %d %q, want %d with %q", tc.path, tc.fail, w.Code, w.Body, tc.code, tc.body)
+		}
+	}
+}
+
 // TestPanicIsLogged: it costs the request and leaves a trace.
 func TestPanicIsLogged(t *testing.T) {
 	log, out := logger()

@@ -42,7 +42,7 @@ type Options struct {
 	TokenFile string
 	// MaxConns bounds the open connections; more are closed at once. 0: 256.
 	MaxConns int
-	// MetricsPublic serves /metrics without a token.
+	// MetricsPublic serves /metrics, and what is below it, without a token.
 	MetricsPublic bool
 	// Gatherer collects what /metrics shows. Required.
 	Gatherer prometheus.Gatherer

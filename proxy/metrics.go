@@ -115,14 +115,19 @@ var (
 	descWakes        = prometheus.NewDesc("postern_wakes_total", "Wakes of the tenant's machine by result.", []string{"tenant", "result"}, nil)
 	descSuspends     = prometheus.NewDesc("postern_suspends_total", "Suspends of the tenant's machine by reason and result.", []string{"tenant", "reason", "result"}, nil)
 	descMachine      = prometheus.NewDesc("postern_machine_state", "1 for the state that the tenant's machine is in.", []string{"tenant", "state"}, nil)
+	descTenantDenied = prometheus.NewDesc("postern_tenant_refusals_total", "Connections to this tenant refused, by reason.", []string{"reason"}, nil)
 	descLag          = prometheus.NewDesc("postern_loop_lag_seconds", "How long the latest posted function waited for the loop.", []string{"loop"}, nil)
 )
 
+// tenantDescs are those with a tenant. It is never changed.
+var tenantDescs = []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descPins, descWakes, descSuspends, descMachine}
+
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descPins, descWakes, descSuspends, descMachine, descLag} {
+	for _, d := range tenantDescs {
 		ch <- d
 	}
+	ch <- descLag
 }
 
 // Collect implements prometheus.Collector: it reads what the loops publish and
@@ -132,45 +137,91 @@ func (g *Gate) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descLag, prometheus.GaugeValue, l.Lag().Seconds(), loopName(i))
 	}
 	for _, t := range g.runtimeTenants() {
-		c := &t.counters
-		gauge := func(d *prometheus.Desc, v int64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), append([]string{t.id}, labels...)...)
+		t.collect(ch)
+	}
+}
+
+// collect gives the tenant's own series.
+func (t *tenant) collect(ch chan<- prometheus.Metric) {
+	c := &t.counters
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), append([]string{t.id}, labels...)...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{t.id}, labels...)...)
+	}
+	gauge(descClients, c.clientsActive.Load(), "active")
+	gauge(descClients, c.clientsIdle.Load(), "idle")
+	gauge(descClients, c.clientsWaiting.Load(), "waiting")
+	gauge(descClients, c.replicas.Load(), "replication")
+	gauge(descServers, c.active.Load(), "active")
+	gauge(descServers, c.idle.Load(), "idle")
+	gauge(descServers, c.dialing.Load(), "login")
+	gauge(descServers, c.cleaning.Load(), "cleaning")
+	gauge(descServers, c.replicaServers.Load(), "replication")
+	gauge(descWaiting, c.clientsWaiting.Load())
+	count(descTransactions, c.transactions.Load())
+	count(descQueries, c.queries.Load())
+	count(descBytes, c.bytesIn.Load(), "in")
+	count(descBytes, c.bytesOut.Load(), "out")
+	count(descLogins, c.loginsOK.Load(), "ok")
+	count(descLogins, c.loginsFailed.Load(), "failed")
+	count(descLogins, c.loginsAborted.Load(), "aborted")
+	count(descServerLogins, c.serverLoginsOK.Load(), "ok")
+	count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
+	c.pins.each(func(l [2]string, n uint64) { count(descPins, n, l[0]) })
+	if !t.hasMachine.Load() {
+		return
+	}
+	c.wakes.each(func(l [2]string, n uint64) { count(descWakes, n, l[0]) })
+	c.suspends.each(func(l [2]string, n uint64) { count(descSuspends, n, l[0], l[1]) })
+	now := machines.State(c.machine.Load())
+	for _, s := range machines.States() {
+		is := int64(0)
+		if s == now {
+			is = 1
 		}
-		count := func(d *prometheus.Desc, v uint64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{t.id}, labels...)...)
-		}
-		gauge(descClients, c.clientsActive.Load(), "active")
-		gauge(descClients, c.clientsIdle.Load(), "idle")
-		gauge(descClients, c.clientsWaiting.Load(), "waiting")
-		gauge(descClients, c.replicas.Load(), "replication")
-		gauge(descServers, c.active.Load(), "active")
-		gauge(descServers, c.idle.Load(), "idle")
-		gauge(descServers, c.dialing.Load(), "login")
-		gauge(descServers, c.cleaning.Load(), "cleaning")
-		gauge(descServers, c.replicaServers.Load(), "replication")
-		gauge(descWaiting, c.clientsWaiting.Load())
-		count(descTransactions, c.transactions.Load())
-		count(descQueries, c.queries.Load())
-		count(descBytes, c.bytesIn.Load(), "in")
-		count(descBytes, c.bytesOut.Load(), "out")
-		count(descLogins, c.loginsOK.Load(), "ok")
-		count(descLogins, c.loginsFailed.Load(), "failed")
-		count(descLogins, c.loginsAborted.Load(), "aborted")
-		count(descServerLogins, c.serverLoginsOK.Load(), "ok")
-		count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
-		c.pins.each(func(l [2]string, n uint64) { count(descPins, n, l[0]) })
-		if !t.hasMachine.Load() {
-			continue
-		}
-		c.wakes.each(func(l [2]string, n uint64) { count(descWakes, n, l[0]) })
-		c.suspends.each(func(l [2]string, n uint64) { count(descSuspends, n, l[0], l[1]) })
-		now := machines.State(c.machine.Load())
-		for _, s := range machines.States() {
-			is := int64(0)
-			if s == now {
-				is = 1
-			}
-			gauge(descMachine, is, s.String())
-		}
+		gauge(descMachine, is, s.String())
+	}
+}
+
+// TenantMetrics collects what concerns one tenant alone: its series among the
+// gate's, and its refusals. It fails with ErrNoTenant.
+func (g *Gate) TenantMetrics(id string) (prometheus.Gatherer, error) {
+	if _, known := g.opts.Directory.Current().Tenant(id); !known {
+		return nil, ErrNoTenant
+	}
+	r := prometheus.NewRegistry()
+	if err := r.Register(tenantCollector{g, id}); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// tenantCollector is one tenant's part of the gate.
+type tenantCollector struct {
+	gate *Gate
+	id   string
+}
+
+// Describe implements prometheus.Collector, as Collect does.
+func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range tenantDescs {
+		ch <- d
+	}
+	ch <- descTenantDenied
+}
+
+// Collect makes no tenant: one that nobody has used has its refusals alone.
+func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
+	denials := c.gate.denials.of(c.id)
+	for r := uncounted + 1; r < numReasons; r++ {
+		ch <- prometheus.MustNewConstMetric(descTenantDenied, prometheus.CounterValue, float64(denials[r].Load()), r.String())
+	}
+	c.gate.mu.Lock()
+	t := c.gate.tenants[c.id]
+	c.gate.mu.Unlock()
+	if t != nil {
+		t.collect(ch)
 	}
 }

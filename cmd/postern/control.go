@@ -7,6 +7,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/proxy"
@@ -55,6 +57,11 @@ func (c control) WakeMachine(_ context.Context, tenant string) error {
 
 func (c control) SuspendMachine(_ context.Context, tenant string) error {
 	return refusal(c.gate.SuspendMachine(tenant))
+}
+
+func (c control) Metrics(tenant string) (prometheus.Gatherer, error) {
+	from, err := c.gate.TenantMetrics(tenant)
+	return from, refusal(err)
 }
 
 func (c control) Pause(_ context.Context, tenant string) error { return refusal(c.gate.Pause(tenant)) }
