@@ -74,7 +74,16 @@ type CertificateFile struct {
 
 // Auth is how clients are authenticated beyond what their tenants say.
 type Auth struct {
-	MockSecretFile string `mapstructure:"mock_secret_file"` // seeds the salts of unknown users; empty: random per process
+	MockSecretFile string   `mapstructure:"mock_secret_file"` // seeds the salts of unknown users; empty: random per process
+	Throttle       Throttle `mapstructure:"throttle"`
+}
+
+// Throttle slows the guessing of passwords down. An address is an IPv4 address or an IPv6 /64.
+type Throttle struct {
+	TenantFailures  int           `mapstructure:"tenant_failures"`  // of an address at one tenant, then it is blocked there
+	AddressFailures int           `mapstructure:"address_failures"` // of an address at all tenants together, then it is blocked everywhere
+	Window          time.Duration `mapstructure:"window"`           // failures count together for so long
+	Block           time.Duration `mapstructure:"block"`            // how long a block lasts
 }
 
 // Admin is the HTTP side: health, metrics and the API.

@@ -7,6 +7,7 @@ import "time"
 // Default returns the configuration of an empty file. It has no listener and no tenants yet, so it does not pass Validate.
 func Default() Config {
 	return Config{
+		Auth: Auth{Throttle: Throttle{TenantFailures: 10, AddressFailures: 50, Window: 150 * time.Second, Block: 2 * time.Minute}},
 		Timeouts: Timeouts{
 			ProxyHeader:    5 * time.Second,
 			Login:          15 * time.Second,

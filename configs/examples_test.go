@@ -30,7 +30,7 @@ func TestExampleLoads(t *testing.T) {
 	}
 	// Its comments say that it shows the defaults.
 	d := Default()
-	if c.Timeouts != d.Timeouts || c.Limits != d.Limits || c.Loops != d.Loops || c.IOUring != d.IOUring || c.TCP != d.TCP || c.Log != d.Log {
+	if c.Auth.Throttle != d.Auth.Throttle || c.Timeouts != d.Timeouts || c.Limits != d.Limits || c.Loops != d.Loops || c.IOUring != d.IOUring || c.TCP != d.TCP || c.Log != d.Log {
 		t.Errorf("shows %+v\nthe defaults are %+v", *c, d)
 	}
 }
@@ -42,7 +42,7 @@ func TestExampleCommentedPartsLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	on := strings.NewReplacer("# tls:", "tls:", "#   certificates:", "  certificates:", "#     - {cert", "    - {cert",
-		"#   tenant_domain:", "  tenant_domain:", "# auth:", "auth:", "#   mock_secret_file", "  mock_secret_file",
+		"#   tenant_domain:", "  tenant_domain:", "  # mock_secret_file", "  mock_secret_file",
 		"  # token_file", "  token_file", "  # local:", "  local:", "  #   dir:", "    dir:", "  # state_file:", "  state_file:").Replace(string(text))
 	c, err := loadBytes([]byte(on), "/d")
 	if err != nil {

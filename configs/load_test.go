@@ -42,7 +42,7 @@ listeners:
 tls:
   certificates: [{cert: server.crt, key: /keys/server.key}]
   tenant_domain: db.example.com
-auth: {mock_secret_file: mock.key}
+auth: {mock_secret_file: mock.key, throttle: {tenant_failures: 3, address_failures: 4, window: 5s, block: 6m}}
 admin: {address: "0.0.0.0:9187", token_file: admin.token, metrics_public: true,
   console_users: [{name: ops, verifier: "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$c3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkMTI=:c2VydmVyc2VydmVyc2VydmVyc2VydmVyc2VydmVyMTI="}]}
 tenants: {file: sub/tenants.yaml}
@@ -68,7 +68,7 @@ func TestLoadFull(t *testing.T) {
 		},
 		TLS: TLS{Certificates: []CertificateFile{{Cert: "/etc/postern/server.crt", Key: "/keys/server.key"}},
 			TenantDomain: "db.example.com"},
-		Auth: Auth{MockSecretFile: "/etc/postern/mock.key"},
+		Auth: Auth{MockSecretFile: "/etc/postern/mock.key", Throttle: Throttle{3, 4, 5 * time.Second, 6 * time.Minute}},
 		Admin: Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true,
 			ConsoleUsers: []ConsoleUser{{Name: "ops", Verifier: aVerifier}}},
 		Tenants: Tenants{File: "/etc/postern/sub/tenants.yaml"},
@@ -109,6 +109,7 @@ func TestLoadMinimalHasTheDefaults(t *testing.T) {
 // TestDefaultsAreTheDocumented compares with the values of the documentation.
 func TestDefaultsAreTheDocumented(t *testing.T) {
 	documented := minimal + `
+auth: {throttle: {tenant_failures: 10, address_failures: 50, window: 150s, block: 2m}}
 timeouts: {proxy_header: 5s, login: 15s, server_connect: 10s, wake: 60s, query_wait: 120s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 10m, server_lifetime: 1h, drain: 4m30s}
 limits: {clients: 100000, handshakes: 1000}
 loops: 0
@@ -260,6 +261,7 @@ func TestEnvironmentOverrides(t *testing.T) {
 	special := map[string]string{
 		"log.level": "debug", "log.format": "text", "io_uring": "off", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
+		"auth.throttle.tenant_failures": "9", "auth.throttle.address_failures": "9", "auth.throttle.window": "77s", "auth.throttle.block": "77s",
 	}
 	unbuilt := map[string]bool{"tenants.postgres.dsn_file": true, "tenants.postgres.key_file": true}
 	base := minimal + "tls: {certificates: [{cert: a, key: b}]}\nadmin: {address: '127.0.0.1:2'}\nmachines: {fly: {token_file: t}}\n"

@@ -21,6 +21,7 @@ func (c *Config) validate() problems {
 	var ps problems
 	c.checkListeners(&ps)
 	c.checkTLS(&ps)
+	c.checkThrottle(&ps)
 	c.checkAdmin(&ps)
 	c.checkConsole(&ps)
 	c.checkTenants(&ps)
@@ -105,6 +106,32 @@ func (c *Config) checkTLS(ps *problems) {
 		ps.add("tls.tenant_domain", "must be a domain, such as db.example.com")
 	case len(c.TLS.Certificates) == 0:
 		ps.add("tls.tenant_domain", "has no meaning without tls.certificates: a client sends SNI only within TLS")
+	}
+}
+
+// What nobody means: a throttle that guesses pass through, or that never ends.
+const (
+	maxFailures = 10_000
+	maxBlock    = 24 * time.Hour
+)
+
+func (c *Config) checkThrottle(ps *problems) {
+	t := c.Auth.Throttle
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"tenant_failures", t.TenantFailures}, {"address_failures", t.AddressFailures}} {
+		if n.value < 1 || n.value > maxFailures {
+			ps.add("auth.throttle."+n.key, "must be from 1 to %d", maxFailures)
+		}
+	}
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{{"window", t.Window}, {"block", t.Block}} {
+		if d.value < time.Second || d.value > maxBlock {
+			ps.add("auth.throttle."+d.key, "must be from 1s to %v", maxBlock)
+		}
 	}
 }
 

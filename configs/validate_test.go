@@ -130,6 +130,15 @@ admin.console_users[5].name: is missing`},
 		{"tenant domain with a star", func(c *Config) { c.TLS = TLS{Certificates: certs, TenantDomain: "*.example.com"} }, "tls.tenant_domain: must be a domain, such as db.example.com"},
 		{"tenant domain too long", func(c *Config) { c.TLS = TLS{Certificates: certs, TenantDomain: strings.Repeat("a.", 126) + "com"} }, "tls.tenant_domain: must be a domain, such as db.example.com"},
 		{"tenant domain without TLS", func(c *Config) { c.TLS.TenantDomain = "db.example.com" }, "tls.tenant_domain: has no meaning without tls.certificates: a client sends SNI only within TLS"},
+		{"throttle", func(c *Config) { c.Auth.Throttle = Throttle{} }, `auth.throttle.tenant_failures: must be from 1 to 10000
+auth.throttle.address_failures: must be from 1 to 10000
+auth.throttle.window: must be from 1s to 24h0m0s
+auth.throttle.block: must be from 1s to 24h0m0s`},
+		{"too much of a throttle", func(c *Config) { c.Auth.Throttle = Throttle{10_001, 10_001, 25 * time.Hour, 25 * time.Hour} }, `auth.throttle.tenant_failures: must be from 1 to 10000
+auth.throttle.address_failures: must be from 1 to 10000
+auth.throttle.window: must be from 1s to 24h0m0s
+auth.throttle.block: must be from 1s to 24h0m0s`},
+		{"the strictest throttle", func(c *Config) { c.Auth.Throttle = Throttle{1, 1, 24 * time.Hour, 24 * time.Hour} }, ""},
 		{"admin on loopback", func(c *Config) { c.Admin.Address = "127.0.0.1:9187" }, ""},
 		{"admin for all without token", func(c *Config) { c.Admin.Address = "0.0.0.0:9187" },
 			"admin.token_file: is needed, since others can reach 0.0.0.0:9187 (or set admin.metrics_public, if they may read the metrics)"},

@@ -76,6 +76,11 @@ func consoleSettings(conf *configs.Config) (out []console.Setting) {
 	add("tcp_user_timeout", number(int(conf.TCP.UserTimeout.Milliseconds())), number(int(def.TCP.UserTimeout.Milliseconds())))
 	add("transaction_timeout", seconds(now.Transaction), seconds(old.Transaction))
 
+	guess, strict := conf.Auth.Throttle, def.Auth.Throttle
+	add("auth.throttle.address_failures", number(guess.AddressFailures), number(strict.AddressFailures))
+	add("auth.throttle.block", guess.Block.String(), strict.Block.String())
+	add("auth.throttle.tenant_failures", number(guess.TenantFailures), number(strict.TenantFailures))
+	add("auth.throttle.window", guess.Window.String(), strict.Window.String())
 	add("io_uring", conf.IOUring, def.IOUring)
 	add("limits.handshakes", number(conf.Limits.Handshakes), number(def.Limits.Handshakes))
 	add("limits.statement_memory_mib", number(conf.Limits.StatementMemoryMiB), number(def.Limits.StatementMemoryMiB))

@@ -25,6 +25,7 @@ import (
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
@@ -154,9 +155,10 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake},
 		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle,
 			QueryWait: &t.QueryWait, ServerIdle: &t.ServerIdle, ServerLifetime: &t.ServerLifetime},
-		Limits: gateLimits(conf.Limits),
-		TCP:    proxy.TCP(conf.TCP),
-		Loops:  conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
+		Limits:   gateLimits(conf.Limits),
+		Throttle: netrestrict.ThrottleConfig{TenantFailures: conf.Auth.Throttle.TenantFailures, AddressFailures: conf.Auth.Throttle.AddressFailures, Window: conf.Auth.Throttle.Window, Block: conf.Auth.Throttle.Block},
+		TCP:      proxy.TCP(conf.TCP),
+		Loops:    conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
 	for _, l := range conf.Listeners {
 		timeouts := tenants.Timeouts{Query: l.Timeouts.Query, Transaction: l.Timeouts.Transaction, IdleTransaction: l.Timeouts.IdleTransaction,
 			ClientIdle: l.Timeouts.ClientIdle, QueryWait: l.Timeouts.QueryWait}
