@@ -56,7 +56,7 @@ type Block struct {
 func (t *Throttle) Blocks(now time.Time) (out []Block) {
 	for c := t.head.next; c != &t.head; c = c.next {
 		if left := c.blockedUntil.Sub(now); left > 0 {
-			out = append(out, Block{c.key.tenant, subscriber(c.key.addr), left, c.failures})
+			out = append(out, Block{c.key.tenant, Subscriber(c.key.addr), left, c.failures})
 		}
 	}
 	return out
@@ -79,11 +79,12 @@ func (t *Throttle) ForgetAddress(now time.Time, addr netip.Addr) (lifted int) {
 	return lifted
 }
 
-// subscriber is the block of addresses that share a counter.
-func subscriber(addr netip.Addr) netip.Prefix {
-	bits := addr.BitLen()
-	if addr.Is6() {
+// Subscriber is the block of addresses that count as one client.
+func Subscriber(addr netip.Addr) netip.Prefix {
+	_, alone := keys("", addr)
+	bits := alone.addr.BitLen()
+	if alone.addr.Is6() {
 		bits = subscriberBits
 	}
-	return netip.PrefixFrom(addr, bits)
+	return netip.PrefixFrom(alone.addr, bits)
 }

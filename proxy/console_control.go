@@ -32,6 +32,8 @@ func (v *consoleGate) Do(c console.Command) error {
 		return v.shutdown(c.Arg)
 	case console.KillClient:
 		return v.killClient(c.Arg)
+	case console.ClearBan:
+		return v.gate.clearBan(c.Arg)
 	case console.Pause, console.Resume:
 		if c.Arg == "" && c.Verb == console.Pause {
 			return v.pauseAll()

@@ -3,9 +3,13 @@
 package proxy
 
 import (
+	"cmp"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/console"
 	"github.com/postern/postern/tenants"
 )
 
@@ -64,4 +68,54 @@ func newProof(old, now *tenants.Tenant) bool {
 		}
 	}
 	return false
+}
+
+// Bans are the addresses that have to wait, for the console.
+func (v *consoleGate) Bans() (out []console.Ban) {
+	var blocks []netrestrict.Block
+	v.gate.throttle.with(func(t throttle) { blocks = t.Blocks(time.Now()) })
+	for _, b := range blocks {
+		address := b.Address.String()
+		if b.Address.IsSingleIP() {
+			address = b.Address.Addr().String()
+		}
+		out = append(out, console.Ban{Tenant: clip(b.Tenant), Address: address, Left: b.Left, Failures: b.Failures})
+	}
+	slices.SortFunc(out, func(a, b console.Ban) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Address, b.Address))
+	})
+	return out
+}
+
+// clearBan lets an address in again, or all that a tenant has blocked. A tenant's id
+// is never an address.
+func (g *Gate) clearBan(arg string) error {
+	lifted := 0
+	addr, ok := parseSubscriber(arg)
+	g.throttle.with(func(t throttle) {
+		now := time.Now()
+		if ok {
+			lifted = t.ForgetAddress(now, addr)
+			return
+		}
+		for _, b := range t.Blocks(now) {
+			if b.Tenant == arg && arg != "" {
+				lifted++
+			}
+		}
+		t.Forget(func(tenant string) bool { return tenant == arg })
+	})
+	if lifted == 0 {
+		return consoleError("22023", "no such ban: "+clip(arg), "SHOW BANS lists them.")
+	}
+	return nil
+}
+
+// parseSubscriber reads an address, or the network that SHOW BANS shows of one.
+func parseSubscriber(text string) (netip.Addr, bool) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr, true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Addr(), err == nil && p == netrestrict.Subscriber(p.Addr())
 }

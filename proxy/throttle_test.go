@@ -3,15 +3,65 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/proxy/console"
+	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
+
+// TestBans: who is blocked is listed as operators write it, and lifted by that.
+func TestBans(t *testing.T) {
+	b := newBench(t)
+	v := &consoleGate{gate: b.gate, session: &consoleSession{gate: b.gate, log: b.gate.log}}
+	four, six := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:0:1::9")
+	fail := func(tenant string, addr netip.Addr, times int) {
+		b.gate.throttle.with(func(t throttle) {
+			for range times {
+				t.Failed(time.Now(), tenant, addr)
+			}
+		})
+	}
+	rows := func() (out []string) {
+		for _, ban := range v.Bans() {
+			if ban.Left <= 0 || ban.Left > netrestrict.DefaultBlock {
+				t.Errorf("%+v", ban)
+			}
+			out = append(out, fmt.Sprintf("%s|%s|%d", ban.Tenant, ban.Address, ban.Failures))
+		}
+		return out
+	}
+	fail("acme", four, 10)
+	fail("globex", six, 10)
+	fail("a\x1b[31m", four, 10)
+	if got, want := rows(), []string{`a\x1b[31m|198.51.100.7|10`, "acme|198.51.100.7|10", "globex|2001:db8:0:1::/64|10"}; !slices.Equal(got, want) {
+		t.Errorf("bans %q, want %q", got, want)
+	}
+	for _, arg := range []string{"198.51.100.8", "198.51.100.0/24", "2001:db8::/32", "nobody", "10"} {
+		var e *pgwire.Error
+		if err := v.Do(console.Command{Verb: console.ClearBan, Arg: arg}); !errors.As(err, &e) || e.Code != "22023" {
+			t.Errorf("CLEAR BAN %s: %v", arg, err)
+		}
+	}
+	for _, arg := range []string{"2001:db8:0:1::/64", "acme"} {
+		if err := v.Do(console.Command{Verb: console.ClearBan, Arg: arg}); err != nil {
+			t.Errorf("CLEAR BAN %s: %v", arg, err)
+		}
+	}
+	fail("x", four, 40)
+	if err := v.Do(console.Command{Verb: console.ClearBan, Arg: "198.51.100.7"}); err != nil || len(rows()) != 0 {
+		t.Errorf("%v, and %q are left", err, rows())
+	}
+}
 
 func TestAmendments(t *testing.T) {
 	snapshot := func(list ...*tenants.Tenant) *tenants.Snapshot {

@@ -18,6 +18,7 @@ type Gate interface {
 	Stats() []Stats
 	Memory() []Memory
 	Tenants() []Tenant
+	Bans() []Ban
 	State() State
 	// Do carries a control command out and returns when it is done. An error of
 	// type *pgwire.Error is told as it is.
@@ -119,6 +120,14 @@ type Tenant struct {
 	Servers, ServersActive, ServersIdle int
 	MaxClients, MaxServers              int
 	Paused, Disabled                    bool
+}
+
+// Ban is an address that has failed to log in too often.
+type Ban struct {
+	Tenant   string // where; "": everywhere
+	Address  string // an IPv4 address, or an IPv6 network
+	Left     time.Duration
+	Failures int
 }
 
 // State is whether a PAUSE of everything is in force.

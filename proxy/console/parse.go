@@ -30,6 +30,7 @@ const (
 	Suspend    = "SUSPEND"
 	Shutdown   = "SHUTDOWN"
 	WaitClose  = "WAIT_CLOSE"
+	ClearBan   = "CLEAR BAN"
 )
 
 // arity is how many arguments a verb takes.
@@ -50,12 +51,12 @@ var verbs = map[string]struct {
 	Reload: {none, ""}, Suspend: {none, ""}, Shutdown: {maybe, ""},
 	Pause: {maybe, ""}, Resume: {maybe, ""}, Reconnect: {maybe, ""}, WaitClose: {maybe, ""},
 	Disable: {one, "a database is required"}, Enable: {one, "a database is required"}, Kill: {one, "a database is required"},
-	KillClient: {one, "invalid client id supplied"},
+	KillClient: {one, "invalid client id supplied"}, ClearBan: {one, "an address or a tenant is required"},
 }
 
 // commands is the list that SHOW HELP and hints give.
 const commands = `SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION
-SHOW TENANTS|PINS
+SHOW TENANTS|PINS|BANS
 SHOW PEERS|PEER_POOLS
 SHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE
 SHOW DNS_HOSTS|DNS_ZONES
@@ -68,6 +69,7 @@ ENABLE <tenant>
 RECONNECT [<tenant>]
 KILL <tenant>
 KILL_CLIENT <client_id>
+CLEAR BAN <address>|<tenant>
 SHUTDOWN
 WAIT_CLOSE [<tenant>]`
 
@@ -96,6 +98,10 @@ func Parse(text string) (Command, error) {
 		return Command{}, syntaxError(text)
 	}
 	verb = strings.ToUpper(verb)
+	if verb == "CLEAR" {
+		what, _, _ := s.word()
+		verb += " " + strings.ToUpper(what)
+	}
 	if verb == Set && !quoted {
 		return s.set(text)
 	}
@@ -181,7 +187,7 @@ func (s *scanner) word() (word string, quoted, ok bool) {
 		return "", true, false
 	}
 	n := strings.IndexFunc(s.rest, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '/' || r == '.')
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '/' || r == '.' || r == ':')
 	})
 	if n < 0 {
 		n = len(s.rest)

@@ -33,6 +33,11 @@ func TestParse(t *testing.T) {
 		"KILL acme":                         {Kill, "acme"},
 		"kill_client 17":                    {KillClient, "17"},
 		"disable acme":                      {Disable, "acme"},
+		"clear ban 198.51.100.7;":           {ClearBan, "198.51.100.7"},
+		"CLEAR /* a */ BAN 2001:db8::/64":   {ClearBan, "2001:db8::/64"},
+		`clear ban "fe80::1%eth0"`:          {ClearBan, "fe80::1%eth0"},
+		"Clear Ban acme":                    {ClearBan, "acme"},
+		"show bans":                         {Show, "BANS"},
 		"enable acme":                       {Enable, "acme"},
 		"reload":                            {Reload, ""},
 		"suspend":                           {Suspend, ""},
@@ -69,6 +74,10 @@ func TestParseRefuses(t *testing.T) {
 		"kill":                       "a database is required",
 		"disable;":                   "a database is required",
 		"kill_client":                "invalid client id supplied",
+		"clear ban":                  "an address or a tenant is required",
+		"clear":                      "invalid command",
+		"clear bans 198.51.100.7":    "invalid command",
+		"clear ban 198.51.100.7 x":   "invalid command",
 		"set":                        "invalid command",
 		"set verbose":                "invalid command",
 		"set = 1":                    "invalid command",
@@ -105,7 +114,7 @@ func TestHelpNamesEverything(t *testing.T) {
 		words := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(line))
 		for choice := range strings.SplitSeq(words[len(words)-1], "|") {
 			text := strings.Join(append(words[:len(words)-1:len(words)-1], choice), " ")
-			if _, err := Parse(strings.NewReplacer("<tenant>", "acme", "<client_id>", "1").Replace(text)); err != nil {
+			if _, err := Parse(strings.NewReplacer("<tenant>", "acme", "<client_id>", "1", "<address>", "198.51.100.7").Replace(text)); err != nil {
 				t.Errorf("%q: %v", text, err)
 			}
 		}

@@ -52,6 +52,9 @@ func (g *fakeGate) Memory() []Memory { return []Memory{{"heap", 1024, 1 << 22, 5
 func (g *fakeGate) Tenants() []Tenant {
 	return []Tenant{{ID: "acme", Machine: "asleep", Needs: []string{"a", "b"}}}
 }
+func (g *fakeGate) Bans() []Ban {
+	return []Ban{{"", "198.51.100.7", 1500 * time.Millisecond, 50}, {"acme", "2001:db8::/64", 2 * time.Minute, 10}}
+}
 func (g *fakeGate) State() State { return State{Paused: true} }
 func (g *fakeGate) Do(c Command) error {
 	g.did = append(g.did, c)
@@ -190,6 +193,7 @@ func TestRows(t *testing.T) {
 		"mem":            {"D heap|1024|4194304|5|4294972416"},
 		"stats_totals":   {"D acme|100|200|300|400|9223372036854775807|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
 		"stats_averages": {"D acme|3|6|15|0|461168601842738816|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
+		"bans":           {"D -|198.51.100.7|2|50", "D acme|2001:db8::/64|120|10"},
 		"tenants":        {"D acme|asleep|-|-|0|0|0|0|0|0|0|0|0|0|a, b"},
 		"pins":           {"D 192.0.2.1:99|acme|u|app|temp,listen||6|-1"},
 		"servers":        {"D S||acme/|none|new||0||0|||0|0|0|||0|||0|0"},

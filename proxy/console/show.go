@@ -69,6 +69,7 @@ var shows = map[string]show{
 	"VERSION": {columns(`version`), func(g Gate) table { return table{1, func(int) []any { return []any{g.Version()} }} }},
 	"TENANTS": {columns(`tenant machine machine_since suspends_at clients:4 clients_waiting:4 clients_pinned:4 servers:4 servers_active:4
 		servers_idle:4 max_clients:4 max_servers:4 paused:4 disabled:4 in_use_because`), func(g Gate) table { return tableOf(g.Tenants(), tenantRow) }},
+	"BANS": {columns(`tenant address seconds_left:4 failures:4`), func(g Gate) table { return tableOf(g.Bans(), banRow) }},
 	"PINS": {columns(`client tenant user database kinds since id:4 remote_pid:4`), pins},
 
 	// What drivers ask for when they set a session up.
@@ -145,6 +146,11 @@ func orBlank(size int) string {
 func tenantRow(t *Tenant) []any {
 	return []any{t.ID, orNull(t.Machine), orNull(when(t.Since)), orNull(when(t.SuspendsAt)), t.Clients, t.Waiting, t.Pinned, t.Servers,
 		t.ServersActive, t.ServersIdle, t.MaxClients, t.MaxServers, t.Paused, t.Disabled, strings.Join(t.Needs, ", ")}
+}
+
+// banRow rounds up, as whoever has to wait is told.
+func banRow(b *Ban) []any {
+	return []any{orNull(b.Tenant), b.Address, int64((b.Left + time.Second - 1) / time.Second), b.Failures}
 }
 
 func socketTable(list []Socket, debug bool) table {
