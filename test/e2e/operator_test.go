@@ -71,7 +71,7 @@ func TestTenantMetrics(t *testing.T) {
 	acme := page("acme", http.StatusOK)
 	for _, line := range []string{
 		`postern_tenant_refusals_total{reason="address"} 3`, `postern_tenant_refusals_total{reason="throttle"} 0`,
-		`postern_logins_total{result="ok",tenant="acme"} 1`, `postern_client_connections{state="idle",tenant="acme"} 1`,
+		`postern_logins_total{result="ok",tenant="acme"} 1`, `postern_queries_total{tenant="acme"} 1`,
 	} {
 		if !strings.Contains(acme, line+"\n") {
 			t.Errorf("no %s in\n%s", line, acme)
