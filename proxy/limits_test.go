@@ -9,7 +9,7 @@ import (
 // TestARefusedClientKeepsNoPlace: whichever limit refuses a client, it counts nowhere afterwards.
 func TestARefusedClientKeepsNoPlace(t *testing.T) {
 	b := newBench(t)
-	b.gate.opts.Limits.Clients = 2
+	b.gate.admits.Store(2)
 	user := &tenants.User{Name: "app", MaxClients: 1}
 	free := tenants.Pool{MaxClients: 9}
 	for name, c := range map[string]struct {
