@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/postern/postern/configs"
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
 )
@@ -174,5 +175,22 @@ func TestTimeoutsReachTheGate(t *testing.T) {
 	}
 	if diff := cmp.Diff(tenants.Timeouts{Query: d(11), Transaction: d(12), IdleTransaction: d(13), ClientIdle: d(14), QueryWait: d(15)}, o.Listeners[0].Timeouts); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestThrottleOfTheConfiguration: what the file says reaches the gate, and its defaults are the throttle's own.
+func TestThrottleOfTheConfiguration(t *testing.T) {
+	conf := configs.Default()
+	options := func() netrestrict.ThrottleConfig {
+		return gateOptions(&conf, nil, nil, nil, nil, nil).Throttle
+	}
+	want := netrestrict.ThrottleConfig{TenantFailures: netrestrict.DefaultTenantFailures, AddressFailures: netrestrict.DefaultAddressFailures,
+		Window: netrestrict.DefaultWindow, Block: netrestrict.DefaultBlock}
+	if got := options(); got != want {
+		t.Errorf("the defaults are %+v, the throttle's own %+v", got, want)
+	}
+	conf.Auth.Throttle = configs.Throttle{TenantFailures: 1, AddressFailures: 2, Window: 3, Block: 4}
+	if got, want := options(), (netrestrict.ThrottleConfig{TenantFailures: 1, AddressFailures: 2, Window: 3, Block: 4}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
