@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -234,6 +235,25 @@ func TestCheckConfigProblems(t *testing.T) {
 				if strings.Contains(r.err.Error(), secret) {
 					t.Errorf("a secret is told:\n%v", r.err)
 				}
+			}
+		})
+	}
+}
+
+// TestCheckConfigFilesThatAreNone: a pipe in the place of any file is told at once; opening it must not wait for anybody.
+func TestCheckConfigFilesThatAreNone(t *testing.T) {
+	for name := range goodFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			all := goodFiles(t)
+			delete(all, name)
+			dir := writeFiles(t, all)
+			path := filepath.Join(dir, name)
+			if err := syscall.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := runCommand(t, "", "check-config", "--config", filepath.Join(dir, "postern.yaml"))
+			if r.code != exitFailed || !strings.Contains(r.err.Error(), name+" is not a regular file") {
+				t.Errorf("exit code %d, error %v", r.code, r.err)
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -123,6 +124,13 @@ func TestTheTokenFileIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	get(valid)
+	if err := syscall.Mkfifo(path, 0o600); err != nil { // which would hang
+		t.Fatal(err)
+	}
+	get(valid)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 	write("back")
 	valid = "Bearer back"
 	get(valid)
