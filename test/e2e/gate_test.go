@@ -29,6 +29,7 @@ type gateConf struct {
 	TLS      bool
 	Timeouts harness.Map
 	Limits   harness.Map
+	TCP      harness.Map
 	Tenant   func(harness.Map) // changes acme
 }
 
@@ -67,6 +68,9 @@ func startGate(t *testing.T, conf gateConf) *gate {
 	file["timeouts"] = timeouts
 	if conf.Limits != nil {
 		file["limits"] = conf.Limits
+	}
+	if conf.TCP != nil {
+		file["tcp"] = conf.TCP
 	}
 	g.Gate = harness.Postern(t, harness.GateConfig{Config: file, Tenants: []harness.Map{g.tenant}, Files: conf.Files})
 	t.Cleanup(func() {
