@@ -91,7 +91,7 @@ func (c *client) Ready(*loop.Conn) {
 		return
 	}
 	if c.conn.HungUp() && c.left() {
-		c.end("client_closed")
+		c.end(goneBecause(c.conn.Err()))
 		return
 	}
 	if c.conn.Pending() == 0 && c.server != nil && c.server.stalled {
@@ -105,7 +105,7 @@ func (c *client) Ready(*loop.Conn) {
 		c.pump()
 	}
 	if !c.gone && c.blocked && c.left() {
-		c.end("client_closed")
+		c.end(goneBecause(c.conn.Err()))
 	}
 }
 
@@ -193,7 +193,7 @@ func (c *client) pump() {
 			return
 		}
 		if err != nil {
-			c.end("client_closed")
+			c.end(goneBecause(err))
 			return
 		}
 	}

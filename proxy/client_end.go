@@ -3,7 +3,9 @@
 package proxy
 
 import (
+	"errors"
 	"log/slog"
+	"syscall"
 	"time"
 
 	"github.com/postern/postern/proxy/pgwire"
@@ -66,6 +68,14 @@ func (c *client) depart(e *pgwire.Error, reason string) {
 		return
 	}
 	c.end(reason)
+}
+
+// goneBecause names in the log why a client is gone: err is its connection's.
+func goneBecause(err error) string {
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		return "client_timeout" // it vanished: it answers no keepalive, or acknowledges nothing
+	}
+	return "client_closed"
 }
 
 // end is the only way out of a session.

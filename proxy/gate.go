@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/postern/postern/machines"
@@ -100,6 +99,7 @@ func New(o Options) (*Gate, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.EndSilent(o.TCP.UserTimeout)
 		g.loops = append(g.loops, l)
 		if o.NoIOUring {
 			continue
@@ -356,13 +356,4 @@ func (g *Gate) keepAlive() net.KeepAliveConfig {
 }
 
 // tuneSocket sets the TCP options of a server connection.
-func (g *Gate) tuneSocket(c *net.TCPConn) {
-	_ = c.SetKeepAliveConfig(g.keepAlive())
-	g.setUserTimeout(c)
-}
-
-func (g *Gate) setUserTimeout(c syscall.Conn) {
-	if raw, err := c.SyscallConn(); err == nil && g.opts.TCP.UserTimeout > 0 {
-		_ = raw.Control(func(fd uintptr) { setUserTimeout(int(fd), g.opts.TCP.UserTimeout) })
-	}
-}
+func (g *Gate) tuneSocket(c *net.TCPConn) { _ = c.SetKeepAliveConfig(g.keepAlive()) }

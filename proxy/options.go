@@ -69,5 +69,5 @@ type Limits struct {
 type TCP struct {
 	KeepaliveIdle, KeepaliveInterval time.Duration
 	KeepaliveCount                   int
-	UserTimeout                      time.Duration
+	UserTimeout                      time.Duration // see loop.EndSilent
 }

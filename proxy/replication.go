@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
 	"github.com/postern/postern/tenants"
@@ -145,6 +146,7 @@ func (r *replica) run() {
 	defer r.recovered()
 	unblocked := r.unblock(r.tcp)
 	r.copying.Go(r.up) // from the start, because it notices a client that does not wait
+	r.awaitSilence(r.tcp, "client_timeout")
 	greeted, over := r.serve()
 	r.end(over)
 	<-unblocked
@@ -167,6 +169,15 @@ func (r *replica) unblock(c net.Conn) <-chan struct{} {
 	return done
 }
 
+// awaitSilence ends the session when a peer acknowledges nothing any more.
+func (r *replica) awaitSilence(conn *net.TCPConn, reason string) {
+	r.copying.Go(func() {
+		if loop.AwaitSilence(r.ctx, conn, r.gate.opts.TCP.UserTimeout) {
+			r.end(&ending{reason, nil})
+		}
+	})
+}
+
 // serve finds a server for the client and copies until one of them ends.
 func (r *replica) serve() (greeted bool, over *ending) {
 	conn, over := r.connect()
@@ -179,6 +190,9 @@ func (r *replica) serve() (greeted bool, over *ending) {
 	defer conn.Net.Close()
 	r.server = conn
 	unblocked := r.unblock(conn.Net)
+	if tcp, ok := conn.Net.Conn.(*net.TCPConn); ok {
+		r.awaitSilence(tcp, "server_timeout")
+	}
 	over, ended := r.greet(), false
 	if over == nil {
 		close(r.served)

@@ -3,8 +3,11 @@
 package proxy
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/postern/postern/pool"
@@ -143,10 +146,23 @@ func (s *server) pump() {
 			return
 		}
 		if err != nil && !s.closing {
-			s.lost("closed by the server")
+			s.lost(lostBecause(err))
 			return
 		}
 	}
+}
+
+// lostBecause names in the log why a server is gone: err is its connection's.
+func lostBecause(err error) string {
+	switch {
+	case errors.Is(err, loop.ErrSilent):
+		return "timed out: the server acknowledges nothing"
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return "timed out: the server answers no keepalive"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "closed by the server"
+	}
+	return err.Error()
 }
 
 func (s *server) hold(rest []byte) {

@@ -12,7 +12,12 @@ import (
 )
 
 // listen opens a listener whose connections inherit the TCP options: setting
-// them once saves a handful of system calls per client.
+// them once saves a handful of system calls per client. Those of multipath TCP,
+// which Go's listeners speak by default, would not.
+//
+// TCP_USER_TIMEOUT is not among them: it also ends connections whose peer
+// acknowledges and does not read. The loops have tcp.user_timeout instead, see
+// loop.EndSilent.
 func (g *Gate) listen(network, address string) (net.Listener, error) {
 	keep := g.keepAlive()
 	c := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
@@ -28,15 +33,8 @@ func (g *Gate) listen(network, address string) (net.Listener, error) {
 					_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, o.name, o.value)
 				}
 			}
-			if d := g.opts.TCP.UserTimeout; d > 0 {
-				setUserTimeout(fd, d)
-			}
 		})
 	}}
+	c.SetMultipathTCP(false)
 	return c.Listen(context.Background(), network, address)
-}
-
-// setUserTimeout bounds how long sent bytes may stay unacknowledged.
-func setUserTimeout(fd int, d time.Duration) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }

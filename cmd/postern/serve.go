@@ -127,7 +127,9 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		if err != nil {
 			return nil, err
 		}
-		if p.adminLn, err = net.Listen(conf.Admin.Network(), conf.Admin.Address); err != nil {
+		var ln net.ListenConfig
+		ln.SetMultipathTCP(false) // on which keepalives have no effect
+		if p.adminLn, err = ln.Listen(context.Background(), conf.Admin.Network(), conf.Admin.Address); err != nil {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
 	}

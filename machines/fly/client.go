@@ -93,8 +93,10 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // newTransport has no limit for the answer's header: a wait takes as long as it was told to, and every call has its own.
 func newTransport() *http.Transport {
+	dialer := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	dialer.SetMultipathTCP(false) // on which options have no effect
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    5 * time.Second,
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        time.Minute,

@@ -45,7 +45,9 @@ type wire struct {
 func open(ctx context.Context, t *Target) (*wire, error) {
 	dial := t.Dial
 	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
+		var d net.Dialer
+		d.SetMultipathTCP(false) // Control's options would not hold
+		dial = d.DialContext
 	}
 	conn, err := dial(ctx, "tcp", t.address())
 	if err != nil {

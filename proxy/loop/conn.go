@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrWouldBlock is what Read returns when there is nothing to read now.
@@ -38,6 +40,8 @@ type Conn struct {
 	outErr  error
 	batched bool // it will be sent at the end of the turn
 	stuck   bool // the socket took less than it was given; an event will say that it takes more
+	owing   bool // something was sent that the peer may not have acknowledged
+	silence silence
 
 	budget     int
 	readable   bool // an edge said so and no short read has said otherwise
@@ -68,6 +72,7 @@ func (l *Loop) Attach(fd int, session *tls.Conn, swap *Swap, h Handler) (*Conn, 
 	}
 	l.conns[fd] = c
 	l.attached++
+	l.harkLater()
 	c.Again()
 	return c, nil
 }
@@ -91,6 +96,16 @@ func (c *Conn) TLS() bool { return c.tls != nil }
 
 // HungUp reports whether the peer is known to be gone altogether.
 func (c *Conn) HungUp() bool { return c.hungUp || c.outErr != nil }
+
+// Err is why the connection is broken, if it is and that is known.
+func (c *Conn) Err() error {
+	if c.outErr == nil && c.hungUp && !c.closed {
+		if n, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+			c.outErr = unix.Errno(n)
+		}
+	}
+	return c.outErr
+}
 
 // HalfClosed reports whether the peer is known to have sent FIN. There may be
 // bytes to read before it.
@@ -130,6 +145,8 @@ func (c *Conn) recv(p []byte) (int, error) {
 	}
 	n, err := recvFD(c.fd, p)
 	switch {
+	case (err == errAgain || n == 0 && err == nil) && c.outErr != nil && c.outErr != unix.EPIPE:
+		return 0, c.outErr // which the kernel says once, or does not know of
 	case err == errAgain:
 		c.readable = false
 		return 0, ErrWouldBlock
@@ -170,6 +187,7 @@ func (c *Conn) Write(p []byte) {
 		c.sendLater()
 		return
 	}
+	c.owing = true
 	n, err := sendFD(c.fd, p)
 	if err != nil && err != errAgain {
 		c.fail(err)
@@ -224,6 +242,7 @@ func (c *Conn) flush() {
 
 // sent says that the socket took n bytes. If that was not all, it is full, and an event will say when it no longer is.
 func (c *Conn) sent(n int) {
+	c.owing = true
 	c.outFrom += n
 	if c.unsent() > 0 {
 		c.stuck = true

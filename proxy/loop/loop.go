@@ -35,6 +35,8 @@ type Loop struct {
 	log    *slog.Logger
 	poller poller
 	panics func()
+	// silentFor is how long a peer may leave what was sent unacknowledged; 0: as long as it likes.
+	silentFor time.Duration
 
 	// Owned by the loop's thread.
 	conns    []*Conn // by descriptor
@@ -47,6 +49,8 @@ type Loop struct {
 	now      time.Time
 	idle     int // consecutive waits without an event
 	attached int
+	harker   *Timer
+	harkPart int // of the connections, to be looked at next
 
 	// Shared.
 	lag     atomic.Int64 // nanoseconds that the latest posted function waited
