@@ -385,16 +385,16 @@ func (h *handshake) refuse(err error) {
 	if h.versionTwo {
 		out = d.told.AppendV2(nil)
 	}
-	err = h.write(out)
+	if err = h.write(out); err == nil {
+		if h.tls != nil {
+			_ = h.tls.CloseWrite()
+		}
+		_ = h.tcp.CloseWrite()
+	}
 	g.limited.log(log, slog.LevelInfo, g.logKey(h.route.Tenant, d.Error()), "client refused", "client", h.peer.Client.String(), "tenant", clip(h.route.Tenant),
 		"user", clip(h.route.User), "cause", d.Error(), "sqlstate", d.told.Code, "message", d.told.Message)
-	if err != nil {
-		return
+	if err == nil {
+		_ = h.tcp.SetReadDeadline(time.Now().Add(lingerFor))
+		_, _ = io.CopyN(io.Discard, h.tcp, 64<<10)
 	}
-	if h.tls != nil {
-		_ = h.tls.CloseWrite()
-	}
-	_ = h.tcp.CloseWrite()
-	_ = h.tcp.SetReadDeadline(time.Now().Add(lingerFor))
-	_, _ = io.CopyN(io.Discard, h.tcp, 64<<10)
 }

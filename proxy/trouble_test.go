@@ -152,3 +152,37 @@ func TestPreparedStatementsAreCounted(t *testing.T) {
 		}
 	})
 }
+
+// TestALostServerIsToldAsWhatItCosts: where nothing ran there is no outcome to wonder about.
+func TestALostServerIsToldAsWhatItCosts(t *testing.T) {
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	for name, c := range map[string]struct {
+		answers []byte
+		hint    string
+	}{
+		"at rest":          {answer, errRestLost.Hint},
+		"in a query":       {nil, errServerLost.Hint},
+		"in a transaction": {pgwire.AppendReady(tagged(nil, "SELECT 1"), 'T'), errServerLost.Hint},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			client := b.client(sessionMode)
+			if _, err := client.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, query, "request")
+			if c.answers != nil {
+				if _, err := server.Write(c.answers); err != nil {
+					t.Fatal(err)
+				}
+				expect(t, client, c.answers, "answer")
+			}
+			server.Close()
+			typ, body := readMessage(t, client)
+			if e := pgwire.ParseError(body); typ != pgwire.ErrorResponse || e.Code != "08006" || e.Hint != c.hint {
+				t.Errorf("got %q %v, hint %q; want hint %q", typ, e, e.Hint, c.hint)
+			}
+		})
+	}
+}
