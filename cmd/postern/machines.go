@@ -21,7 +21,7 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// stopLocal bounds the stop of the clusters on this computer at the end.
+// stopLocal bounds the stop of the clusters on this computer at the end, and of those that were left there at the start.
 const stopLocal = 30 * time.Second
 
 // drivers makes the drivers of tenants' machines. Safe for concurrent use.
@@ -29,6 +29,9 @@ type drivers struct {
 	conf *configs.Config
 	log  *slog.Logger
 	fly  *fly.Client // nil: not configured
+
+	folder   *local.Folder // of the clusters; nil: not ours
+	sweeping sync.WaitGroup
 
 	mu    sync.Mutex
 	local map[string]*local.Machine // by name; a cluster has one for as long as the process lives
@@ -129,8 +132,50 @@ func (d *drivers) reloaded(_, now *tenants.Snapshot) {
 	}
 }
 
-// close stops the clusters on this computer.
+// sweep stops what an earlier process has left on this computer, and does not wait for it. It comes before the first wake.
+func (d *drivers) sweep() {
+	dir := d.conf.Machines.Local.Dir
+	if dir == "" {
+		return
+	}
+	var err error
+	if d.folder, err = local.Claim(dir, d.log); err != nil {
+		d.log.Warn("servers that an earlier Postern has left on this computer are not looked for", "error", err)
+		return
+	}
+	d.stopLeftovers()
+}
+
+// stopLeftovers begins to stop what runs in the folder and is no machine's.
+func (d *drivers) stopLeftovers() {
+	found, err := d.folder.Leftovers()
+	if err != nil {
+		d.log.Error("servers that were left on this computer cannot be looked for", "error", err)
+	}
+	for _, l := range found {
+		d.sweeping.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), stopLocal)
+			defer cancel()
+			if err := l.Stop(ctx); err != nil {
+				d.log.Error("a server that was left on this computer cannot be stopped", "error", err)
+			}
+		})
+	}
+}
+
+// close stops the clusters on this computer, and whatever else is left there.
 func (d *drivers) close() error {
+	err := d.closeLocal()
+	d.sweeping.Wait()
+	if d.folder != nil {
+		d.stopLeftovers()
+		d.sweeping.Wait()
+		d.folder.Release()
+	}
+	return err
+}
+
+func (d *drivers) closeLocal() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopLocal)
 	defer cancel()
 	d.mu.Lock()

@@ -230,6 +230,8 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	}
 	runtime.GOMAXPROCS(runtime.NumCPU() + loops)
 
+	p.drivers.sweep() // while a signal still ends the process at once
+
 	signals, hups := make(chan os.Signal, 4), make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Notify(hups, syscall.SIGHUP)

@@ -3,7 +3,6 @@
 package local
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -335,32 +334,7 @@ func TestOwnerOfAFrozenMachine(t *testing.T) {
 
 func TestAFrozenMachineOutlivesItsOwnerInOrder(t *testing.T) {
 	dir := filepath.Join(folder(t), "machine")
-	owner := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOwnerOfAFrozenMachine$")
-	owner.Env = append(os.Environ(), ownerEnv+"="+dir)
-	out, err := owner.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := owner.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var pid int
-	for lines := bufio.NewScanner(out); pid == 0 && lines.Scan(); {
-		_, _ = fmt.Sscanf(lines.Text(), "frozen %d", &pid)
-	}
-	all, err := processes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	left := family(all, pid)
-	if err := owner.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = owner.Wait()
-	if len(left) < 5 {
-		t.Fatalf("%d processes of a frozen machine", len(left))
-	}
-
+	left := leaveFrozen(t, dir)
 	m := machine(t, MachineOptions{Options: Options{Dir: dir}})
 	wake(t, m)
 	eventually(t, "all have ended", func() bool { return len(alive(left)) == 0 })
