@@ -30,6 +30,8 @@
 //   - Nothing happens to a machine that nobody has proved to need: what calls [Holder.Want] is a client whose address and
 //     password are proven. (To ask how it stands does nothing to it.)
 //   - It sleeps only when every holder says that it is unused and has closed its connections.
+//   - A machine whose last holder has given it up for good is put to sleep, or it is said at ERROR that it could not be. Who
+//     holds it meanwhile gets a new owner, which waits for what the old one has under way and begins by asking.
 //   - An epoch is one run of the machine at one address, as far as can be known: every start of ours, every sleep and
 //     every other run that was seen begins another. Connections of an older epoch are lies, and whoever holds one drops it.
 //   - Whoever wants it gets an answer, ready or failed: within the wake limit of the start, and the bounds of the single

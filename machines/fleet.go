@@ -30,6 +30,10 @@ func (f *Fleet) Hold(key string, o Options, notify func(View)) *Holder {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, ok := f.all[key]
+	if ok && m.reclaim() {
+		f.end(m) // it is somebody's again; its next owner finds out how far it came
+		ok = false
+	}
 	if !ok {
 		m = newMachine(key, o, f.ended(key))
 		if m.closed = f.closed; !m.closed {
@@ -179,9 +183,62 @@ func (h *Holder) Release() {
 			m.settle(r)
 		}
 	})
-	if f.all[m.key] == m && len(m.holders) == 0 {
+	if f.all[m.key] == m && m.isNobodys() {
 		f.end(m)
 	}
+}
+
+// Retire gives up the part for good. The last holder's machine is put to sleep,
+// because nobody else would do it: by its owner, which ends when that is done.
+// Nothing of the holder's leads to it any more.
+func (h *Holder) Retire(reason string) {
+	f, m := h.fleet, h.machine
+	f.mu.Lock()
+	last := f.all[m.key] == m && m.onlyHolder(h)
+	if last {
+		m.do(func(r *Rules, now time.Time) {
+			delete(m.holders, h)
+			m.over = func() { f.ending.Go(func() { f.retired(m) }) }
+			r.Retire(reason, now)
+		})
+	}
+	f.mu.Unlock()
+	if !last {
+		h.Release()
+	}
+}
+
+// retired ends the owner of a machine that is retired.
+func (f *Fleet) retired(m *Machine) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all[m.key] == m {
+		f.end(m)
+	}
+}
+
+// isNobodys reports whether there is nothing for its owner to do any more.
+func (m *Machine) isNobodys() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.holders) == 0 && !m.rules.retired.begun
+}
+
+// reclaim reports whether the machine is retired, and has its owner say no more
+// about it.
+func (m *Machine) reclaim() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = nil
+	return m.rules.retired.begun
+}
+
+// onlyHolder reports whether nobody but h takes part.
+func (m *Machine) onlyHolder(h *Holder) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.holders[h]
+	return ok && len(m.holders) == 1
 }
 
 // end closes a machine that nobody holds. Its next owner waits for that.

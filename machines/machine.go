@@ -51,6 +51,7 @@ type Machine struct {
 	cutShort context.CancelFunc
 	timer    *time.Timer
 	closed   bool
+	over     func() // called once when it is retired and there is nothing more to do; nil: it is not retired
 }
 
 func newMachine(key string, o Options, before <-chan struct{}) *Machine {
@@ -97,6 +98,7 @@ func (m *Machine) step(now time.Time) {
 	v := m.rules.View()
 	m.observe(Start, wake, v.LastWake)
 	m.observe(Sleep, sleep, v.LastSleep)
+	m.retiring(v.LastSleep != sleep)
 	news := v.State != m.shown.State || v.Epoch != m.shown.Epoch || !v.Since.Equal(m.shown.Since)
 	m.shown = v
 	if !news {
@@ -108,6 +110,25 @@ func (m *Machine) step(now time.Time) {
 		h.notify(v)
 	}
 }
+
+// retiring is for a machine that nobody holds any more: it says so when an
+// attempt to put it to sleep has failed, and when there is nothing more to do.
+func (m *Machine) retiring(tried bool) {
+	t := m.rules.retired
+	if !t.begun || m.over == nil {
+		return
+	}
+	if tried && t.err != nil {
+		m.log.Error(cannotRetire, "attempt", t.tries, "of", retireTries, "error", t.err)
+	}
+	if t.over {
+		over := m.over
+		m.over = nil
+		over()
+	}
+}
+
+const cannotRetire = "a machine that no tenant has any more could not be put to sleep"
 
 func (m *Machine) logState(v View) {
 	if v.State == StateFailed {
@@ -130,6 +151,9 @@ func (m *Machine) observe(what Action, old, now Outcome) {
 		m.opts.Observe(what, now)
 	}
 }
+
+// errUnfinished is the cause where Postern ends before a machine sleeps.
+var errUnfinished = errors.New("there was no time left")
 
 // begin starts the call of an action. Its result comes back through do.
 func (m *Machine) begin(a Action) {
@@ -224,6 +248,9 @@ func (m *Machine) complain(ctx context.Context, a Action, err error) {
 // close ends the calls under way and waits for them. The machine stays as it is.
 func (m *Machine) close() {
 	m.mu.Lock()
+	if !m.closed && m.over != nil {
+		m.log.Error(cannotRetire, "error", errUnfinished)
+	}
 	m.closed = true
 	if m.timer != nil {
 		m.timer.Stop()

@@ -181,6 +181,9 @@ func (r *Rules) Slept(err error, now time.Time) {
 		r.askAt = now.Add(later(err))
 	}
 	r.lastSleep = r.act.ended(result, now)
+	if r.retired.begun {
+		r.sleptRetired(err, now)
+	}
 }
 
 // fail remembers a failure, and for how long it is told without trying again.

@@ -112,6 +112,7 @@ type Rules struct {
 	drained bool
 	forced  bool   // it is to sleep now, whatever SuspendAfter says
 	why     string // it is forced
+	retired retirement
 
 	generation Generation
 	endpoint   Endpoint
@@ -267,6 +268,9 @@ func (r *Rules) Next(now time.Time) (do Action, again time.Time) {
 }
 
 func (r *Rules) next(now time.Time) (Action, time.Time) {
+	if r.retired.begun {
+		return r.nextRetired(now)
+	}
 	switch r.state {
 	case StateUnknown, StateFailed:
 		return r.nextUnknown(now)

@@ -144,7 +144,7 @@ func (t *tenant) dial(p *serverPool) {
 		t.failWaiters(p.books, errDial(err))
 		return
 	}
-	s := &server{tenant: t, pool: p, loop: t.loop, epoch: t.machine.view.Epoch}
+	s := &server{tenant: t, pool: p, loop: t.loop, machine: t.machineKey(), epoch: t.machine.view.Epoch}
 	s.books.Owner = s
 	t.servers[s] = struct{}{}
 	p.books.StartDial(&s.books, t.loop.Now())
@@ -195,7 +195,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 		case kind == pool.Answered:
 			s.pool.forget() // nobody is to be greeted who would not be let in
 		}
-		if kind == pool.Passing && t.machine.holder != nil {
+		if kind == pool.Passing && t.machine.holder != nil && s.machine == t.machineKey() {
 			t.machine.holder.Lost(s.epoch)
 		}
 		s.pool.books.DialFailed(&s.books, err, kind, now)

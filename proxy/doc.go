@@ -44,6 +44,7 @@
 //	tenant.go               a tenant at run time: its pools, clients, sweeps and reloads
 //	dial.go                 logging in to servers
 //	machine.go              when pools may dial, and what keeps a machine awake
+//	machine_end.go          how a tenant parts from a machine
 //	known.go                how servers greet, kept while their machines sleep
 //	replication.go          a replication session, and what belongs to it:
 //	replication_seat.go     finding a server

@@ -30,6 +30,7 @@ const (
 type machine struct {
 	holder *machines.Holder // nil: the tenant has an upstream
 	view   machines.View
+	former []former // see machine_end.go
 	// leases counts what was lent, and counted is how many of them were told to the holder.
 	leases, counted uint64
 	sessions        int // clients in session mode: each may use its server at any time
@@ -48,6 +49,7 @@ func (t *tenant) hold(conf *tenants.Tenant) {
 	if !has {
 		return
 	}
+	t.reclaim(conf.Machine.Key())
 	driver, err := t.gate.opts.Driver(conf)
 	if err != nil {
 		driver = brokenDriver{err}
@@ -185,7 +187,7 @@ func (t *tenant) dropOlder(epoch uint64) {
 	t.unseatReplicas(&epoch, &ending{"server_lost", errUnavailable})
 	var old []*server
 	for s := range t.servers {
-		if s.epoch != epoch {
+		if s.machine == t.machineKey() && s.epoch != epoch {
 			old = append(old, s)
 		}
 	}
@@ -257,9 +259,7 @@ func (t *tenant) moveMachine(old, conf *tenants.Tenant) (moved bool) {
 	if m.holder == nil && conf.Machine == nil {
 		return false
 	}
-	if m.holder != nil {
-		m.holder.Release()
-	}
+	t.leaveMachine(conf.Machine)
 	t.hold(conf)
 	t.noteReach()
 	return true
@@ -268,14 +268,7 @@ func (t *tenant) moveMachine(old, conf *tenants.Tenant) (moved bool) {
 // awake reports whether the machine runs, or may, so that somebody must put it
 // to sleep.
 func (t *tenant) awake() bool {
-	if t.machine.holder == nil {
-		return false
-	}
-	switch t.machine.view.State {
-	case machines.StateWaking, machines.StateReady, machines.StateDraining, machines.StateSuspending:
-		return true
-	}
-	return false
+	return t.machine.holder != nil && t.machine.view.State != machines.StateAsleep
 }
 
 // patrol takes part in every machine of a new snapshot that was not in the old
@@ -302,7 +295,7 @@ func (g *Gate) patrol(old, now *tenants.Snapshot) {
 	}
 }
 
-// letGo ends the tenant's part in its machine.
+// letGo ends the tenant's part in its machine, which sleeps.
 func (t *tenant) letGo() {
 	if h := t.machine.holder; h != nil {
 		h.Release()

@@ -29,19 +29,20 @@ const (
 
 // server is one server connection. Everything is the loop's thread's.
 type server struct {
-	books  pool.Server
-	tenant *tenant
-	pool   *serverPool
-	loop   *loop.Loop
-	conn   *loop.Conn
-	pid    uint32
-	secret []byte
-	target backend.Target // where it was dialed, without credentials
-	epoch  uint64         // of the machine, when it was dialed
-	clocks clocks
-	noted  link.State // what the lease may have left since it was looked at
-	look   inspection
-	ending conclusion
+	books   pool.Server
+	tenant  *tenant
+	pool    *serverPool
+	loop    *loop.Loop
+	conn    *loop.Conn
+	pid     uint32
+	secret  []byte
+	target  backend.Target // where it was dialed, without credentials
+	machine string         // that it was dialed on; "": an upstream
+	epoch   uint64         // of the machine, when it was dialed
+	clocks  clocks
+	noted   link.State // what the lease may have left since it was looked at
+	look    inspection
+	ending  conclusion
 
 	sequences sequences
 

@@ -237,7 +237,8 @@ func (t *tenant) sweep() {
 	t.dialSpare()
 	t.publish()
 	t.tellUse()
-	if len(t.clients) > 0 || t.books.Servers() > 0 {
+	t.retireFormer(now)
+	if len(t.clients) > 0 || t.books.Servers() > 0 || len(t.machine.former) > 0 {
 		t.look()
 	}
 }
@@ -283,7 +284,9 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 			c.revoke(errRevoked, "tenant_removed")
 		}
 		t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("tenant removed") })
-		t.letGo()
+		t.leaveMachine(nil)
+		t.hold(nil)
+		t.retireFormer(t.loop.Now())
 		return
 	}
 	t.policies = policiesOf(conf)
@@ -312,6 +315,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 			}
 		}
 	}
+	t.retireFormer(t.loop.Now())
 	t.dialMore()
 }
 

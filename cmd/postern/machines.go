@@ -34,11 +34,12 @@ type drivers struct {
 	sweeping sync.WaitGroup
 
 	mu    sync.Mutex
-	local map[string]*local.Machine // by name; a cluster has one for as long as the process lives
+	local map[string]*local.Machine           // by name; a cluster has one for as long as the process lives
+	flies map[fly.MachineOptions]*fly.Machine // likewise: it knows of a suspend that is under way
 }
 
 func newDrivers(conf *configs.Config, log *slog.Logger, reg prometheus.Registerer) (*drivers, error) {
-	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine)}
+	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine), flies: make(map[fly.MachineOptions]*fly.Machine)}
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_machine_calls_total",
 		Help: "Calls of the machine provider's API."}, []string{"provider", "op", "result"})
 	reg.MustRegister(calls)
@@ -62,11 +63,25 @@ func (d *drivers) of(t *tenants.Tenant) (machines.Driver, error) {
 		if m.Sleep == tenants.SleepStop {
 			o.Sleep = fly.Stop
 		}
-		return fly.NewMachine(d.fly, o)
+		return d.flyMachine(o)
 	case m.Provider == tenants.ProviderLocal && d.conf.Machines.Local.Dir != "":
 		return d.cluster(t)
 	}
 	return nil, fmt.Errorf("machines.%s is not configured", m.Provider)
+}
+
+func (d *drivers) flyMachine(o fly.MachineOptions) (machines.Driver, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m, ok := d.flies[o]; ok {
+		return m, nil
+	}
+	m, err := fly.NewMachine(d.fly, o)
+	if err != nil {
+		return nil, err
+	}
+	d.flies[o] = m
+	return m, nil
 }
 
 // cluster returns the machine of a name, which outlives reloads: its process is ours.

@@ -13,7 +13,9 @@
 //   - One goroutine per running process, gone when the process is. Nothing runs after Stop has returned.
 //   - PostgreSQL refuses to run as root; under root it runs as another account (see [Options]), which owns the directory.
 //   - A frozen server is frozen whole, and is thawed before anything else is done to it. If this process is killed while
-//     a server is frozen, its children stay so until the next start in the same directory finds and thaws them.
+//     a server is frozen, its children stay so until somebody looks for leftovers in the [Folder], or the next start in the
+//     same directory finds and thaws them.
+//   - A process that this one has not started is touched only if it is proven to be a server of ours; see [Folder.Leftovers].
 //
 // Invariants of the machine:
 //
