@@ -4,6 +4,7 @@ package pool
 
 import (
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -61,6 +62,22 @@ func (p *Pool) SetAges(idle, lifetime *time.Duration) { p.idle, p.life = idle, l
 // such dial under way at a time, none while dials fail, and nobody makes room for it.
 func (p *Pool) WantSpare(now time.Time) bool {
 	return p.Servers() < p.least && p.servers[Dialing].n == 0 && p.outage.err == nil && p.hasRoom(now)
+}
+
+// CanGrow says whether the pool may have one server more, for which there is room or can be made.
+func (p *Pool) CanGrow(now time.Time) bool { return p.Servers() < p.size && p.canGetRoom(now) }
+
+// Live iterates over the servers that are idle, the one used last first, and then over those that are lent.
+func (p *Pool) Live() iter.Seq[*Server] {
+	return func(yield func(*Server) bool) {
+		for _, state := range [...]State{Idle, Active} {
+			for n := p.servers[state].head; n != nil; n = n.next {
+				if !yield(n.item) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Servers returns the number of servers in all states.

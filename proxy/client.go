@@ -10,7 +10,6 @@ import (
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
-	"github.com/postern/postern/tenants"
 )
 
 // lingerFor is how long a closed session waits for its client to read the last words.
@@ -45,6 +44,7 @@ type client struct {
 	database string
 	place    place // what it counts against
 	params   *params
+	told     *reports            // of its server's parameters, last
 	came     *params             // what it came with
 	names    []string            // parameters that it may have set and that pg_settings does not show
 	resets   resets              // since its server was looked at
@@ -299,7 +299,7 @@ func (c *client) lent(s *server) bool {
 	s.lendSequences()
 	// A session's names are its own, and what it can list, too.
 	foreign := c.mode == sessionMode && s.link.Held() > 0
-	if foreign || s.params != c.params && !s.params.same(c.params) {
+	if foreign || s.params != c.params && !s.params.same(c.params) || c.greeting && s.rested() {
 		s.prepare(c.params)
 		c.blocked = true
 		return false
@@ -311,10 +311,12 @@ func (c *client) lent(s *server) bool {
 // prepared is called when the server has the client's parameters.
 func (c *client) prepared() bool {
 	if !c.greeting {
+		c.hear()
 		return true
 	}
 	s := c.server
-	c.pool.learn(c.params.base, s.status)
+	c.pool.learn(c.params.base, s.shown)
+	c.told = s.shown
 	c.greet()
 	if c.mode != sessionMode {
 		s.release()
@@ -326,7 +328,7 @@ func (c *client) prepared() bool {
 // greet sends the rest of the login: parameters, cancel key, ReadyForQuery.
 func (c *client) greet() {
 	c.greeting, c.quiet = false, c.tenant.loop.Now()
-	out := append(c.tenant.insert[:0], c.params.base.greeting...)
+	out := append(c.tenant.insert[:0], c.told.messages...)
 	name, _ := c.params.get(applicationName)
 	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: applicationName, Value: cleanName(name)})
 	out = pgwire.AppendBackendKeyData(out, c.key.pid, c.key.secret)
@@ -388,12 +390,8 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 		c.fail(errDraining, "drain")
 	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
 		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
-	case c.params.base.greeting != nil && (c.mode != sessionMode || t.mayDial()):
-		c.greet()
-		c.resume()
-		if !c.gone && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
-			t.want()
-		}
+	case c.params.base.told != nil && (c.mode != sessionMode || t.mayDial()):
+		c.confirm()
 	default:
 		c.acquire() // which wakes a machine
 	}

@@ -203,7 +203,8 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 		return
 	}
 	t.counters.serverLoginsOK.Add(1)
-	s.pool.learn(s.pool.fresh, s.status)
+	s.heardAt, s.pool.confirmed = now, now
+	s.pool.learn(s.pool.fresh, s.shown)
 	s.settle(s.pool.books.DialDone(&s.books, now))
 }
 

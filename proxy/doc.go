@@ -46,6 +46,8 @@
 //	machine.go              when pools may dial, and what keeps a machine awake
 //	machine_end.go          how a tenant parts from a machine
 //	known.go                how servers greet, kept while their machines sleep
+//	confirm.go              whether that still holds: a server is asked
+//	reports.go              what servers have reported, and who was told
 //	replication.go          a replication session, and what belongs to it:
 //	replication_seat.go     finding a server
 //	replication_copy.go     copying bytes

@@ -33,6 +33,7 @@ type Gate struct {
 	loops       []*loop.Loop
 	seed        maphash.Seed
 	refusals    refusals
+	freshFor    time.Duration // see confirm.go
 	cancelSlots chan struct{}
 	handshakes  chan struct{}
 	derive      chan struct{}
@@ -86,7 +87,7 @@ func New(o Options) (*Gate, error) {
 		_, _ = rand.Read(o.MockSecret)
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
-		derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
+		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
 		consoles: newConsoles(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -221,40 +220,34 @@ func (p *serverPool) recall() {
 		return
 	}
 	for _, s := range p.tenant.gate.opts.Known.sets(name) {
-		p.sets.shared(s.Params).greeting = appendGreeting(nil, s.Status)
+		p.sets.shared(s.Params).told = p.reports.of(s.Status)
 	}
 }
 
-// learn notes what a server reports to a client with a base set of parameters.
-// If it was something else before, the server's defaults have changed, and all
+// learn notes what a server shows to a client with a base set of parameters. If
+// it was something else before, the server's defaults have changed, and all
 // that is known is learned again.
-func (p *serverPool) learn(set *params, status []pgwire.Param) {
-	greeting := appendGreeting(nil, status)
-	if set.greeting != nil && !bytes.Equal(set.greeting, greeting) {
+func (p *serverPool) learn(set *params, shown *reports) {
+	if set.told != nil && !set.told.same(shown) {
 		p.forget()
 	}
-	set.greeting = greeting
+	set.told = shown
+	p.remember(set)
+}
+
+// remember keeps it for the time when the server sleeps.
+func (p *serverPool) remember(set *params) {
 	if name, ok := p.known(); ok {
-		p.tenant.gate.opts.Known.put(name, knownSet{Params: set.list, Status: append([]pgwire.Param(nil), status...)})
+		p.tenant.gate.opts.Known.put(name, knownSet{Params: set.list, Status: set.told.params()})
 	}
 }
 
 // forget drops what is known of the pool.
 func (p *serverPool) forget() {
 	for _, set := range p.sets.byKey {
-		set.greeting = nil
+		set.told = nil
 	}
 	if name, ok := p.known(); ok {
 		p.tenant.gate.opts.Known.forget(name)
 	}
-}
-
-// appendGreeting builds what a client is told of a server's parameters.
-func appendGreeting(dst []byte, status []pgwire.Param) []byte {
-	for _, p := range status {
-		if p.Name != applicationName {
-			dst = pgwire.AppendParameterStatus(dst, p)
-		}
-	}
-	return dst
 }

@@ -29,10 +29,9 @@ type params struct {
 	key  string
 	base *params // the same without what is each client's own (its name and address), perhaps itself
 
-	// greeting holds the ParameterStatus messages that a server sends a client
-	// with exactly this set, without application_name; nil while unknown. Kept
-	// on base sets only.
-	greeting []byte
+	// told is what a server shows a client with exactly this set; nil while
+	// unknown. Kept on base sets only.
+	told *reports
 
 	temporary bool // pg_temp stands in its search_path, so that any table may be temporary
 }
@@ -278,7 +277,10 @@ func (o *own) change(have *params, list []change) {
 	o.end()
 }
 
-const applicationName = "application_name"
+const (
+	applicationName = "application_name"
+	inHotStandby    = "in_hot_standby"
+)
 
 // maxName is Postgres's NAMEDATALEN - 1: application names are cut there.
 const maxName = 63

@@ -5,7 +5,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -48,9 +47,12 @@ type server struct {
 
 	link   *link.Link
 	client *client
-	params *params        // what the session is set to
-	agreed *params        // what its client had when that was last known
-	status []pgwire.Param // what the server has reported
+	params *params  // what the session is set to
+	agreed *params  // what its client had when that was last known
+	shown  *reports // what the server has reported
+	asked  bool     // whether there is more; see confirm.go
+
+	heardAt time.Time // when it last was ready for a query
 
 	in      []byte // borrowed: an incomplete message
 	partial int    // bytes of the current message that still come
@@ -85,21 +87,8 @@ func (s *server) attach(conn *backend.Conn, fd int) error {
 	s.link = link.New(&s.tenant.stmts)
 	s.link.Limit = s.tenant.gate.opts.Limits.ServerStatements
 	s.params = s.pool.fresh
-	for _, p := range conn.Parameters {
-		s.report(p)
-	}
+	s.shown = s.pool.reports.of(conn.Parameters)
 	return nil
-}
-
-// report records a ParameterStatus.
-func (s *server) report(p pgwire.Param) {
-	for i := range s.status {
-		if s.status[i].Name == p.Name {
-			s.status[i].Value = p.Value
-			return
-		}
-	}
-	s.status = append(slices.Clip(s.status), p)
 }
 
 // Ready implements loop.Handler.
@@ -215,6 +204,7 @@ func (s *server) release() {
 		s.clean()
 		return
 	}
+	s.pool.confirmed = s.heardAt
 	s.settle(s.pool.books.Release(&s.books, s.loop.Now()))
 	if c.blocked {
 		c.conn.Again()

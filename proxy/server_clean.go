@@ -92,6 +92,8 @@ func (s *server) clean() {
 			s.params, s.sequences = s.pool.fresh, sequences{}
 			s.relearn()
 		}
+		s.heardAt = s.loop.Now()
+		s.pool.confirmed = s.heardAt
 		s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
 	}
 }

@@ -98,6 +98,14 @@ func (s *server) feed(data []byte) int {
 		if typ != pgwire.ReadyForQuery {
 			continue
 		}
+		if s.asked { // before anything else, so this is its answer
+			s.give(data[start:i])
+			start = i
+			if s.answered(); s.client != nil && s.rests() && s.internalReady() == stop {
+				return i
+			}
+			continue
+		}
 		switch done := s.ready(data[start:i], i == len(data)); done {
 		case goOn:
 		case taken:
@@ -243,16 +251,23 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
-		if !ok || len(s.status) > 256 {
+		if !ok || len(s.shown.params()) > maxReported {
 			return link.Broken
 		}
+		old := s.shown
 		s.report(p)
-		s.reported = s.reported || p.Name != applicationName
-		if !fixed(p.Name) && !s.preparing && !s.resetting {
+		switch {
+		case p.Name == applicationName && s.asked:
+		case s.asked, s.books.State() == pool.Idle, p.Name == inHotStandby:
+			s.pool.defaultIs(p) // nothing of anybody's runs, or nobody can set it
+		case !fixed(p.Name) && !s.preparing && !s.resetting:
 			s.params = s.pool.sets.with(s.params, p.Name, p.Value)
 			if s.client != nil {
 				s.client.params = s.pool.sets.with(s.client.params, p.Name, p.Value)
 			}
+		}
+		if !internal {
+			s.client.heard(p, old)
 		}
 	}
 	if internal || typ == pgwire.NoticeResponse && (s.look.running || s.preparing) {
@@ -387,6 +402,7 @@ func (s *server) preparedOr(last bool) outcome {
 		s.tenant.dialMore()
 		return stop
 	}
+	s.heardAt = s.loop.Now()
 	s.agree()
 	if s.restoring {
 		if s.restoring = false; s.rest(true) == stop {

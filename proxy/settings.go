@@ -158,8 +158,8 @@ func (s *server) relearn() {
 		return
 	}
 	s.reported = false
-	if s.params.base.greeting != nil {
-		s.pool.learn(s.params.base, s.status)
+	if s.params.base.told != nil {
+		s.pool.learn(s.params.base, s.shown)
 	}
 }
 

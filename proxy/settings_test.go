@@ -75,10 +75,7 @@ func TestWhatAnEarlierClientHasLeft(t *testing.T) {
 			b := newBench(t)
 			another, server := b.server(), b.server() // which is used first
 			client := b.client(transactionMode)
-			if _, err := server.Write(pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Europe/Berlin"})); err != nil {
-				t.Fatal(err)
-			}
-			b.settle()
+			b.left("TimeZone", "Europe/Berlin")
 			var own []change
 			b.tenant.loop.Call(func() {
 				c := b.tenant.clients[0]
@@ -185,7 +182,7 @@ func TestGreetingsFollowTheServer(t *testing.T) {
 	german := []pgwire.Param{{Name: "datestyle", Value: "German"}}
 	b.tenant.loop.Call(func() {
 		p := b.tenant.clients[0].pool
-		p.learn(p.sets.intern(german), []pgwire.Param{{Name: "TimeZone", Value: "UTC"}})
+		p.learn(p.sets.intern(german), p.reports.of([]pgwire.Param{{Name: "TimeZone", Value: "UTC"}}))
 	})
 	report := pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Asia/Tokyo"})
 	answer := b.looks(client, server, "select 1", "SELECT 1", report)
@@ -198,11 +195,11 @@ func TestGreetingsFollowTheServer(t *testing.T) {
 		if len(c.params.list) != 0 || c.server != nil {
 			t.Errorf("the client has set %v", c.params.list)
 		}
-		if got := c.pool.fresh.greeting; !bytes.Equal(got, report) {
+		if got := c.pool.fresh.told.messages; got != string(report) {
 			t.Errorf("others are greeted with %q", got)
 		}
-		if got := c.pool.sets.intern(german).greeting; got != nil {
-			t.Errorf("others with settings are greeted with %q", got)
+		if got := c.pool.sets.intern(german).told; got != nil {
+			t.Errorf("others with settings are greeted with %v", got)
 		}
 	})
 }

@@ -77,12 +77,15 @@ type poolKey struct{ user, database string }
 
 // serverPool is one pool and what its servers have in common.
 type serverPool struct {
-	books  *pool.Pool
-	tenant *tenant
-	key    poolKey
-	sets   paramSets
-	fresh  *params // a new session's: nothing set
-	reads  bool    // a transaction has read sequences, see sequences
+	books     *pool.Pool
+	tenant    *tenant
+	key       poolKey
+	sets      paramSets
+	reports   reportSets
+	confirmed time.Time // when a server of it was last heard of; see confirm.go
+	question  question
+	fresh     *params // a new session's: nothing set
+	reads     bool    // a transaction has read sequences, see sequences
 }
 
 // newTenant makes the run-time side of a tenant; conf is nil if it was removed
@@ -228,6 +231,7 @@ func (t *tenant) sweep() {
 	t.sweepOwn(now)
 	t.sweepTimeouts(now)
 	for p := range t.books.Pools() {
+		p.Owner.(*serverPool).sweepQuestion(now)
 		t.sweepWaiters(p, now)
 		if p.Empty() && p.DialAfter().Before(now) && !t.poolInUse(p.Owner.(*serverPool)) {
 			t.forgetPool(p.Owner.(*serverPool))

@@ -98,7 +98,7 @@ func (s *server) answers() {
 	now := s.loop.Now()
 	k.asked, k.late = time.Time{}, false
 	s.dropUpcoming()
-	k.answered, s.client.quiet = now, now
+	k.answered, s.client.quiet, s.heardAt = now, now, now
 	if s.link.Status() == 'I' {
 		k.began = time.Time{}
 	}

@@ -89,7 +89,7 @@ func TestADialThatIsGivenUp(t *testing.T) {
 		p.books.StartDial(&s.books, b.tenant.loop.Now())
 		s.shut("retired")
 		b.tenant.dialed(s, &backend.Conn{Parameters: []pgwire.Param{{Name: "TimeZone", Value: "UTC"}}}, fd, nil)
-		if p.fresh.greeting == nil {
+		if p.fresh.told == nil {
 			t.Error("how the server greets is not known any more")
 		}
 		if n := b.tenant.books.Servers(); n != 1 {

@@ -16,11 +16,10 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-// ownCluster starts one whose settings and state the test may change, and returns its data directory, too.
-func ownCluster(t *testing.T) (c *local.Cluster, data string) {
+// ownCluster starts one whose settings and state the test may change.
+func ownCluster(t *testing.T) *local.Cluster {
 	t.Helper()
-	dir := filepath.Join(harness.Dir(t), "pg")
-	return harness.Postgres(t, local.Options{Dir: dir}), filepath.Join(dir, "data")
+	return harness.Postgres(t, local.Options{Dir: filepath.Join(harness.Dir(t), "pg")})
 }
 
 // greeted is what a client that only logs in is told of a parameter.
@@ -38,12 +37,22 @@ func (g *gate) greeted(t *testing.T, mode, parameter string, options ...string) 
 // nobody runs anything and servers stay idle.
 func TestPromotionIsGreeted(t *testing.T) {
 	t.Parallel()
-	cluster, data := ownCluster(t)
+	t.Run("15", func(t *testing.T) { promotes(t, ownCluster(t)) })
+	for _, major := range []int{16, 17, 18} {
+		if harness.Long() {
+			t.Run(fmt.Sprint(major), func(t *testing.T) { promotes(t, harness.PostgresOf(t, major)) })
+		}
+	}
+}
+
+func promotes(t *testing.T, cluster *local.Cluster) {
+	t.Helper()
 	g := startGate(t, gateConf{Cluster: cluster, Tenant: func(m harness.Map) { m["pool"] = harness.Map{"min": 1} }})
 	databases := make(map[string]string) // of each mode one, so that each has a pool of its own
 	for _, mode := range modes {
 		databases[mode] = harness.Database(t, cluster)
 	}
+	data := value(t, g.direct(t), "show data_directory")
 	if err := cluster.Stop(t.Context(), local.Fast); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +106,7 @@ func TestPromotionIsGreeted(t *testing.T) {
 // TestReloadIsGreeted: what changes for everybody by a reload is what new clients are greeted with.
 func TestReloadIsGreeted(t *testing.T) {
 	t.Parallel()
-	cluster, _ := ownCluster(t)
+	cluster := ownCluster(t)
 	g := startGate(t, gateConf{Cluster: cluster, PoolSize: 1, Timeouts: harness.Map{"server_idle": "2s"}})
 	direct := g.direct(t)
 	idle, held := "dbname="+g.database, "dbname="+harness.Database(t, cluster)
@@ -145,7 +154,7 @@ func (s *script) answer(sql string) string {
 // TestEverybodyHearsOfAChange: of two clients with one server, both are told when what it reports has changed.
 func TestEverybodyHearsOfAChange(t *testing.T) {
 	t.Parallel()
-	cluster, _ := ownCluster(t)
+	cluster := ownCluster(t)
 	g := startGate(t, gateConf{Cluster: cluster, PoolSize: 1})
 	direct := g.direct(t)
 	for i, mode := range []string{"transaction", "statement"} {

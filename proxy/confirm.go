@@ -1,0 +1,146 @@
+// Whether what is known of a pool's servers still holds when a client is greeted with it: a server that has rested is asked.
+
+package proxy
+
+import (
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/tenants"
+)
+
+const (
+	// freshFor is how old what a client is greeted with may be. What changes by
+	// itself (by a promotion, a reload) a server reports with its next answer,
+	// and not before.
+	freshFor = time.Second
+	// confirmFor is how long a server may take to answer. It has nothing to do but
+	// that, and clients wait for their greeting.
+	confirmFor = 3 * time.Second
+)
+
+// question is put to one server of a pool at a time: a Sync, which changes
+// nothing. Before its answer the server reports what is new.
+type question struct {
+	server  *server // nil: none is asked
+	asked   time.Time
+	clients []*client // who will be greeted
+}
+
+// confirm greets a client with what is known, at once or when it is known to
+// hold still. A sleeping machine is not woken for that. Where all servers are
+// busy and no more can be had it has to do: what is new is told by the next
+// answer of any of them.
+func (c *client) confirm() {
+	t, p := c.tenant, c.pool
+	now := t.loop.Now()
+	switch {
+	case c.params.base.told == nil:
+		c.login()
+	case now.Sub(p.confirmed) < t.gate.freshFor, !t.mayDial():
+		c.welcome()
+	case p.question.server != nil, p.ask(now):
+		p.question.clients = append(p.question.clients, c)
+	case p.books.Servers() == 0 && p.books.DialAfter().After(now), p.books.Counts().Dialing > 0, p.books.CanGrow(now):
+		c.login()
+	default:
+		c.welcome()
+	}
+}
+
+// login has a client greeted by a server, as the first one is.
+func (c *client) login() {
+	if c.acquire() {
+		c.resume()
+	}
+}
+
+// welcome greets a client that has no server.
+func (c *client) welcome() {
+	c.told = c.params.base.told
+	c.greet()
+	c.resume()
+	if t := c.tenant; !c.gone && t.conf != nil && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
+		t.want()
+	}
+}
+
+// ask puts the question to a server that rests, perhaps with its client. False:
+// there is none.
+func (p *serverPool) ask(now time.Time) bool {
+	for b := range p.books.Live() {
+		s := b.Owner.(*server)
+		if s.asked || s.cancels > 0 || s.client == nil && !s.link.Free() || s.client != nil && !s.rests() {
+			continue
+		}
+		s.asked = true
+		s.link.Sent(link.Entry{Kind: link.Sync, Mode: link.Internal})
+		s.conn.Write(pgwire.AppendSync(nil))
+		p.question = question{server: s, asked: now}
+		return true
+	}
+	return false
+}
+
+// answered is when a server that was asked has answered. Who waits is greeted in
+// a turn of its own: this one is the server's.
+func (s *server) answered() {
+	s.asked, s.heardAt = false, s.loop.Now()
+	p := s.pool
+	p.confirmed = s.heardAt
+	if p.question.server == s {
+		clients := p.question.clients
+		p.question = question{}
+		p.tenant.post(func() { greetAll(clients, true) })
+	}
+}
+
+// greetAll looks again at clients that have waited for an answer.
+func greetAll(clients []*client, confirmed bool) {
+	for _, c := range clients {
+		switch {
+		case c.gone:
+		case confirmed && c.params.base.told != nil:
+			c.welcome()
+		default:
+			c.confirm()
+		}
+	}
+}
+
+// sweepQuestion gives up a server that does not answer: it is not trusted any
+// further, and who waits gets to know from another.
+func (p *serverPool) sweepQuestion(now time.Time) {
+	switch s := p.question.server; {
+	case s == nil:
+	case s.closing, now.Sub(p.question.asked) >= confirmFor:
+		if s.books.State() == pool.Idle {
+			s.lost("no answer to a question of Postern's own")
+		}
+		clients := p.question.clients
+		p.question = question{}
+		greetAll(clients, false)
+	}
+}
+
+// defaultIs takes over what a server reports by itself: it holds for whoever
+// has not set the parameter. What it means for others is learned again.
+func (p *serverPool) defaultIs(param pgwire.Param) {
+	for _, set := range p.sets.byKey {
+		if set.told == nil {
+			continue
+		}
+		if _, own := set.get(param.Name); own {
+			set.told = nil
+			continue
+		}
+		set.told = p.reports.with(set.told, param)
+		p.remember(set)
+	}
+}
+
+// rested reports whether a server has not said anything for so long that it may
+// have something to report.
+func (s *server) rested() bool { return s.loop.Now().Sub(s.heardAt) >= s.tenant.gate.freshFor }

@@ -1,0 +1,250 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/proxyproto"
+)
+
+// knock brings a client in that is not greeted yet.
+func (b *bench) knock(mode poolMode) net.Conn {
+	b.t.Helper()
+	fd, conn := b.pair()
+	t := b.tenant
+	at := place{"app", "app"}
+	if err := b.gate.reserve(t, b.conf(), at); err != nil {
+		b.t.Fatal(err)
+	}
+	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
+		listener: &b.gate.opts.Listeners[0]}
+	b.gate.keys.add(c, false)
+	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
+	return conn
+}
+
+// zoneOf reads a greeting to its end and returns the time zone in it.
+func zoneOf(t *testing.T, conn net.Conn) (zone string) {
+	t.Helper()
+	for {
+		typ, body := readMessage(t, conn)
+		if typ == pgwire.ParameterStatus {
+			if p, ok := pgwire.ParseParameterStatus(body); ok && p.Name == "TimeZone" {
+				zone = p.Value
+			}
+		}
+		if typ == pgwire.ReadyForQuery {
+			return zone
+		}
+	}
+}
+
+// rests lets what is known grow old.
+func (b *bench) rests() {
+	b.tenant.loop.Call(func() {
+		b.gate.freshFor = time.Minute
+		for _, p := range b.tenant.pools {
+			p.confirmed = time.Time{}
+		}
+		for s := range b.tenant.servers {
+			s.heardAt = time.Time{}
+		}
+	})
+}
+
+var tokyo = pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Asia/Tokyo"})
+
+// TestOneQuestionForAll: a hundred clients that come at once cost one question, and all hear of what its answer brings.
+func TestOneQuestionForAll(t *testing.T) {
+	for name, mode := range map[string]poolMode{"session": sessionMode, "transaction": transactionMode, "statement": statementMode} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			if got := zoneOf(t, b.knock(mode)); got != "UTC" {
+				t.Fatalf("greeted with %q", got)
+			}
+			b.rests()
+			var all []net.Conn
+			for range 90 {
+				all = append(all, b.knock(mode))
+			}
+			expect(t, server, pgwire.AppendSync(nil), "the question")
+			if _, err := server.Write(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I')); err != nil {
+				t.Fatal(err)
+			}
+			for _, conn := range all {
+				if got := zoneOf(t, conn); got != "Asia/Tokyo" {
+					t.Fatalf("greeted with %q", got)
+				}
+			}
+			if got := zoneOf(t, b.knock(mode)); got != "Asia/Tokyo" {
+				t.Fatalf("a moment later greeted with %q", got)
+			}
+			// Nothing else was asked of it, and nothing is to be set.
+			query := pgwire.AppendQuery(nil, "select 7")
+			if _, err := all[0].Write(query); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, query, "the first client's query")
+		})
+	}
+}
+
+// TestAskedWhileLent: a client may get the server that is being asked; its own answers are its own.
+func TestAskedWhileLent(t *testing.T) {
+	for name, mode := range map[string]poolMode{"session": sessionMode, "transaction": transactionMode, "statement": statementMode} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			client := b.client(mode)
+			b.rests()
+			other := b.knock(mode)
+			expect(t, server, pgwire.AppendSync(nil), "the question")
+			query := pgwire.AppendQuery(nil, "select 7")
+			if _, err := client.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			answer := pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+			if mode == statementMode { // which waits for what is owed
+				if _, err := server.Write(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I')); err != nil {
+					t.Fatal(err)
+				}
+				expect(t, server, query, "the query")
+				if _, err := server.Write(answer); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				expect(t, server, query, "the query")
+				if _, err := server.Write(append(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I'), answer...)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expect(t, client, append(append([]byte(nil), tokyo...), answer...), "what is new, and one's own answer")
+			if got := zoneOf(t, other); got != "Asia/Tokyo" {
+				t.Errorf("greeted with %q", got)
+			}
+		})
+	}
+}
+
+// TestASessionsServerIsAsked: one that a session has and does not use can be asked, and the session hears of it.
+func TestASessionsServerIsAsked(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	session := b.client(sessionMode)
+	query, answer := pgwire.AppendQuery(nil, "select 7"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	b.asks(session, server, query, query, answer, answer)
+	b.rests()
+	other := b.knock(transactionMode)
+	expect(t, server, pgwire.AppendSync(nil), "the question")
+	if _, err := server.Write(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I')); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, session, tokyo, "what is new")
+	if got := zoneOf(t, other); got != "Asia/Tokyo" {
+		t.Errorf("greeted with %q", got)
+	}
+	b.asks(session, server, query, query, answer, answer)
+	if n := b.counts(); n.Active != 1 {
+		t.Errorf("the session has no server: %+v", n)
+	}
+}
+
+// TestASilentServerIsNotTrusted: one that does not answer is closed, and another tells.
+func TestASilentServerIsNotTrusted(t *testing.T) {
+	b := newBench(t)
+	good, silent := b.server(), b.server() // which was used last
+	b.client(transactionMode)
+	b.rests()
+	client := b.knock(transactionMode)
+	expect(t, silent, pgwire.AppendSync(nil), "the question")
+	b.tenant.loop.Call(func() { // as if it had been long ago
+		for _, p := range b.tenant.pools {
+			p.question.asked = p.question.asked.Add(-confirmFor)
+		}
+	})
+	ended(t, silent, "the silent server")
+	expect(t, good, pgwire.AppendSync(nil), "the question")
+	if _, err := good.Write(pgwire.AppendReady(nil, 'I')); err != nil {
+		t.Fatal(err)
+	}
+	if got := zoneOf(t, client); got != "UTC" {
+		t.Errorf("greeted with %q", got)
+	}
+}
+
+// TestClosedWhileAsked: whoever closes the server, nobody waits in vain.
+func TestClosedWhileAsked(t *testing.T) {
+	b := newBench(t)
+	good, asked := b.server(), b.server()
+	b.client(transactionMode)
+	b.rests()
+	client := b.knock(transactionMode)
+	expect(t, asked, pgwire.AppendSync(nil), "the question")
+	asked.Close()
+	expect(t, good, pgwire.AppendSync(nil), "the question")
+	client.Close() // and whoever leaves is forgotten
+	if _, err := good.Write(pgwire.AppendReady(nil, 'I')); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	if n := b.counts(); n != (pool.Counts{Idle: 1}) {
+		t.Errorf("left: %+v", n)
+	}
+}
+
+// TestAllBusy: where nobody can be asked and nothing can be dialed, what is known has to do.
+func TestAllBusy(t *testing.T) {
+	b := newBench(t)
+	for range 2 { // as many as the pool may have
+		server, client := b.server(), b.client(transactionMode)
+		query := pgwire.AppendQuery(nil, "select pg_sleep(60)")
+		if _, err := client.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, server, query, "the query")
+	}
+	b.rests()
+	if got := zoneOf(t, b.knock(transactionMode)); got != "UTC" {
+		t.Errorf("greeted with %q", got)
+	}
+}
+
+// TestReportsAreShared: equal lists are one, and what differs is what is told.
+func TestReportsAreShared(t *testing.T) {
+	var sets reportSets
+	zone := func(v string) pgwire.Param { return pgwire.Param{Name: "TimeZone", Value: v} }
+	a := sets.of([]pgwire.Param{{Name: "DateStyle", Value: "ISO"}, zone("UTC"), {Name: applicationName, Value: "x"}})
+	if len(a.list) != 2 || sets.with(a, zone("UTC")) != a || sets.with(a, pgwire.Param{Name: applicationName, Value: "y"}) != a {
+		t.Errorf("not the same: %v", a.list)
+	}
+	b := sets.with(a, zone("Asia/Tokyo"))
+	if b == a || sets.with(b, zone("UTC")) != a {
+		t.Error("there and back is somewhere else")
+	}
+	if got := a.news(nil, b); string(got) != string(tokyo) {
+		t.Errorf("news: %q", got)
+	}
+	other := sets.of([]pgwire.Param{zone("UTC"), {Name: "DateStyle", Value: "ISO"}})
+	if other == a || !other.same(a) || other.same(b) || len(a.news(nil, other)) != 0 {
+		t.Error("the order counts")
+	}
+	var none *reports
+	if none.same(a) || !none.same(nil) || sets.with(nil, zone("UTC")).list[0] != zone("UTC") {
+		t.Error("nothing is something")
+	}
+	for i := range 100_000 {
+		sets.with(a, zone(itoa(i)))
+	}
+	if sets.bytes > maxReportBytes+1000 {
+		t.Errorf("%d bytes are kept", sets.bytes)
+	}
+	if again := sets.with(a, zone("Asia/Tokyo")); !again.same(b) || len(b.news(nil, again)) != 0 {
+		t.Error("forgotten, and then something else")
+	}
+}
