@@ -134,6 +134,31 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 	}
 }
 
+// TestSighupWhileStarting is kept until there is something to reload. It used to end the process, as it ends one that does
+// not ask for it.
+func TestSighupWhileStarting(t *testing.T) {
+	dir := writeFiles(t, goodFiles(t))
+	conf, err := configs.Load(filepath.Join(dir, "postern.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := newOutput()
+	log := slog.New(slog.NewJSONHandler(said, nil))
+	p, err := build(conf, log, func() uint64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	signalSelf(t, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(ctx, log, func() {}) }()
+	said.wait(t, `"msg":"tenants loaded"`, 3) // by build, when they are watched, and by the signal
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestStatementLimitsAgree compares the defaults that are written in two places, because configs knows nothing of proxy.
 func TestStatementLimitsAgree(t *testing.T) {
 	got := gateLimits(configs.Default().Limits)
