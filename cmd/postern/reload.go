@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -49,7 +48,7 @@ func (p *process) reload() error {
 }
 
 // reloadWhenAsked reads everything again at each SIGHUP and each call of reload, until ctx ends or the process does.
-func (p *process) reloadWhenAsked(ctx context.Context, hups <-chan os.Signal, log *slog.Logger) {
+func (p *process) reloadWhenAsked(ctx context.Context, log *slog.Logger) {
 	lane := files.NewLane()
 	again := func() error {
 		_ = p.compareConfig(lane, log) // which has no part in the outcome: nothing of it is applied
@@ -61,7 +60,7 @@ func (p *process) reloadWhenAsked(ctx context.Context, hups <-chan os.Signal, lo
 			return
 		case <-p.ending:
 			return
-		case <-hups:
+		case <-p.hups:
 			_ = again() // each part logs and counts how it went
 		case outcome := <-p.reloads:
 			outcome <- again()

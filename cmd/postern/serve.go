@@ -78,6 +78,7 @@ type process struct {
 	adminLn   net.Listener
 
 	shutdown chan struct{}   // the console's; what is sent to it drains
+	hups     chan os.Signal  // SIGHUPs, also those that come before run
 	reloads  chan chan error // who sends there is sent how a reload went
 	ending   chan struct{}   // closed when nothing is reloaded any more
 
@@ -86,7 +87,8 @@ type process struct {
 
 // build makes the graph and binds the addresses; nothing runs yet. dropped counts the log lines that nobody will read.
 func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*process, error) {
-	p := &process{conf: conf, shutdown: make(chan struct{}, 1), reloads: make(chan chan error), ending: make(chan struct{})}
+	p := &process{conf: conf, shutdown: make(chan struct{}, 1), hups: make(chan os.Signal, 1), reloads: make(chan chan error), ending: make(chan struct{})}
+	signal.Notify(p.hups, syscall.SIGHUP) // before what may take long
 	var err error
 	lane := files.NewLane()
 	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
@@ -232,11 +234,10 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 
 	p.drivers.sweep() // while a signal still ends the process at once
 
-	signals, hups := make(chan os.Signal, 4), make(chan os.Signal, 1)
+	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	signal.Notify(hups, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	defer signal.Stop(hups)
+	defer signal.Stop(p.hups)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var side, reading sync.WaitGroup
@@ -248,7 +249,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	defer stopReading()
 
 	reading.Go(func() { p.watch(ctx, log) })
-	reading.Go(func() { p.reloadWhenAsked(ctx, hups, log) })
+	reading.Go(func() { p.reloadWhenAsked(ctx, log) })
 	if err := p.gate.Start(); err != nil {
 		return err
 	}
