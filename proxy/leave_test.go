@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -67,6 +68,12 @@ func blockedStates() map[string]struct {
 		"its server takes nothing, in the middle of a message": {sessionMode, func(l *leaver) {
 			sessionServer(l)
 			l.say(large[:len(large)-10])
+		}, nil},
+		"its server takes nothing, and more is to come": {sessionMode, func(l *leaver) {
+			sessionServer(l)
+			huge := pgwire.AppendHeader(nil, pgwire.Query, 100<<20)
+			go l.client.Write(append(huge, make([]byte, 3<<20)...))
+			l.until("it is blocked", func() bool { return l.tenant.clients[0].blocked })
 		}, nil},
 		"its server takes nothing, in a COPY": {transactionMode, func(l *leaver) {
 			copyIn := pgwire.AppendQuery(nil, "copy t from stdin")
@@ -208,5 +215,40 @@ func answering(server net.Conn) {
 		if _, err := server.Write(out); err != nil {
 			return
 		}
+	}
+}
+
+// TestWhatWasReadAheadGoesOn when the server takes it again, byte for byte, and takes no more memory than it may.
+func TestWhatWasReadAheadGoesOn(t *testing.T) {
+	const size = 24 << 20
+	text := bytes.Repeat([]byte("0123456789abcde\n"), size/16)
+	row := append(pgwire.AppendHeader(nil, pgwire.CopyData, 91), text[:91]...)
+	copying := append(pgwire.AppendHeader(nil, pgwire.CopyInResponse, 3), 0, 0, 0)
+	copyIn := pgwire.AppendQuery(nil, "copy t from stdin")
+	for name, c := range map[string]struct{ before, answer, ask []byte }{
+		"one message":   {copyIn, copying, append(pgwire.AppendHeader(nil, pgwire.CopyData, size), text...)},
+		"many messages": {copyIn, copying, bytes.Repeat(row, size/len(row))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			server := b.server()
+			client := b.client(transactionMode)
+			b.asks(client, server, c.before, c.before, c.answer, c.answer)
+			var writer sync.WaitGroup
+			writer.Go(func() { _, _ = client.Write(c.ask) })
+			defer writer.Wait()
+			defer client.Close()
+			me := b.tenant.clients[0]
+			b.until("it is read ahead", func() bool { return len(me.in) >= aheadMost })
+			b.settle()
+			b.tenant.call(func() {
+				if n := len(me.in); n > aheadMost+loop.ScratchSize || b.tenant.pending != int64(cap(me.in)) {
+					t.Errorf("%d bytes are held, and %d count", n, b.tenant.pending)
+				}
+			})
+			expect(t, server, c.ask, "all of it")
+			b.until("nothing is held", func() bool { return len(me.in) == 0 && b.tenant.pending == 0 })
+		})
 	}
 }
