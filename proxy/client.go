@@ -59,6 +59,7 @@ type client struct {
 	greeting bool          // not greeted yet
 	blocked  bool          // does not take input: waits for a server, or something is full
 	gone     bool          // over
+	ahead    bool          // while blocked: its input is read nevertheless, see readAhead
 	draining bool          // to be sent away when nothing of its own runs
 	leaving  bool          // it has said its last: it goes when what it asked for is done
 	goodbye  bool          // it will have when its input is dealt with; see saidGoodbye
@@ -82,6 +83,7 @@ type client struct {
 
 	started        time.Time
 	received, sent uint64
+	seen           uint64 // of received, when it was last found blocked
 	queries        uint64
 }
 
@@ -100,7 +102,9 @@ func (c *client) Ready(*loop.Conn) {
 	switch {
 	case c.gone:
 	case c.blocked:
-		c.resume()
+		if c.resume(); c.blocked && c.ahead && !c.gone {
+			c.readAhead()
+		}
 	default:
 		c.pump()
 	}
@@ -127,15 +131,9 @@ func (c *client) saidGoodbye() bool {
 		return c.goodbye
 	}
 	for c.conn.Readable() { // what it has sent ahead is all here, in the socket
-		buf := c.tenant.loop.Scratch()
-		n, err := c.conn.Read(buf)
-		c.arrived(n)
-		c.in = c.tenant.loop.Append(c.in, buf[:n])
-		if !c.charge() {
-			return true
-		}
-		if err == loop.ErrWouldBlock && c.conn.Readable() {
-			return true // its turn is over: asked again in the next
+		more, err := c.readOn()
+		if c.gone || !more && c.conn.Readable() {
+			return true // or its turn is over: asked again in the next
 		}
 		if err != nil {
 			break
@@ -215,6 +213,9 @@ func (c *client) process(data []byte) {
 		switch {
 		case n == 0:
 			return
+		case len(rest) > loop.ScratchSize: // nor worth moving
+			c.in = rest
+			return
 		case len(rest) > cap(c.in)/4: // not worth a smaller buffer
 			c.in = c.in[:copy(c.in, rest)]
 			return
@@ -237,7 +238,7 @@ func (c *client) resume() {
 	if c.gone || !c.blocked || !c.mayGoOn() {
 		return
 	}
-	c.blocked = false
+	c.blocked, c.ahead = false, false
 	if len(c.in) > 0 {
 		c.process(c.in)
 	}

@@ -37,6 +37,7 @@
 //	settings.go params.go   settings: found, compared, put on a server
 //	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
 //	database.go             who leaves a database that somebody wants for himself
+//	ahead.go                reading on while a server keeps its client waiting, to see when that leaves
 //	pending.go              the memory of input that cannot be dealt with yet
 //	timeouts.go             queries, transactions and clients that take too long
 //	client_end.go           how a session ends

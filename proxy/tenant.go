@@ -229,6 +229,7 @@ func (t *tenant) sweep() {
 	now := t.loop.Now()
 	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
 	t.sweepOwn(now)
+	t.sweepBlocked()
 	t.sweepTimeouts(now)
 	for p := range t.books.Pools() {
 		p.Owner.(*serverPool).sweepQuestion(now)
