@@ -143,6 +143,9 @@ func TestPeersThatVanish(t *testing.T) {
 	defer uploader.Close(context.Background())
 	ctx, stop := context.WithTimeout(t.Context(), harness.Patience)
 	defer stop()
+	if _, err := uploader.Exec(ctx, "begin").ReadAll(); err != nil { // it has a server, which is not logged in to through a dead network
+		t.Fatal(err)
+	}
 	_, err = uploader.CopyFrom(ctx, &vanishing{t: t, relay: toServer}, "copy heap from stdin")
 	if e, ok := err.(*pgconn.PgError); !ok || e.Code != "08006" {
 		t.Errorf("the client of a server that vanished was told %v", err)
