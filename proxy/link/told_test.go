@@ -121,12 +121,20 @@ func TestToldElsewhere(t *testing.T) {
 			}
 			w.wants("asked too early", w.Bind(nil, nil, []byte("s")), "wait")
 			w.described(tc.types, tc.columns, "1")
+			w.wants("Bind, then", w.Bind(nil, nil, []byte("s")), tc.wants)
+			// What differs may be changed back, so the server is asked each time.
 			for range 2 {
-				w.wants("Bind, then", w.Bind(nil, nil, []byte("s")), tc.wants)
+				if tc.wants == "changed" {
+					w.wants("asked again", w.DescribeStatement(nil, []byte("s")), "d2 wait flush")
+					w.described(tc.types, tc.columns, "")
+				}
 				w.wants("Describe, then", w.DescribeStatement(nil, []byte("s")), tc.wants)
 			}
 			// Whoever parses the text anew is told what it is now.
 			if tc.wants == "changed" {
+				w.wants("changed back", w.Bind(nil, nil, []byte("s")), "d2 wait flush")
+				w.described(typed(23), column("a", 23), "")
+				w.wants("Bind, then", w.Bind(nil, nil, []byte("s")), "as2")
 				w.wants("Close", w.CloseStatement([]byte("s")), "as0")
 				w.wants("Parse", w.Parse(nil, []byte("s"), text("q")), "as3")
 				w.wants("Bind", w.Bind(nil, nil, []byte("s")), "d3 as3")
