@@ -214,6 +214,8 @@ func (l *Link) agreed(kind Kind, n *Name, env any) (*held, Do) {
 		l.describe(h, n)
 		return nil, Wait
 	case !h.shape.same(n.told):
+		// Its tables may be changed back: the server is asked again by whoever is next.
+		h.shape, h.asked = nil, false
 		return nil, Changed
 	}
 	return h, Rename
