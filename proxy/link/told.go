@@ -146,8 +146,12 @@ func (l *Link) Heed(piece []byte, last bool) {
 }
 
 // shapeOf returns a shape; the statement keeps the latest, because the next is
-// most likely the same.
+// most likely the same. A text or a Parse that gives types needs two bytes at
+// least for each parameter, so that a server that tells of more costs nothing.
 func (st *Stmt) shapeOf(types []byte, columns uint64) *shape {
+	if len(types) > 2+2*len(st.Body) {
+		types = nil
+	}
 	if s := st.shape; s == nil || s.types != string(types) || s.columns != columns {
 		st.shape = &shape{string(types), columns}
 	}

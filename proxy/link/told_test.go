@@ -446,6 +446,17 @@ func TestNobodyGetsWhatItWasNotTold(t *testing.T) {
 	})
 }
 
+// A hostile server's description of more parameters than a text can have is not kept.
+func TestTooManyTypes(t *testing.T) {
+	w := newWorld(t)
+	w.told("s", "q", "\xff\xff"+strings.Repeat("\x00\x00\x00\x17", 65535), column("a", 23))
+	if told := w.s.find([]byte("s")).told; told == nil || told.types != "" || w.heed.types != nil {
+		t.Errorf("%+v", told)
+	}
+	w = w.elsewhere()
+	w.wants("Bind", w.Bind(nil, nil, []byte("s")), "p2 d2 wait flush")
+}
+
 // A server's description of a thousand columns comes in pieces, and costs what is kept of it.
 func TestLongDescription(t *testing.T) {
 	w := newWorld(t)
