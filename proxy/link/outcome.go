@@ -72,7 +72,9 @@ func (l *Link) Failed(code, routine string) {
 	case e.named == nil:
 	case code == "0A000" && routine == "RevalidateCachedQuery":
 		// "cached plan must not change result type": all servers prepare it again,
-		// unless it is one client's and says nothing of the others'.
+		// unless it is one client's and says nothing of the others'. A table was
+		// changed, perhaps unseen: what is parsed from here on is not taken to be as before.
+		l.stmts.changes++
 		if h := l.cache.named(e.name); h != nil && h.env == any(e.named) {
 			h.stale = true
 		} else {

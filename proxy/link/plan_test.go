@@ -152,6 +152,7 @@ func TestStandIn(t *testing.T) {
 		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: SetsSeed}) }, want: "stand-in"},
 		"after a GRANT":                 {before: func(w *world) { round(w, "CZ", "GRANT") }, want: "as3"},
 		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SELECT 1") }, want: "as3"},
+		"after a plan went bad":         {before: func(w *world) { w.plansWentBad() }, want: "as3"},
 		"when its plan went bad":        {before: func(w *world) { w.cache.newest.stmt.version++ }, want: "as3"},
 		"under other settings":          {env: others, want: "as3"},
 		"after all was dropped":         {before: func(w *world) { round(w, "CZ", "DISCARD ALL") }, want: "as3"},
@@ -190,6 +191,12 @@ func TestStandIn(t *testing.T) {
 	if other.find([]byte("b")) != nil {
 		t.Error("defined by a Parse that was skipped")
 	}
+}
+
+// plansWentBad has a server say so of another statement.
+func (w *world) plansWentBad() {
+	w.last = Entry{Kind: Bind, named: &Name{stmt: &Stmt{}}}
+	w.Failed("0A000", "RevalidateCachedQuery")
 }
 
 // Too many statements on a server: those go that were not used for longest, and
