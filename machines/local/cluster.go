@@ -24,6 +24,7 @@ import (
 // Limits of what is read, in bytes.
 const (
 	maxPassword = 4 << 10
+	maxPIDFile  = 4 << 10
 	maxPEM      = 4 << 20
 	maxApplied  = 64 << 20
 )

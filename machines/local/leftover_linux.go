@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/postern/postern/files"
 )
 
 const (
@@ -91,7 +93,7 @@ func (f *Folder) Leftovers() ([]*Leftover, error) {
 
 // provenFirst returns the first process of the server of a data directory in which these work; nil: it has ended.
 func provenFirst(data string, members []procStat, boot time.Time) (*procStat, error) {
-	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+	text, err := files.Read(filepath.Join(data, "postmaster.pid"), maxPIDFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
