@@ -5,6 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 ARGS ?=
 FUZZTIME ?= 5s
+SOAK ?= 10m
 
 # A race between a test's goroutines shows with several threads, also on a small machine; packages side by side would
 # disturb each other's timing, and most of them start servers. Suites that run the binary do not import what it is made
@@ -13,7 +14,7 @@ FUZZTIME ?= 5s
 TESTFLAGS ?= -race -count 1 -p 2 -timeout 40m
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-all check vet fuzz bench lint clean
+.PHONY: build demo test test-all check vet fuzz soak bench lint clean
 
 build: ## bin/postern
 	$(BUILD) -o bin/postern ./cmd/postern
@@ -51,6 +52,10 @@ vet:
 
 fuzz:
 	./scripts/fuzz.sh $(FUZZTIME)
+
+soak: ## ten minutes of load, faults and reloads, then a look at what is left; SOAK=1h for longer
+	./scripts/install-test-deps.sh
+	POSTERN_SOAK=$(SOAK) go test -count 1 -timeout 0 -v -run '^TestSoak$$' ./test/chaos
 
 bench: ## against a direct connection and PgBouncer; ARGS as `go run ./test/bench -h` says
 	./scripts/install-bench-deps.sh

@@ -4,6 +4,7 @@
 package harness
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"testing"
@@ -63,7 +64,7 @@ func (r *Relay) Lose(t testing.TB, percent int) {
 		if err == nil {
 			err = lose(raw, percent)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Fatalf("a packet filter: %v", err)
 		}
 	}

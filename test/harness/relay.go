@@ -39,8 +39,8 @@ type Relay struct {
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
-	target string
-	losing int // of a hundred packets; see Lose
+	target []string // in turn
+	losing int      // of a hundred packets; see Lose
 	came   int
 	faults Faults
 	pairs  map[*pair]struct{}
@@ -59,7 +59,7 @@ func NewRelay(t testing.TB, target string, f Faults) *Relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Relay{listener: l, target: target, faults: f, pairs: make(map[*pair]struct{}), resume: make(chan struct{}), closed: make(chan struct{})}
+	r := &Relay{listener: l, target: []string{target}, faults: f, pairs: make(map[*pair]struct{}), resume: make(chan struct{}), closed: make(chan struct{})}
 	r.work.Go(r.accept)
 	t.Cleanup(func() {
 		close(r.closed)
@@ -80,8 +80,8 @@ func (r *Relay) SetFaults(f Faults) {
 	r.faults = f
 }
 
-// SetTarget has connections that come later go elsewhere.
-func (r *Relay) SetTarget(target string) {
+// SetTarget has connections that come later go elsewhere, to several places in turn.
+func (r *Relay) SetTarget(target ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.target = target
@@ -141,7 +141,8 @@ func (r *Relay) serve(client *net.TCPConn) {
 	defer client.Close()
 	r.mu.Lock()
 	r.came++
-	f, target, losing := r.faults, r.target, r.losing
+	f, target, losing := r.faults, r.target[0], r.losing
+	r.target = append(r.target[1:], target)
 	r.mu.Unlock()
 	if !r.pause(time.Now().Add(f.ToTarget.Delay + f.ToClient.Delay)) {
 		return
