@@ -61,6 +61,7 @@
 //	console_sockets.go      of single connections
 //	console_stats.go        of counters
 //	sqlstate.go             where other causes become what a client is told
+//	watchdog.go             when the gate stands still
 //	metrics.go limitlog.go  what Prometheus is told; log lines that strangers can cause
 //
 // # A session

@@ -138,6 +138,7 @@ func (g *Gate) Start() error {
 		g.running.Go(a.run)
 	}
 	g.running.Go(g.forgetUnused)
+	g.running.Go(g.watch)
 	g.spawn(func() { g.patrol(nil, g.opts.Directory.Current()) })
 	if g.opts.Console != nil {
 		g.running.Go(g.sampleStats)

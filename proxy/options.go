@@ -31,7 +31,10 @@ type Options struct {
 	NoIOUring    bool // every write is a system call of its own
 	Throttle     netrestrict.ThrottleConfig
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
-	Driver     func(*tenants.Tenant) (machines.Driver, error)
+	Driver func(*tenants.Tenant) (machines.Driver, error)
+	// Stalled is called once when a loop or a lock of the gate has not moved for half a minute, which it will not again: with its
+	// name, for the log. It ends the process. nil: nobody watches.
+	Stalled    func(what string)
 	Known      *Known   // what is known of servers that sleep; nil: nothing is kept
 	Console    *Console // nil: there is no admin console
 	Log        *slog.Logger

@@ -114,6 +114,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
 	options.Driver = p.drivers.of
+	options.Stalled = func(what string) { standsStill(what, log, os.Stderr, os.Exit) }
 	if options.Console, err = p.console(); err != nil {
 		return nil, err
 	}
