@@ -5,8 +5,13 @@ package chaos
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -14,11 +19,55 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-// TestStarvedGate (C26): two processes burn what there is, and the gate has one thread for Go code: it stays ready, and nobody
-// gets an error.
+// TestNoRoomForTheLog (C22): each line fails with ENOSPC. The gate starts, serves, counts what was lost, and ends as ever.
+func TestNoRoomForTheLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldConf{}) // whose files the other one has, too
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	listener, admin := harness.FreePort(), harness.FreePort() // which its log cannot tell
+	config := fmt.Sprintf(`{listeners: [{name: transaction, address: "127.0.0.1:%d", pool_mode: transaction}], tenants: {file: tenants.yaml},
+auth: {mock_secret_file: mock.key}, admin: {address: "127.0.0.1:%d", metrics_public: true, token_file: admin.token}}`, listener, admin)
+	w.Write(t, "full.yaml", []byte(config))
+	gate := exec.Command(harness.Binary(t), "serve", "--config", filepath.Join(w.Dir, "full.yaml"))
+	gate.Stdout, gate.Stderr = full, full
+	if err := gate.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = gate.Process.Kill() }()
+	w.clients.SetTarget(fmt.Sprintf("127.0.0.1:%d", listener))
+	harness.Eventually(t, harness.Patience, "it serves, and counts the lines that are lost", func() bool {
+		conn, err := w.connect(t.Context(), "client")
+		if err != nil {
+			return false
+		}
+		defer goodbye(conn)
+		if got := text(t, conn, "select 'served'"); got != "served" {
+			t.Error(got)
+		}
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", admin))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		page, err := io.ReadAll(resp.Body)
+		return err == nil && regexp.MustCompile(`(?m)^postern_log_dropped_total [1-9]`).Match(page)
+	})
+	if err := gate.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := gate.Wait(); err != nil {
+		t.Errorf("its end: %v", err)
+	}
+}
+
+// TestStarvedGate (C26): two processes burn what there is, and the gate has one loop: it stays ready, and nobody gets an error.
 func TestStarvedGate(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldConf{Env: []string{"GOMAXPROCS=1"}})
+	w := newWorld(t, worldConf{Config: harness.Map{"loops": 1}})
 	direct := w.direct()
 	for range 2 {
 		burner := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
