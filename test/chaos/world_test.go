@@ -33,6 +33,8 @@ type world struct {
 
 type worldConf struct {
 	Cluster *local.Cluster // nil: the one that all tests share
+	Program string         // "": as all tests
+	Env     []string
 	Config  harness.Map
 	Tenant  func(harness.Map)
 }
@@ -49,7 +51,7 @@ func newWorld(t *testing.T, conf worldConf) *world {
 	if conf.Tenant != nil {
 		conf.Tenant(tenant)
 	}
-	w.Gate = harness.Postern(t, harness.GateConfig{Config: conf.Config, Tenants: []harness.Map{tenant}})
+	w.Gate = harness.Postern(t, harness.GateConfig{Config: conf.Config, Program: conf.Program, Env: conf.Env, Tenants: []harness.Map{tenant}})
 	w.clients = harness.NewRelay(t, w.Addr(t, harness.Transaction), harness.Faults{})
 	t.Cleanup(func() {
 		if log := w.Log().String(); t.Failed() {

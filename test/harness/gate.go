@@ -44,6 +44,7 @@ type GateConfig struct {
 	Tenants []Map    // of the tenants file; nil: Acme on the shared cluster
 	Env     []string // added to the environment
 	Plain   bool     // run [PlainBinary] rather than [Binary]
+	Program string   // run this one; "": one of those
 	Files   int      // how many files it may have open, soft and hard; 0: as many as the test
 }
 
@@ -89,6 +90,9 @@ func Postern(t testing.TB, conf GateConfig) *Gate {
 	binary := Binary
 	if conf.Plain {
 		binary = PlainBinary
+	}
+	if conf.Program != "" {
+		binary = func(testing.TB) string { return conf.Program }
 	}
 	args := []string{binary(t), "serve", "--config", filepath.Join(g.Dir, "postern.yaml")}
 	if conf.Files > 0 {
