@@ -41,19 +41,24 @@ func (h *handshake) cancel(body []byte) {
 		return
 	}
 	pid, secret, ok := pgwire.CancelKey(body)
-	var c *client
+	var found keyed
 	if ok {
-		c = g.keys.find(pid, secret)
+		found = g.keys.find(pid, secret)
 	}
-	if c == nil {
+	if found.session == nil {
 		count("unknown")
 		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", addr) })
 		return
 	}
-	conf, known := g.opts.Directory.Current().Tenant(c.tenant.id)
+	conf, known := g.opts.Directory.Current().Tenant(found.tenant.id)
 	if !known || !conf.Allow.Allows(addr) {
 		count("refused")
-		g.count(denyAddress, c.tenant.id)
+		g.count(denyAddress, found.tenant.id)
+		return
+	}
+	c, ok := found.session.(*client)
+	if !ok {
+		count(found.session.(*replica).cancel())
 		return
 	}
 	over := make(chan struct{})

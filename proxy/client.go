@@ -52,8 +52,10 @@ type client struct {
 	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
 	pins     link.State          // why it keeps its server
 	hidden   bool                // it has set a parameter that is not known
-	key      cancelKey
-	index    int // in tenant.clients
+	id       uint32              // in the console
+	key      cancelKey           // from the greeting on
+	long     bool                // its secret is a long one
+	index    int                 // in tenant.clients
 	mode     poolMode
 
 	greeting bool          // not greeted yet
@@ -332,6 +334,11 @@ func (c *client) greet() {
 	out := append(c.tenant.insert[:0], c.told.messages...)
 	name, _ := c.params.get(applicationName)
 	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: applicationName, Value: cleanName(name)})
+	pid := uint32(0)
+	if c.mode == sessionMode {
+		pid = c.server.pid // which is its own until it leaves
+	}
+	c.key = c.tenant.gate.keys.add(c, c.tenant, c.long, pid)
 	out = pgwire.AppendBackendKeyData(out, c.key.pid, c.key.secret)
 	out = pgwire.AppendReady(out, 'I')
 	c.tenant.insert = out
@@ -391,9 +398,9 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 		c.fail(errDraining, "drain")
 	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
 		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
-	case c.params.base.told != nil && (c.mode != sessionMode || t.mayDial()):
+	case c.params.base.told != nil && c.mode != sessionMode: // that is told its server's process id
 		c.confirm()
 	default:
-		c.acquire() // which wakes a machine
+		c.login() // which wakes a machine
 	}
 }

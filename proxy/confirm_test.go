@@ -22,7 +22,6 @@ func (b *bench) knock(mode poolMode) net.Conn {
 	}
 	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
 		listener: &b.gate.opts.Listeners[0]}
-	b.gate.keys.add(c, false)
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
 	return conn
 }

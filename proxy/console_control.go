@@ -232,35 +232,41 @@ func (v *consoleGate) killClient(arg string) error {
 		return consoleError("22023", "invalid client id supplied", "SHOW CLIENTS gives it as id.")
 	}
 	found := v.gate.replicas.kill(uint32(id))
-	if c := v.gate.keys.session(uint32(id)); c != nil && !found {
-		c.tenant.call(func() {
-			if found = !c.gone && c.conn != nil; found {
-				c.revoke(errKilled, "killed")
-			}
-		})
-	}
+	v.gate.eachTenant(func(t *tenant) {
+		if c := t.session(uint32(id)); c != nil && !found {
+			c.revoke(errKilled, "killed")
+			found = true
+		}
+	})
 	if !found {
 		return consoleError("22023", "client not found", "SHOW CLIENTS gives the id.")
 	}
 	return nil
 }
 
-// session finds a session by the number that stands for its process id.
-func (k *cancelKeys) session(pid uint32) *client {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.byPID[pid]
+// session finds a client by its id. On its loop.
+func (t *tenant) session(id uint32) *client {
+	for _, c := range t.clients {
+		if c.id == id && !c.gone {
+			return c
+		}
+	}
+	return nil
 }
 
 // kill ends the replication session with this id, if there is one.
-func (l *replicas) kill(pid uint32) bool {
+func (l *replicas) kill(id uint32) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.byPID[pid]
-	if r != nil {
-		r.end(&ending{"killed", errKilled})
+	for _, of := range l.byTenant {
+		for r := range of {
+			if r.id == id {
+				r.end(&ending{"killed", errKilled})
+				found = true
+			}
+		}
 	}
-	return r != nil
+	return found
 }
 
 // shutdown begins to drain the process. The console stays until all is closed.

@@ -47,7 +47,7 @@ func (v *consoleGate) Servers() (out []console.Socket) {
 // socket describes a client. On its loop.
 func (c *client) socket() console.Socket {
 	s := console.Socket{Tenant: c.tenant.id, Database: c.database, User: c.pool.key.user, State: "idle", Connected: c.started, Requested: c.quiet,
-		CloseNeeded: c.revoked != nil || c.draining, Ptr: fmt.Sprintf("%p", c), ID: int64(c.key.pid), Pins: c.pinned().Names(), Statements: c.sess.Len(),
+		CloseNeeded: c.revoked != nil || c.draining, Ptr: fmt.Sprintf("%p", c), ID: int64(c.id), Pins: c.pinned().Names(), Statements: c.sess.Len(),
 		Received: len(c.in), Pending: c.conn.Pending()}
 	s.Addr, s.Port = hostPort(c.peer.Client)
 	s.LocalAddr, s.LocalPort = hostPort(c.peer.Destination)
@@ -104,7 +104,7 @@ func (s *server) socket() console.Socket {
 // server. On its tenant's loop.
 func (r *replica) sockets() []console.Socket {
 	c := console.Socket{Tenant: r.tenant.id, Database: r.database, User: r.user, State: "waiting", Replication: "physical", Connected: r.started,
-		Requested: r.started, Ptr: fmt.Sprintf("%p", r), ID: int64(r.key.pid)}
+		Requested: r.started, Ptr: fmt.Sprintf("%p", r), ID: int64(r.id)}
 	if r.kind == "database" {
 		c.Replication = "logical"
 	}

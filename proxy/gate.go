@@ -56,6 +56,7 @@ type Gate struct {
 	guesses   guarded[*netrestrict.Throttle] // cancel keys that nobody has
 	perClient guarded[map[netip.Addr]int]    // handshakes by client address
 	keys      cancelKeys
+	ids       atomic.Uint32 // of sessions, in the console
 	replicas  replicas
 	derived   derivedVerifiers
 	pending   pending

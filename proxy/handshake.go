@@ -159,7 +159,7 @@ func (h *handshake) negotiate() error {
 		}
 		switch code {
 		case pgwire.CodeCancel:
-			if !h.cancelReplica(body) && !h.cancelConsole(body) {
+			if !h.cancelConsole(body) {
 				h.cancel(body)
 			}
 			return errQuiet
@@ -328,19 +328,17 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 		h.early, _ = h.br.Peek(n)
 	}
 	c := &client{tenant: t, place: at, peer: h.peer, database: database, mode: mode, started: h.started, listener: h.acceptor.conf}
-	c.key = g.keys.add(c, h.startup.Version == pgwire.Version32)
+	c.id, c.long = g.ids.Add(1), h.startup.Version == pgwire.Version32
 	tcp := h.tcp
 	h.tcp = nil
 	fd, err := loop.Detach(tcp)
 	if err != nil {
-		g.keys.remove(c.key)
 		g.release(t, at)
 		return err
 	}
 	over := handover{tls: h.tls, swap: h.swap, early: h.early, owed: h.owed, key: poolKey{user, database}, params: h.startup.Params}
 	if !t.post(func() { t.admit(c, fd, over) }) {
 		loop.CloseFD(fd)
-		g.keys.remove(c.key)
 		g.release(t, at)
 	}
 	return nil

@@ -53,10 +53,11 @@ func blockedStates() map[string]struct {
 	return map[string]state{
 		"waits for a server": {transactionMode, func(l *leaver) {
 			for range 2 {
-				other, server := l.bench.client(sessionMode), l.server
+				server := l.server
 				if l.counts().Active > 0 {
 					server = l.bench.server()
 				}
+				other := l.bench.client(sessionMode)
 				l.asks(other, server, query, query, ready, ready)
 			}
 			l.say(query)

@@ -39,8 +39,9 @@ type replica struct {
 	// Static.
 	gate     *Gate
 	tenant   *tenant
-	key      cancelKey
-	place    place // what it counts against
+	id       uint32 // in the console
+	long     bool   // its cancel key has a long secret
+	place    place  // what it counts against
 	peer     proxyproto.Peer
 	user     string
 	database string // "replication" for a physical one
@@ -54,6 +55,8 @@ type replica struct {
 	tcp *net.TCPConn
 	tls *tls.Conn // nil in plaintext
 	br  *bufio.Reader
+
+	key cancelKey // run's; from the greeting on
 
 	// The server's, from the moment that served is closed.
 	server *backend.Conn
@@ -115,7 +118,8 @@ func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	_ = h.tcp.SetDeadline(time.Time{})
 	h.tcp = nil
 	r.ctx, r.over = context.WithCancelCause(g.ctx)
-	g.replicas.add(r, h.startup.Version == pgwire.Version32)
+	r.id, r.long = g.ids.Add(1), h.startup.Version == pgwire.Version32
+	g.replicas.add(r)
 	if !g.spawn(r.run) {
 		r.end(&ending{"shutdown", nil})
 		r.leave()
@@ -212,6 +216,7 @@ func (r *replica) greet() *ending {
 	for _, p := range r.server.Parameters {
 		out = pgwire.AppendParameterStatus(out, p)
 	}
+	r.key = r.gate.keys.add(r, r.tenant, r.long, r.server.PID)
 	out = pgwire.AppendBackendKeyData(out, r.key.pid, r.key.secret)
 	return r.write(pgwire.AppendReady(out, 'I'))
 }
@@ -243,6 +248,7 @@ func (r *replica) leave() {
 	t := r.tenant
 	r.tcp.Close()
 	r.gate.replicas.remove(r)
+	r.gate.keys.remove(r.key)
 	t.counters.replicas.Add(-1)
 	r.gate.release(t, r.place)
 	t.post(t.used) // perhaps nothing needs the machine any more

@@ -1,32 +1,24 @@
-// All replication sessions: how cancels find them, and what ends many at once.
+// All replication sessions: who may cancel them, and what ends many at once.
 
 package proxy
 
 import (
-	"sync"
-	"time"
-
-	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
+	"sync"
 )
 
-// replicas finds replication sessions by cancel key and by tenant. Safe for
-// concurrent use.
+// replicas finds replication sessions by tenant. Safe for concurrent use.
 type replicas struct {
 	mu       sync.Mutex
-	byPID    map[uint32]*replica
 	byTenant map[*tenant]map[*replica]struct{}
 }
 
-// add makes the session's cancel key, unique among those of its kind.
-func (l *replicas) add(r *replica, long bool) {
+func (l *replicas) add(r *replica) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byPID == nil {
-		l.byPID, l.byTenant = make(map[uint32]*replica), make(map[*tenant]map[*replica]struct{})
+	if l.byTenant == nil {
+		l.byTenant = make(map[*tenant]map[*replica]struct{})
 	}
-	r.key = newCancelKey(long, func(pid uint32) bool { return l.byPID[pid] != nil })
-	l.byPID[r.key.pid] = r
 	if l.byTenant[r.tenant] == nil {
 		l.byTenant[r.tenant] = make(map[*replica]struct{})
 	}
@@ -36,21 +28,10 @@ func (l *replicas) add(r *replica, long bool) {
 func (l *replicas) remove(r *replica) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.byPID, r.key.pid)
 	delete(l.byTenant[r.tenant], r)
 	if len(l.byTenant[r.tenant]) == 0 {
 		delete(l.byTenant, r.tenant)
 	}
-}
-
-func (l *replicas) find(pid uint32, secret []byte) *replica {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.byPID[pid]
-	if r == nil || !r.key.is(secret) {
-		return nil
-	}
-	return r
 }
 
 // each calls f, which must not block, for a tenant's sessions.
@@ -126,35 +107,12 @@ func (r *replica) revoked(conf *tenants.Tenant) *ending {
 	return nil
 }
 
-// cancelReplica deals with a CancelRequest that is for a replication session,
-// under the same rules as for any other. False: it is not.
-func (h *handshake) cancelReplica(body []byte) bool {
-	g := h.gate
-	pid, secret, ok := pgwire.CancelKey(body)
-	if !ok {
-		return false
+// cancel is a CancelRequest with the session's key.
+func (r *replica) cancel() (result string) {
+	if !r.isServed() {
+		return "idle"
 	}
-	addr := h.peer.Client.Addr()
-	var wait time.Duration
-	g.guesses.with(func(t throttle) { wait = t.Wait(time.Now(), "", addr) })
-	if wait > 0 {
-		return false // who guesses is not told apart from who knows
-	}
-	r := g.replicas.find(pid, secret)
-	if r == nil {
-		return false
-	}
-	conf, known := g.opts.Directory.Current().Tenant(r.tenant.id)
-	result := "idle"
-	switch {
-	case !known || !conf.Allow.Allows(addr):
-		result = "refused"
-		g.count(denyAddress, r.tenant.id)
-	case r.isServed():
-		result = r.cancelServer()
-	}
-	g.metrics.cancels.WithLabelValues(result).Inc()
-	return true
+	return r.cancelServer()
 }
 
 // isServed reports whether the session has a server, or had one.

@@ -18,7 +18,7 @@ import (
 func newReplica(t *tenant, epoch uint64, seated bool) *replica {
 	r := &replica{gate: t.gate, tenant: t, epoch: epoch, seated: seated, changed: make(chan struct{}, 1)}
 	r.ctx, r.over = context.WithCancelCause(context.Background())
-	t.gate.replicas.add(r, false)
+	t.gate.replicas.add(r)
 	return r
 }
 
@@ -64,27 +64,6 @@ func TestSeatIsLost(t *testing.T) {
 	r := newReplica(mine, 0, false)
 	if mine.keepSeat(r, seat{}) || r.seated {
 		t.Error("a session without a tenant has a seat")
-	}
-}
-
-func TestReplicaKeys(t *testing.T) {
-	g := &Gate{}
-	mine := &tenant{gate: g}
-	a, b := newReplica(mine, 0, false), newReplica(mine, 0, false)
-	find := func(r *replica, secret []byte) *replica { return g.replicas.find(r.key.pid, secret) }
-	if find(a, a.key.secret) != a || find(b, b.key.secret) != b {
-		t.Error("not found by its key")
-	}
-	if find(a, nil) != nil || find(a, a.key.secret[:3]) != nil || find(a, append(slices.Clone(a.key.secret), 0)) != nil || find(a, b.key.secret) != nil {
-		t.Error("found by another key")
-	}
-	g.replicas.remove(a)
-	if find(a, a.key.secret) != nil || find(b, b.key.secret) != b {
-		t.Error("one that has ended is found, or the other is not")
-	}
-	g.replicas.remove(b)
-	if len(g.replicas.byPID)+len(g.replicas.byTenant) != 0 {
-		t.Error("something is left")
 	}
 }
 

@@ -213,7 +213,6 @@ func (b *bench) arrives(mode poolMode, list ...pgwire.Param) net.Conn {
 	}
 	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
 		listener: &b.gate.opts.Listeners[0]}
-	b.gate.keys.add(c, false)
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}, params: list}) })
 	return conn
 }

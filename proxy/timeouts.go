@@ -153,5 +153,10 @@ func (c *client) idle() bool {
 	if c.gone || c.greeting || c.books.Waiting() {
 		return false
 	}
-	return c.server == nil || c.server.link.Free() && c.server.cancels == 0
+	s := c.server
+	if s == nil {
+		return true
+	}
+	begun := c.partial > 0 && s.link.Outstanding() == 1 && s.link.Status() == 'I' && !s.link.NeedsSync() && !s.link.CopyIn() // and nothing before it
+	return (begun || s.link.Free()) && s.cancels == 0
 }
