@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -288,4 +289,34 @@ func (b *bench) until(what string, is func() bool) {
 			b.t.Fatal("never: " + what)
 		}
 	}
+}
+
+// TestTheEndOfARefusedMessageBringsNothingWithIt: while the server is asked what a transaction has left, nothing goes to it
+// that comes behind the rest of a message that was refused.
+func TestTheEndOfARefusedMessageBringsNothingWithIt(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(transactionMode)
+	b.tenant.call(func() { b.tenant.policies = policies{pin: link.StateListen, refuse: link.StateSet} })
+	listen, query := pgwire.AppendQuery(nil, "listen news"), pgwire.AppendQuery(nil, "select 1")
+	const setConfig = 2078
+	call := append(binary.BigEndian.AppendUint32(pgwire.AppendHeader(nil, pgwire.FunctionCall, 1000), setConfig), make([]byte, 996)...)
+	refused := pgwire.AppendSync(pgwire.AppendRefusal(nil))
+	b.split(client, append(bytes.Clone(listen), call[:500]...), 0)
+	expect(t, server, append(bytes.Clone(listen), refused...), "the statement, and what fails in the place of the call")
+	failed := (&pgwire.Error{Severity: pgwire.Err, Code: "26000", Message: "no"}).Append(nil)
+	listened := pgwire.AppendReady(tagged(nil, "LISTEN"), 'I')
+	b.split(server, slices.Concat(listened, failed, pgwire.AppendReady(nil, 'I')), 0)
+	expect(t, client, slices.Concat(listened, errState.Append(nil), pgwire.AppendReady(nil, 'I')), "both answers")
+	b.split(client, append(bytes.Clone(call[500:]), query...), 0)
+	c := b.tenant.clients[0]
+	b.tenant.call(func() {
+		if !c.server.look.running || c.discard > 0 || len(c.in) != len(query) {
+			t.Errorf("asked: %v, %d bytes are still to be dropped, %d wait", c.server.look.running, c.discard, len(c.in))
+		}
+	})
+	go answering(server)
+	answer := pgwire.AppendReady(tagged(nil, "OK"), 'I')
+	expect(t, client, answer, "the answer to the next query")
+	server.Close()
 }

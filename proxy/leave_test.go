@@ -188,7 +188,7 @@ func (r recording) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// answering is a server that succeeds in everything.
+// answering is a server that succeeds in everything, and has nothing that anybody could have left.
 func answering(server net.Conn) {
 	for {
 		var head [pgwire.HeaderSize]byte
@@ -203,7 +203,8 @@ func answering(server net.Conn) {
 		case pgwire.Query:
 			out = pgwire.AppendReady(tagged(nil, "OK"), 'I')
 		case pgwire.Execute:
-			out = tagged(append(out, 'D', 0, 0, 0, 10, 0, 1, 0xff, 0xff, 0xff, 0xff), "SELECT 1")
+			row := "\x00\x03\x00\x00\x00\x04none\xff\xff\xff\xff\xff\xff\xff\xff"
+			out = tagged(append(pgwire.AppendHeader(out, pgwire.DataRow, len(row)), row...), "SELECT 1")
 		case pgwire.Parse:
 			out = empty("1")
 		case pgwire.Bind:
