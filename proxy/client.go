@@ -272,7 +272,7 @@ func (c *client) mayGoOn() bool {
 	case c.begun() > 0:
 		return true
 	}
-	return !s.preparing && !s.punishing && !s.look.running && s.link.Outstanding() < link.MaxOutstanding && !c.awaits()
+	return s.takes() && !c.awaits()
 }
 
 // acquire asks the pool for a server. False: the client waits, or is gone.

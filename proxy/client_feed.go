@@ -56,7 +56,7 @@ loop:
 			start = i
 			continue
 		}
-		if s := c.server; s != nil && s.link.Outstanding() >= link.MaxOutstanding {
+		if s := c.server; s != nil && !s.takes() {
 			c.blocked = true
 			break
 		}

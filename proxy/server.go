@@ -163,6 +163,12 @@ func (s *server) hold(rest []byte) {
 // midFrame reports whether the client has been sent part of a message.
 func (s *server) midFrame() bool { return s.partial > 0 && s.toward }
 
+// takes reports whether the client's next message may come: nothing of Postern's
+// own is going on, whose answer its would be taken for, and not too much is owed.
+func (s *server) takes() bool {
+	return !s.preparing && !s.punishing && !s.look.running && s.link.Outstanding() < link.MaxOutstanding
+}
+
 // mayRelease reports whether the lease is over. A client in session mode keeps
 // its server, and one in the middle of a message, however pointless, needs it.
 func (s *server) mayRelease() bool {
