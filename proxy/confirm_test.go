@@ -2,29 +2,12 @@ package proxy
 
 import (
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/pgwire"
-	"github.com/postern/postern/proxy/proxyproto"
 )
-
-// knock brings a client in that is not greeted yet.
-func (b *bench) knock(mode poolMode) net.Conn {
-	b.t.Helper()
-	fd, conn := b.pair()
-	t := b.tenant
-	at := place{"app", "app"}
-	if err := b.gate.reserve(t, b.conf(), at); err != nil {
-		b.t.Fatal(err)
-	}
-	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
-		listener: &b.gate.opts.Listeners[0]}
-	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}}) })
-	return conn
-}
 
 // zoneOf reads a greeting to its end and returns the time zone in it.
 func zoneOf(t *testing.T, conn net.Conn) (zone string) {
@@ -59,17 +42,17 @@ var tokyo = pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Val
 
 // TestOneQuestionForAll: a hundred clients that come at once cost one question, and all hear of what its answer brings.
 func TestOneQuestionForAll(t *testing.T) {
-	for name, mode := range map[string]poolMode{"session": sessionMode, "transaction": transactionMode, "statement": statementMode} {
+	for name, mode := range map[string]poolMode{"transaction": transactionMode, "statement": statementMode} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			server := b.server()
-			if got := zoneOf(t, b.knock(mode)); got != "UTC" {
+			if got := zoneOf(t, b.arrives(mode)); got != "UTC" {
 				t.Fatalf("greeted with %q", got)
 			}
 			b.rests()
 			var all []net.Conn
 			for range 90 {
-				all = append(all, b.knock(mode))
+				all = append(all, b.arrives(mode))
 			}
 			expect(t, server, pgwire.AppendSync(nil), "the question")
 			if _, err := server.Write(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I')); err != nil {
@@ -80,7 +63,7 @@ func TestOneQuestionForAll(t *testing.T) {
 					t.Fatalf("greeted with %q", got)
 				}
 			}
-			if got := zoneOf(t, b.knock(mode)); got != "Asia/Tokyo" {
+			if got := zoneOf(t, b.arrives(mode)); got != "Asia/Tokyo" {
 				t.Fatalf("a moment later greeted with %q", got)
 			}
 			// Nothing else was asked of it, and nothing is to be set.
@@ -93,7 +76,7 @@ func TestOneQuestionForAll(t *testing.T) {
 	}
 }
 
-// TestAskedWhileLent: a client may get the server that is being asked; its own answers are its own.
+// TestAskedWhileLent: a client may get the server that is being asked, or have it; its own answers are its own.
 func TestAskedWhileLent(t *testing.T) {
 	for name, mode := range map[string]poolMode{"session": sessionMode, "transaction": transactionMode, "statement": statementMode} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +84,7 @@ func TestAskedWhileLent(t *testing.T) {
 			server := b.server()
 			client := b.client(mode)
 			b.rests()
-			other := b.knock(mode)
+			other := b.arrives(transactionMode)
 			expect(t, server, pgwire.AppendSync(nil), "the question")
 			query := pgwire.AppendQuery(nil, "select 7")
 			if _, err := client.Write(query); err != nil {
@@ -139,7 +122,7 @@ func TestASessionsServerIsAsked(t *testing.T) {
 	query, answer := pgwire.AppendQuery(nil, "select 7"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	b.asks(session, server, query, query, answer, answer)
 	b.rests()
-	other := b.knock(transactionMode)
+	other := b.arrives(transactionMode)
 	expect(t, server, pgwire.AppendSync(nil), "the question")
 	if _, err := server.Write(pgwire.AppendReady(append([]byte(nil), tokyo...), 'I')); err != nil {
 		t.Fatal(err)
@@ -160,7 +143,7 @@ func TestASilentServerIsNotTrusted(t *testing.T) {
 	good, silent := b.server(), b.server() // which was used last
 	b.client(transactionMode)
 	b.rests()
-	client := b.knock(transactionMode)
+	client := b.arrives(transactionMode)
 	expect(t, silent, pgwire.AppendSync(nil), "the question")
 	b.tenant.loop.Call(func() { // as if it had been long ago
 		for _, p := range b.tenant.pools {
@@ -183,7 +166,7 @@ func TestClosedWhileAsked(t *testing.T) {
 	good, asked := b.server(), b.server()
 	b.client(transactionMode)
 	b.rests()
-	client := b.knock(transactionMode)
+	client := b.arrives(transactionMode)
 	expect(t, asked, pgwire.AppendSync(nil), "the question")
 	asked.Close()
 	expect(t, good, pgwire.AppendSync(nil), "the question")
@@ -209,7 +192,7 @@ func TestAllBusy(t *testing.T) {
 		expect(t, server, query, "the query")
 	}
 	b.rests()
-	if got := zoneOf(t, b.knock(transactionMode)); got != "UTC" {
+	if got := zoneOf(t, b.arrives(transactionMode)); got != "UTC" {
 		t.Errorf("greeted with %q", got)
 	}
 }
