@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"bytes"
+	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -194,6 +197,22 @@ func TestAllBusy(t *testing.T) {
 	b.rests()
 	if got := zoneOf(t, b.arrives(transactionMode)); got != "UTC" {
 		t.Errorf("greeted with %q", got)
+	}
+}
+
+// TestWhatIsReportedIsBounded: each client keeps what it was last told, so a server cannot make that large.
+func TestWhatIsReportedIsBounded(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(sessionMode)
+	var news []byte
+	for i := range 40 {
+		news = pgwire.AppendParameterStatus(news, pgwire.Param{Name: "app.p" + itoa(i), Value: strings.Repeat("x", 10_000)})
+	}
+	go server.Write(news)
+	_ = server.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if told, err := io.ReadAll(client); err != nil || len(told) > 200_000 || !bytes.Contains(told, []byte("08006")) {
+		t.Errorf("%d bytes (%v) were told", len(told), err)
 	}
 }
 
