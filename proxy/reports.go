@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// maxReported bounds the parameters that a server may report.
-	maxReported = 256
+	// maxReported and maxReportedBytes bound what a server may report, which each of
+	// its clients may keep a list of: twice what is taken at login.
+	maxReported      = 256
+	maxReportedBytes = 128 << 10
 	// maxReportBytes bounds the lists that one pool remembers. Beyond it all are
 	// forgotten; those in use live on and are compared by content.
 	maxReportBytes = 4 << 20
@@ -31,6 +33,11 @@ func (r *reports) params() []pgwire.Param {
 		return nil
 	}
 	return r.list
+}
+
+// tooMuch reports whether a server has reported more than is kept of anybody.
+func (r *reports) tooMuch() bool {
+	return r != nil && (len(r.list) > maxReported || len(r.messages) > maxReportedBytes)
 }
 
 // news appends what somebody who was told r has to be told to know of now.

@@ -251,7 +251,7 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
-		if !ok || len(s.shown.params()) > maxReported {
+		if !ok || s.shown.tooMuch() {
 			return link.Broken
 		}
 		old := s.shown
