@@ -126,8 +126,10 @@ func (p *serverPool) sweepQuestion(now time.Time) {
 }
 
 // defaultIs takes over what a server reports by itself: it holds for whoever
-// has not set the parameter. What it means for others is learned again.
-func (p *serverPool) defaultIs(param pgwire.Param) {
+// has not set the parameter. What it means for others is learned again. False:
+// the servers report too much.
+func (p *serverPool) defaultIs(param pgwire.Param) bool {
+	cost := 0
 	for _, set := range p.sets.byKey {
 		if set.told == nil {
 			continue
@@ -136,9 +138,13 @@ func (p *serverPool) defaultIs(param pgwire.Param) {
 			set.told = nil
 			continue
 		}
-		set.told = p.reports.with(set.told, param)
-		p.remember(set)
+		if told := p.reports.with(set.told, param); told != set.told {
+			cost += told.size()
+			set.told = told
+			p.remember(set)
+		}
 	}
+	return p.tenant.affords(cost)
 }
 
 // rested reports whether a server has not said anything for so long that it may

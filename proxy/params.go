@@ -33,6 +33,8 @@ type params struct {
 	// unknown. Kept on base sets only.
 	told *reports
 
+	size int // of names and values, in bytes
+
 	temporary bool // pg_temp stands in its search_path, so that any table may be temporary
 }
 
@@ -95,7 +97,7 @@ func (t *paramSets) shared(sorted []pgwire.Param) *params {
 		t.byKey, t.bytes = make(map[string]*params), 0
 	}
 	t.bytes += b.Len()
-	set := &params{list: sorted, key: key}
+	set := &params{list: sorted, key: key, size: b.Len()}
 	path, _ := set.get("search_path")
 	set.temporary = strings.Contains(strings.ToLower(path), "pg_temp")
 	t.byKey[key] = set

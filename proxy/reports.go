@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/postern/postern/proxy/pgwire"
 )
@@ -13,6 +14,10 @@ const (
 	// its clients may keep a list of: twice what is taken at login.
 	maxReported      = 256
 	maxReportedBytes = 128 << 10
+	// maxReportWork bounds what a tenant's servers may have copied in a second by
+	// what they report, in bytes: each report makes a new list. It is several
+	// times what a loop can do of transactions that SET something.
+	maxReportWork = 64 << 20
 	// maxReportBytes bounds the lists that one pool remembers. Beyond it all are
 	// forgotten; those in use live on and are compared by content.
 	maxReportBytes = 4 << 20
@@ -48,6 +53,14 @@ func (r *reports) news(dst []byte, now *reports) []byte {
 		}
 	}
 	return dst
+}
+
+// size is about how many bytes it takes.
+func (r *reports) size() int {
+	if r == nil {
+		return 0
+	}
+	return len(r.messages)
 }
 
 // same reports whether both say the same.
@@ -107,6 +120,34 @@ func (c *client) hear() {
 		c.write(news)
 	}
 	c.told = s.shown
+}
+
+// reportWork is what was copied because of reports since some time.
+type reportWork struct {
+	since time.Time
+	bytes int
+}
+
+// affords reports whether so many bytes more may be copied because of what
+// servers report. One that has more to say than any that is honest is not listened
+// to, for the loop is others', too.
+func (t *tenant) affords(bytes int) bool {
+	w := &t.reportWork
+	if now := t.loop.Now(); now.Sub(w.since) >= time.Second {
+		*w = reportWork{since: now}
+	}
+	w.bytes += bytes
+	return w.bytes <= maxReportWork
+}
+
+// reportCost is what a report copies: the list that the server shows, and what it
+// and its client have set.
+func (s *server) reportCost() int {
+	n := s.shown.size() + s.params.size
+	if s.client != nil {
+		n += s.client.params.size
+	}
+	return n
 }
 
 // report takes note of a ParameterStatus. told says that the client hears it, too.

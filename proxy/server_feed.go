@@ -251,7 +251,7 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
-		if !ok || s.shown.tooMuch() {
+		if !ok || s.shown.tooMuch() || !s.tenant.affords(s.reportCost()) {
 			return link.Broken
 		}
 		old := s.shown
@@ -259,7 +259,9 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 		switch {
 		case p.Name == applicationName && s.asked:
 		case s.asked, s.books.State() == pool.Idle, p.Name == inHotStandby:
-			s.pool.defaultIs(p) // nothing of anybody's runs, or nobody can set it
+			if !s.pool.defaultIs(p) { // nothing of anybody's runs, or nobody can set it
+				return link.Broken
+			}
 		case !fixed(p.Name) && !s.preparing && !s.resetting:
 			s.params = s.pool.sets.with(s.params, p.Name, p.Value)
 			if s.client != nil {

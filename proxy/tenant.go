@@ -65,6 +65,8 @@ type tenant struct {
 	draining bool
 	pending  int64 // bytes, see charge
 	cancels  int   // on their way to servers of its pools
+
+	reportWork reportWork
 }
 
 // login is what a client's proof left behind for logins to the server.
