@@ -1,4 +1,4 @@
-// What is read ahead from a client that its server keeps waiting, so that its end is seen when it leaves.
+// What is read ahead from a client that is kept waiting, so that its end is seen when it leaves.
 
 package proxy
 
@@ -18,16 +18,27 @@ const (
 // end, even in its own kernel.
 func (t *tenant) sweepBlocked() {
 	for s := range t.servers {
-		c := s.client
-		if c == nil || !c.blocked || c.leaving || c.goodbye {
-			continue
+		if s.client != nil {
+			s.client.attend()
 		}
-		if c.received == c.seen {
-			c.ahead = true
-			c.conn.Again()
-		}
-		c.seen = c.received
 	}
+	for p := range t.books.Pools() {
+		for w := p.FirstWaiter(); w != nil; w = p.NextWaiter(w) {
+			w.Owner.(*client).attend()
+		}
+	}
+}
+
+// attend has the client's input read if it is blocked and was so the last time.
+func (c *client) attend() {
+	if !c.blocked || c.leaving || c.goodbye {
+		return
+	}
+	if c.received == c.seen {
+		c.ahead = true
+		c.conn.Again()
+	}
+	c.seen = c.received
 }
 
 // readAhead reads what is there, as far as memory allows that others need, too.

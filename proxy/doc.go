@@ -37,7 +37,7 @@
 //	settings.go params.go   settings: found, compared, put on a server
 //	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
 //	database.go             who leaves a database that somebody wants for himself
-//	ahead.go                reading on while a server keeps its client waiting, to see when that leaves
+//	ahead.go                reading on while a client is kept waiting, to see when it leaves
 //	pending.go              the memory of input that cannot be dealt with yet
 //	timeouts.go             queries, transactions and clients that take too long
 //	client_end.go           how a session ends
@@ -76,9 +76,11 @@
 //
 //	any ──> gone: client.end
 //
+// In session mode it has a server before it is greeted, and keeps it.
+//
 // It is blocked (its input is not read) while it is greeting or waiting, its
-// server is being prepared or asked, too much is owed, or a socket is full;
-// mayGoOn says when not any more.
+// server is being prepared or asked, a cancel request is on its way there, too
+// much is owed, or a socket is full; mayGoOn says when not any more.
 //
 // # A lease
 //
@@ -88,6 +90,9 @@
 //	preparing     the client's parameters are set; its messages wait         prepare, preparedOr
 //	look.running  the server is asked what a transaction has left            inspect, inspected
 //	punishing     statement mode: a transaction block is rolled back         ready
+//
+// Until that is over, the client's next message waits: server.takes. Between two
+// transactions the server may also be asked whether there is news: confirm.go.
 //
 // With none of them, nothing owed and no transaction open it rests, and rest
 // asks, releases or keeps it. Without its client it is Cleaning, and clean does
