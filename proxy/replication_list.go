@@ -3,8 +3,9 @@
 package proxy
 
 import (
-	"github.com/postern/postern/tenants"
 	"sync"
+
+	"github.com/postern/postern/tenants"
 )
 
 // replicas finds replication sessions by tenant. Safe for concurrent use.
