@@ -94,10 +94,6 @@ func (c *client) Ready(*loop.Conn) {
 	if c.gone {
 		return
 	}
-	if c.conn.HungUp() && c.left() {
-		c.end(goneBecause(c.conn.Err()))
-		return
-	}
 	if c.conn.Pending() == 0 && c.server != nil && c.server.stalled {
 		c.server.resume()
 	}
@@ -115,15 +111,10 @@ func (c *client) Ready(*loop.Conn) {
 	}
 }
 
-// left reports whether the client is gone, as far as can be told without
-// dealing with its input. Who has said its last is answered for as long as it
-// may read.
-func (c *client) left() bool {
-	if c.leaving {
-		return c.conn.HungUp()
-	}
-	return c.conn.HalfClosed() && !c.saidGoodbye()
-}
+// left reports whether a blocked client is gone, as far as can be told without
+// dealing with its input. Who has said its last is answered first, though
+// nobody may read that: as with Postgres, what it asked for is done.
+func (c *client) left() bool { return !c.leaving && c.conn.HalfClosed() && !c.saidGoodbye() }
 
 // saidGoodbye reports whether a client whose input is not dealt with has asked
 // for all that it will and said goodbye, so that it is waited for although it

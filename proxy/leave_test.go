@@ -102,6 +102,10 @@ func blockedStates() map[string]struct {
 			l.say(pgwire.AppendParse(nil, "", "select 1"), bytes.Repeat(bind, link.MaxOutstanding+10))
 		}, nil},
 		"its parameters are being set": {transactionMode, func(l *leaver) {
+			l.left("TimeZone", "Europe/Berlin")
+			l.say(query)
+		}, query},
+		"it has not read all, so that its end is a reset": {transactionMode, func(l *leaver) {
 			l.split(l.server, pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Europe/Berlin"}), 0)
 			l.say(query)
 		}, query},
@@ -178,6 +182,11 @@ func TestLeaversAreNoticed(t *testing.T) {
 					t.Fatalf("gone: %v, and %+v", left, n)
 				}
 				if polite {
+					b.tenant.call(func() {
+						if me.reason != "terminated" {
+							t.Errorf("its goodbye was not heard: it left as %q", me.reason)
+						}
+					})
 					l.server.Close()
 					b.gate.Close()
 					answers.Wait()
