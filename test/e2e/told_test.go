@@ -301,3 +301,27 @@ func TestResultTypesAsInEveryVersion(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsNotPlannedHasNoShape: which columns FETCH and EXECUTE bring depends on what is behind a name then. Postgres does not
+// hold them to what it said of them before.
+func TestWhatIsNotPlannedHasNoShape(t *testing.T) {
+	t.Parallel()
+	g := startGate(t, gateConf{PoolSize: 2})
+	for _, mode := range []string{"direct", "session", "transaction"} {
+		s := g.scriptDirect(t)
+		if mode != "direct" {
+			s = g.script(t, mode)
+		}
+		other := g.script(t, "transaction")
+		s.want("1 t n Z:I 1 t n Z:I", 2, parse("f", "/* the next */ fetch 1 from c"), describeStatement("f"), syncUp(), parse("e", "execute p"), describeStatement("e"), syncUp())
+		other.want("C:BEGIN Z:T", 1, query("begin")) // has that server
+		for _, c := range []struct{ query, rows string }{{"select 1", "D:1"}, {"select 1, 2", "D:1,2"}, {"select 'a'::text", "D:a"}} {
+			s.want("C:BEGIN Z:T C:DECLARE_CURSOR Z:T 2 T "+c.rows+" C:FETCH_1 Z:T C:COMMIT Z:I", 4,
+				query("begin"), query("declare c cursor for "+c.query), bind("f"), describe(), execute(), syncUp(), query("commit"))
+			s.want("C:PREPARE Z:I 2 T "+c.rows+" C:SELECT_1 Z:I C:DEALLOCATE Z:I", 3,
+				query("prepare p as "+c.query), bind("e"), describe(), execute(), syncUp(), query("deallocate p"))
+		}
+		s.conn.Close()
+		other.conn.Close()
+	}
+}
