@@ -24,6 +24,8 @@ type Stmt struct {
 	// that the statement must be prepared again.
 	version uint32
 	shape   *shape // the latest that a server has told of it, nil for none
+	// shapeless: Postgres does not hold it to the columns that it told of.
+	shapeless bool
 	// deallocates is the client's statement that this one drops, where Postern
 	// has rewritten its text; see deallocate.go.
 	deallocates string
@@ -67,6 +69,7 @@ func (s *Statements) Intern(body []byte) *Stmt {
 	}
 	note, state := Scan(body)
 	st := &Stmt{Body: string(body), Note: note, State: state, Names: ParameterNames(body), refs: 1}
+	st.shapeless = shapeless(body)
 	if note&Alters != 0 {
 		st.Vacates = Vacates(bytes.TrimPrefix(body, []byte{0})) // which ends the name
 	}

@@ -152,10 +152,25 @@ func (st *Stmt) shapeOf(types []byte, columns uint64) *shape {
 	if len(types) > 2+2*len(st.Body) {
 		types = nil
 	}
+	if st.shapeless {
+		columns = 0
+	}
 	if s := st.shape; s == nil || s.types != string(types) || s.columns != columns {
 		st.shape = &shape{string(types), columns}
 	}
 	return st.shape
+}
+
+// shapeless reports whether the body of a Parse, less its name, is of a statement
+// whose columns are those of what is behind a name whenever it runs: of a cursor,
+// or of a statement that SQL has prepared.
+func shapeless(body []byte) bool {
+	text := skipBlank(bytes.TrimPrefix(body, []byte{0}))
+	for begins(text, ";") {
+		text = skipBlank(text[1:])
+	}
+	word, _ := nextWord(text)
+	return equalFold(word, "fetch") || equalFold(word, "execute")
 }
 
 // tell records that the answer to e, a Describe or a Bind, is true of s.
