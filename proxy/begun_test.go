@@ -213,6 +213,32 @@ func TestStatementModeRollsBackBetweenMessages(t *testing.T) {
 	expect(t, server, query, "what the client asks for next")
 }
 
+// TestTheMiddleOfAMessageIsNobodyElses: a server that has begun to tell its client something, though that has got its answer, is
+// not given to the next one at the end of a message that means nothing.
+func TestTheMiddleOfAMessageIsNobodyElses(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client, other := b.client(transactionMode), b.client(transactionMode)
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	data := append(pgwire.AppendHeader(nil, pgwire.CopyData, 100), bytes.Repeat([]byte("1"), 100)...)
+	b.split(client, append(bytes.Clone(query), data[:50]...), 0)
+	expect(t, server, append(bytes.Clone(query), data[:50]...), "a query, and data that nobody waits for")
+	b.split(server, answer, 0)
+	expect(t, client, answer, "the answer")
+	notice := append(pgwire.AppendHeader(nil, pgwire.NoticeResponse, 3*whole), bytes.Repeat([]byte("n"), 3*whole)...)
+	b.split(server, notice[:2*whole], 0)
+	expect(t, client, notice[:2*whole], "the beginning of a notice")
+	b.split(client, data[50:], 0)
+	expect(t, server, data[50:], "the rest of the data")
+	if n := b.counts(); n.Idle > 0 {
+		t.Errorf("somebody else may have the server: %+v", n)
+	}
+	b.split(server, notice[2*whole:], 0)
+	expect(t, client, notice[2*whole:], "the rest of the notice")
+	b.asks(client, server, query, query, answer, answer)
+	b.asks(other, server, query, query, answer, answer)
+}
+
 // TestNoGoodbyeInsideAMessage: a server whose client has left in the middle of a message hears nothing more. A Terminate could
 // be taken for what is missing, and be run.
 func TestNoGoodbyeInsideAMessage(t *testing.T) {
