@@ -177,10 +177,10 @@ func (s *server) mayRelease() bool {
 }
 
 // rests reports whether the server is between two transactions of its client,
-// with nothing of Postern's own going on.
+// with nothing of Postern's own going on and no message half said on either side.
 func (s *server) rests() bool {
 	c := s.client
-	return c != nil && c.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
+	return c != nil && c.partial == 0 && s.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
 }
 
 // rest is between two transactions, and the only way from a client that stays:
