@@ -45,6 +45,9 @@ func newCheckConfig() *cobra.Command {
 		if _, err := mockSecret(conf, slog.New(slog.DiscardHandler)); err != nil {
 			problems = append(problems, err)
 		}
+		if _, err := newDrivers(conf, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err != nil { // its token, too
+			problems = append(problems, err)
+		}
 		if conf.Admin.TokenFile != "" {
 			if _, err := admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, Gatherer: prometheus.NewRegistry()}); err != nil {
 				problems = append(problems, err)
