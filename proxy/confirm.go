@@ -110,19 +110,35 @@ func greetAll(clients []*client, confirmed bool) {
 	}
 }
 
-// sweepQuestion gives up a server that does not answer: it is not trusted any
-// further, and who waits gets to know from another.
+// sweepQuestion gives up a server that does not answer, and with it those of the
+// pool that have rested as long: if a network has gone they would be silent,
+// too, one after the other, and clients would wait for each. Who waits gets to
+// know from a server that logs in.
 func (p *serverPool) sweepQuestion(now time.Time) {
-	switch s := p.question.server; {
-	case s == nil:
-	case s.closing, now.Sub(p.question.asked) >= confirmFor:
-		if s.books.State() == pool.Idle {
+	q := p.question
+	switch {
+	case q.server == nil:
+		return
+	case q.server.closing: // another is asked
+	case now.Sub(q.asked) < confirmFor:
+		return
+	default:
+		for _, s := range p.silent() {
 			s.lost("no answer to a question of Postern's own")
 		}
-		clients := p.question.clients
-		p.question = question{}
-		greetAll(clients, false)
 	}
+	p.question = question{}
+	greetAll(q.clients, false)
+}
+
+// silent are the idle servers that were not heard lately.
+func (p *serverPool) silent() (all []*server) {
+	for b := range p.books.Live() {
+		if s := b.Owner.(*server); b.State() == pool.Idle && s.rested() {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // defaultIs takes over what a server reports by itself: it holds for whoever

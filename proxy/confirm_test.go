@@ -140,26 +140,40 @@ func TestASessionsServerIsAsked(t *testing.T) {
 	}
 }
 
-// TestASilentServerIsNotTrusted: one that does not answer is closed, and another tells.
+// TestASilentServerIsNotTrusted: one that does not answer is closed, and so are those that have rested as long, lest clients wait
+// for each of them in turn. One that was heard meanwhile stays, and tells.
 func TestASilentServerIsNotTrusted(t *testing.T) {
-	b := newBench(t)
-	good, silent := b.server(), b.server() // which was used last
-	b.client(transactionMode)
-	b.rests()
-	client := b.arrives(transactionMode)
-	expect(t, silent, pgwire.AppendSync(nil), "the question")
-	b.tenant.loop.Call(func() { // as if it had been long ago
-		for _, p := range b.tenant.pools {
-			p.question.asked = p.question.asked.Add(-confirmFor)
-		}
-	})
-	ended(t, silent, "the silent server")
-	expect(t, good, pgwire.AppendSync(nil), "the question")
-	if _, err := good.Write(pgwire.AppendReady(nil, 'I')); err != nil {
-		t.Fatal(err)
-	}
-	if got := zoneOf(t, client); got != "UTC" {
-		t.Errorf("greeted with %q", got)
+	for name, heard := range map[string]bool{"the other was heard": true, "nor was the other heard": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			other, silent := b.server(), b.server() // which was used last
+			b.client(transactionMode)
+			b.rests()
+			client := b.arrives(transactionMode)
+			expect(t, silent, pgwire.AppendSync(nil), "the question")
+			b.tenant.loop.Call(func() { // as if it had been long ago
+				for _, p := range b.tenant.pools {
+					p.question.asked = p.question.asked.Add(-confirmFor)
+					for s := range b.tenant.servers {
+						if heard && s != p.question.server {
+							s.heardAt = b.tenant.loop.Now()
+						}
+					}
+				}
+			})
+			ended(t, silent, "the silent server")
+			if !heard {
+				ended(t, other, "the other one")
+				return
+			}
+			expect(t, other, pgwire.AppendSync(nil), "the question")
+			if _, err := other.Write(pgwire.AppendReady(nil, 'I')); err != nil {
+				t.Fatal(err)
+			}
+			if got := zoneOf(t, client); got != "UTC" {
+				t.Errorf("greeted with %q", got)
+			}
+		})
 	}
 }
 
