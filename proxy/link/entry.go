@@ -55,5 +55,5 @@ type Entry struct {
 	// What is said of named statements; see named.go.
 	named *Name      // the client's name that this is about
 	held  *held      // Parse: what the server holds from here on; Close: no longer; Bind, Describe: what they use
-	name  ServerName // what stands in the place of the client's name
+	name  ServerName // what stands in the place of the client's name; Close: Unnamed for the unnamed statement
 }

@@ -163,7 +163,7 @@ func (l *Link) CloseStatement(name []byte) Plan {
 		l.Sent(Entry{Kind: Close})
 		return Plan{}
 	case len(name) == 0:
-		l.Sent(Entry{Kind: Close, Note: DropsUnnamed})
+		l.Sent(Entry{Kind: Close, name: Unnamed})
 		return Plan{}
 	case l.unsettled():
 		return l.wait()

@@ -11,8 +11,6 @@ const (
 	// SetHarmless marks a text whose SETs are all over with the transaction or
 	// of parameters that the server reports, which Postern tracks.
 	SetHarmless Note = 1 << iota
-	// DropsUnnamed marks a Close of the unnamed statement; Scan never says it.
-	DropsUnnamed
 	// Deallocates marks a text that may drop prepared statements.
 	Deallocates
 	// SetsSeed marks a text in which a SET may be of the parameter seed, which no

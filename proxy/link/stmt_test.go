@@ -206,9 +206,9 @@ func TestEndInTheMiddle(t *testing.T) {
 		{"two", []Entry{{Kind: Parse}, {Kind: Parse}, {Kind: Sync}}, "11Z"},
 		{"one that fails", []Entry{{Kind: Parse}, {Kind: Sync}}, "EZ"},
 		{"a Query", []Entry{{Kind: Query}}, "CZ"},
-		{"a Close", []Entry{{Kind: Close, Note: DropsUnnamed}, {Kind: Sync}}, "3Z"},
+		{"a Close", []Entry{{Kind: Close, name: Unnamed}, {Kind: Sync}}, "3Z"},
 		{"a Parse put in", []Entry{{Kind: Parse, Mode: Quiet}, {Kind: Bind}, {Kind: Sync}}, "12Z"},
-		{"a Close put in", []Entry{{Kind: Close, Mode: Quiet, Note: DropsUnnamed}, {Kind: Bind}, {Kind: Sync}}, "32Z"},
+		{"a Close put in", []Entry{{Kind: Close, Mode: Quiet, name: Unnamed}, {Kind: Bind}, {Kind: Sync}}, "32Z"},
 	} {
 		t.Run(tc.id, func(t *testing.T) {
 			var stmts Statements
@@ -271,7 +271,7 @@ func TestEndWhileAnothersIsDropped(t *testing.T) {
 	if st, needed := l.missing(); !needed || st != nil {
 		t.Fatal("another's must go")
 	}
-	l.Sent(Entry{Kind: Close, Mode: Quiet, Note: DropsUnnamed})
+	l.Sent(Entry{Kind: Close, Mode: Quiet, name: Unnamed})
 	l.Sent(Entry{Kind: Bind})
 	l.Sent(Entry{Kind: Sync})
 	l.End()

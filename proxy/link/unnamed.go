@@ -88,7 +88,7 @@ func (l *Link) restore() {
 	switch {
 	case !needed:
 	case stmt == nil:
-		l.put(Put{Kind: Close, Name: Unnamed}, Entry{Note: DropsUnnamed})
+		l.put(Put{Kind: Close, Name: Unnamed}, Entry{})
 	default:
 		told := l.client.told
 		l.put(Put{Kind: Parse, Name: Unnamed, Stmt: stmt, Types: told.asking(stmt)}, Entry{Stmt: l.stmts.Keep(stmt)})
@@ -110,7 +110,7 @@ func (l *Link) undecided() bool { return l.unsure && !l.copyIn }
 // redefines reports whether the message changes the server's unnamed statement,
 // which all Parses of Postern's own define.
 func (e Entry) redefines() bool {
-	return e.Stmt != nil || e.Kind == Query || e.Kind == Parse && e.Mode == Internal || e.Kind == Close && e.Note&DropsUnnamed != 0
+	return e.Stmt != nil || e.Kind == Query || e.Kind == Parse && e.Mode == Internal || e.Kind == Close && e.name == Unnamed
 }
 
 // defined records a ParseComplete.
