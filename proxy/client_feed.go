@@ -357,8 +357,8 @@ func (c *client) refuseQuery() action {
 }
 
 // refuse has the server fail at this point, and the client told why.
-func (c *client) refuse(why link.Note) action {
-	c.server.link.Sent(link.Entry{Kind: link.Describe, Mode: link.Refused, Note: why})
+func (c *client) refuse(why uint8) action {
+	c.server.link.Sent(link.Entry{Kind: link.Describe, Mode: link.Refused, Refusal: why})
 	c.tenant.insert = pgwire.AppendRefusal(c.tenant.insert[:0])
 	return replace
 }

@@ -83,7 +83,7 @@ func (s *server) feed(data []byte) int {
 			start = i + len(message)
 			s.toward = false
 			if verdict == link.Replace && s.client != nil {
-				s.client.write(s.tenant.gate.refusals[s.link.Last().Note].Append(nil))
+				s.client.write(s.tenant.gate.refusals[s.link.Last().Refusal].Append(nil))
 			}
 		case link.Broken:
 			s.give(data[start:i])

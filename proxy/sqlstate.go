@@ -82,7 +82,7 @@ var (
 	errKilled      = fatal("57P01", "terminating connection due to administrator command", "")
 )
 
-// refusals are the errors that stand in for a server's, by link.Entry.Note.
+// refusals are the errors that stand in for a server's, by link.Entry.Refusal.
 type refusals [4]*pgwire.Error
 
 const (

@@ -47,10 +47,11 @@ const (
 
 // Entry is one outstanding answer.
 type Entry struct {
-	Kind Kind
-	Mode Mode
-	Note Note  // Query, Execute: what Scan said of the text; Refused: which refusal, the caller's affair
-	Stmt *Stmt // an unnamed Parse: what it defines; the link owns the reference
+	Kind    Kind
+	Mode    Mode
+	Note    Note  // Query, Execute: what Scan said of the text
+	Refusal uint8 // Refused: which one, the caller's affair
+	Stmt    *Stmt // an unnamed Parse: what it defines; the link owns the reference
 
 	// What is said of named statements; see named.go.
 	named *Name      // the client's name that this is about

@@ -278,7 +278,7 @@ func TestModes(t *testing.T) {
 			[]Verdict{Swallow, Swallow, Swallow, Swallow}},
 		{"our own round fails", []Entry{{Kind: Query, Mode: Internal}}, "EZ", []Verdict{Swallow, Swallow}},
 		{"then the client's", []Entry{{Kind: Query, Mode: Internal}, {Kind: Query}}, "CZTCZ", []Verdict{Swallow, Swallow, ToClient, ToClient, ToClient}},
-		{"refused", []Entry{{Kind: Describe, Mode: Refused, Note: 7}, {Kind: Bind}, {Kind: Sync}}, "EZ", []Verdict{Replace, ToClient}},
+		{"refused", []Entry{{Kind: Describe, Mode: Refused, Refusal: 7}, {Kind: Bind}, {Kind: Sync}}, "EZ", []Verdict{Replace, ToClient}},
 		{"refused, yet answered", []Entry{{Kind: Describe, Mode: Refused}, {Kind: Sync}}, "T", []Verdict{Broken}},
 		{"refused behind an error", []Entry{{Kind: Parse}, {Kind: Describe, Mode: Refused}, {Kind: Sync}}, "EZ", []Verdict{ToClient, ToClient}},
 	} {
@@ -290,7 +290,7 @@ func TestModes(t *testing.T) {
 			if got := l.Received(tc.in[i], 'I'); got != tc.want[i] {
 				t.Errorf("%s: %c: verdict %d, want %d", tc.id, tc.in[i], got, tc.want[i])
 			}
-			if tc.want[i] == Replace && l.Last().Note != 7 {
+			if tc.want[i] == Replace && l.Last().Refusal != 7 {
 				t.Errorf("%s: which refusal is forgotten: %+v", tc.id, l.Last())
 			}
 		}
