@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // begun are rows of messages that together have each type of a client's, and after which of their bytes the server must say
@@ -323,7 +324,7 @@ func TestTheEndOfARefusedMessageBringsNothingWithIt(t *testing.T) {
 	b := newBench(t)
 	server := b.server()
 	client := b.client(transactionMode)
-	b.tenant.call(func() { b.tenant.policies = policies{pin: link.StateListen, refuse: link.StateSet} })
+	b.tenant.call(func() { b.tenant.policies = policies{pin: sqltext.StateListen, refuse: sqltext.StateSet} })
 	listen, query := pgwire.AppendQuery(nil, "listen news"), pgwire.AppendQuery(nil, "select 1")
 	const setConfig = 2078
 	call := append(binary.BigEndian.AppendUint32(pgwire.AppendHeader(nil, pgwire.FunctionCall, 1000), setConfig), make([]byte, 996)...)

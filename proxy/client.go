@@ -10,6 +10,7 @@ import (
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // lingerFor is how long a closed session waits for its client to read the last words.
@@ -48,9 +49,9 @@ type client struct {
 	came     *params             // what it came with
 	names    []string            // parameters that it may have set and that pg_settings does not show
 	resets   resets              // since its server was looked at
-	parsed   link.Note           // of the texts that it has parsed, in session mode; see mayReset
+	parsed   sqltext.Note        // of the texts that it has parsed, in session mode; see mayReset
 	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
-	pins     link.State          // why it keeps its server
+	pins     sqltext.State       // why it keeps its server
 	hidden   bool                // it has set a parameter that is not known
 	id       uint32              // in the console
 	key      cancelKey           // from the greeting on
@@ -344,7 +345,7 @@ func (c *client) write(b []byte) {
 }
 
 // query counts a query or an execution that goes to the server.
-func (c *client) query(state link.State) {
+func (c *client) query(state sqltext.State) {
 	c.server.sequences.sent(state)
 	if c.tenant.policies.always {
 		c.server.dirty = true

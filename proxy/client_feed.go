@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 const (
@@ -214,7 +215,7 @@ func (c *client) judge(message []byte, size int) action {
 			c.parsed |= note
 			c.vacatesLater(name, databases)
 		} else {
-			c.parsed |= link.Resets
+			c.parsed |= sqltext.Resets
 		}
 		l.Sent(link.Entry{Kind: link.Parse})
 	case pgwire.Bind, pgwire.Describe, pgwire.Close, pgwire.Sync:
@@ -269,12 +270,12 @@ func (c *client) mustWait(typ byte) bool {
 
 // judgeQuery finds out what a Query may leave on a server that others use, too.
 func (c *client) judgeQuery(message []byte, size int) action {
-	var note link.Note
-	var state link.State
+	var note sqltext.Note
+	var state sqltext.State
 	var text []byte
 	switch {
 	case c.mode == sessionMode:
-		if note = link.Resets; len(message) == size {
+		if note = sqltext.Resets; len(message) == size {
 			note, _ = c.mayReset(message[pgwire.HeaderSize:])
 		}
 	case len(message) == size:
@@ -282,14 +283,14 @@ func (c *client) judgeQuery(message []byte, size int) action {
 		if c.refuses(text) {
 			return c.refuseQuery()
 		}
-		note, state = link.Scan(text)
+		note, state = sqltext.Scan(text)
 		c.vacates(note, text)
-		c.mayLeave(state, func() []string { return link.ParameterNames(text) })
+		c.mayLeave(state, func() []string { return sqltext.ParameterNames(text) })
 	case size <= maxQuery:
 		return needMore
 	default: // what was not seen may leave anything
-		note = link.Deallocates | link.Unseen | link.Alters | link.Rereads | link.Resets
-		state = link.StateUnseen
+		note = sqltext.Deallocates | sqltext.Unseen | sqltext.Alters | sqltext.Rereads | sqltext.Resets
+		state = sqltext.StateUnseen
 		c.mayLeave(state, nil)
 	}
 	l := c.server.link
@@ -311,15 +312,15 @@ func (c *client) judgeQuery(message []byte, size int) action {
 
 // judgeFunctionCall looks at which function is called.
 func (c *client) judgeFunctionCall(message []byte, size int) action {
-	var state link.State
+	var state sqltext.State
 	if oid := message[pgwire.HeaderSize:]; size >= pgwire.HeaderSize+4 {
 		if len(oid) < 4 {
 			return needMore
 		}
-		state = link.FunctionState(binary.BigEndian.Uint32(oid))
+		state = sqltext.FunctionState(binary.BigEndian.Uint32(oid))
 		switch {
 		case c.mode == sessionMode:
-			c.server.soil(state & link.StateLoad)
+			c.server.soil(state & sqltext.StateLoad)
 			state = 0
 		case state&c.tenant.policies.refuse != 0:
 			return c.refuseQuery()

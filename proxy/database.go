@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/postern/postern/pool"
-	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // maxVacating bounds the statements of a session that are known to want a
@@ -39,12 +39,12 @@ func (t *tenant) forgetDatabase(name string) {
 	}
 }
 
-// vacates judges a text of which Scan has said note.
-func (c *client) vacates(note link.Note, text []byte) []string {
-	if note&link.Alters == 0 {
+// vacates judges a text of which sqltext.Scan has said note.
+func (c *client) vacates(note sqltext.Note, text []byte) []string {
+	if note&sqltext.Alters == 0 {
 		return nil
 	}
-	databases := link.Vacates(text)
+	databases := sqltext.Vacates(text)
 	c.tenant.vacate(databases)
 	return databases
 }

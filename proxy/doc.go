@@ -8,9 +8,10 @@
 // their tenant's event loop, without a goroutine and without a buffer while
 // idle. Few and rare, replication connections and the sessions of the admin
 // console stay in goroutines of their own. The rules are elsewhere and pure:
-// package link (who owes whom what), package pool (who is served next),
-// package netrestrict (who may come in), package machines (when a machine is
-// woken and sleeps), and here params.go.
+// package sqltext (what a statement's text says), package link (who owes whom
+// what), package pool (who is served next), package netrestrict (who may come
+// in), package machines (when a machine is woken and sleeps), and here
+// params.go.
 //
 // # Map
 //

@@ -6,10 +6,11 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // inspecting is the question in full, as a client in transaction mode has it asked.
-func inspecting(kinds link.State, names ...string) []byte {
+func inspecting(kinds sqltext.State, names ...string) []byte {
 	o := own{name: link.Unnamed}
 	o.inspect(kinds, names)
 	return o.out
@@ -33,7 +34,7 @@ func TestAQuestionThatIsNotAnswered(t *testing.T) {
 	conn := b.client(transactionMode)
 	text, answer := pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	b.asks(conn, server, text, text, answer, answer)
-	expect(t, server, inspecting(link.StateLock), "question")
+	expect(t, server, inspecting(sqltext.StateLock), "question")
 	after := func(d time.Duration) {
 		b.tenant.loop.Call(func() { b.tenant.sweepOwn(b.tenant.loop.Now().Add(d)) })
 	}

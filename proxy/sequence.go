@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // sequences is whose numbers a server's currval and lastval would show. The
@@ -42,9 +43,9 @@ func (q *sequences) lend(c *client, s *server) {
 func (q *sequences) rest() { q.asked, q.begun = false, false }
 
 // sent takes note of a text that goes to the server.
-func (q *sequences) sent(state link.State) {
+func (q *sequences) sent(state sqltext.State) {
 	q.begun = true
-	q.drawn = q.drawn || state&link.StateSequence != 0
+	q.drawn = q.drawn || state&sqltext.StateSequence != 0
 }
 
 // lendSequences begins a lease.
@@ -69,12 +70,12 @@ func (s *server) discardSequences() {
 
 // mustForget reports whether the server is to forget first what a text may
 // read, or the client afterwards.
-func (c *client) mustForget(state link.State) bool {
+func (c *client) mustForget(state sqltext.State) bool {
 	if state&c.tenant.policies.forget == 0 {
 		return false
 	}
 	q, l := &c.server.sequences, c.server.link
-	if state&link.StateReads != 0 && state&link.StateUnseen != link.StateUnseen && q.begun {
+	if state&sqltext.StateReads != 0 && state&sqltext.StateUnseen != sqltext.StateUnseen && q.begun {
 		c.pool.reads = true // of a text that was not seen it is not known
 	}
 	return q.stale && !q.asked && !q.drawn && !l.Skipping() && !l.CopyIn()
@@ -117,7 +118,7 @@ func (s *server) discarded(tag []byte) {
 	case link.DiscardSequences, "DISCARD ALL":
 		s.sequences.stale = false
 		if c := s.client; c != nil {
-			c.pins &^= link.StateSequence
+			c.pins &^= sqltext.StateSequence
 		}
 	}
 }

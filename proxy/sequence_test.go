@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 	"github.com/postern/postern/tenants"
 )
 
@@ -227,7 +228,7 @@ func TestSequencePolicies(t *testing.T) {
 		hidden, inserted := pgwire.AppendQuery(nil, "execute s"), pgwire.AppendReady(tagged(nil, "INSERT 0 1"), 'I')
 		b.asks(first, server, hidden, hidden, inserted, inserted)
 		b.tenant.loop.Call(func() {
-			if c := b.tenant.clients[0]; c.pins != link.StateSequence || c.server == nil {
+			if c := b.tenant.clients[0]; c.pins != sqltext.StateSequence || c.server == nil {
 				t.Errorf("it keeps its server for %v", c.pins.Names())
 			}
 		})
@@ -267,7 +268,7 @@ func TestSeeds(t *testing.T) {
 func TestAKeptServerIsFreeOfForeignNumbers(t *testing.T) {
 	b := newBench(t)
 	b.sequencePolicy(tenants.PolicyReset)
-	b.tenant.loop.Call(func() { b.tenant.policies.pin |= link.StateLoad })
+	b.tenant.loop.Call(func() { b.tenant.policies.pin |= sqltext.StateLoad })
 	server := b.server()
 	first, second := b.client(transactionMode), b.client(transactionMode)
 	b.draws(first, server)

@@ -14,6 +14,7 @@ import (
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 const (
@@ -39,7 +40,7 @@ type server struct {
 	machine string         // that it was dialed on; "": an upstream
 	epoch   uint64         // of the machine, when it was dialed
 	clocks  clocks
-	noted   link.State // what the lease may have left since it was looked at
+	noted   sqltext.State // what the lease may have left since it was looked at
 	look    inspection
 	ending  conclusion
 

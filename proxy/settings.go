@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // maxSettings bounds what a session may have set and be lent different servers,
@@ -123,26 +124,26 @@ func (c *client) wasReset(name string, found *params) bool {
 // be there again after a reset, and a server that not even a reset gets clean is
 // to be nobody else's. It returns whether there may be a reset, and the databases
 // that the text wants for itself.
-func (c *client) mayReset(text []byte) (note link.Note, databases []string) {
-	note, state := link.Scan(text)
+func (c *client) mayReset(text []byte) (note sqltext.Note, databases []string) {
+	note, state := sqltext.Scan(text)
 	databases = c.vacates(note, text)
-	c.server.soil(state & link.StateLoad)
+	c.server.soil(state & sqltext.StateLoad)
 	if len(c.came.list) == 0 {
 		return 0, databases
 	}
-	if note&link.Resets != 0 {
-		c.server.noted |= state & link.StateSet // set_config, which no tag shows
+	if note&sqltext.Resets != 0 {
+		c.server.noted |= state & sqltext.StateSet // set_config, which no tag shows
 	}
-	if state&link.StateNamed == 0 {
-		return note & link.Resets, databases
+	if state&sqltext.StateNamed == 0 {
+		return note & sqltext.Resets, databases
 	}
-	for _, name := range link.ParameterNames(text) {
+	for _, name := range sqltext.ParameterNames(text) {
 		c.resets.mention(name)
 		if name == clientAddressName { // which is not for the client to set
-			note |= link.Resets
+			note |= sqltext.Resets
 		}
 	}
-	return note & link.Resets, databases
+	return note & sqltext.Resets, databases
 }
 
 // agree takes note that the server has its client's parameters.
@@ -223,7 +224,7 @@ func (s *server) longReport() link.Verdict {
 		return link.Swallow
 	}
 	if c.mode != sessionMode {
-		s.noted |= link.StateSet
+		s.noted |= sqltext.StateSet
 	}
 	return link.ToClient
 }

@@ -9,13 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // tracks has the tenant track what its clients set.
 func (b *bench) tracks() {
-	b.tenant.loop.Call(func() { b.tenant.policies.track |= link.StateSet })
+	b.tenant.loop.Call(func() { b.tenant.policies.track |= sqltext.StateSet })
 }
 
 // set is what a server answers that has set so many parameters.
@@ -43,7 +43,7 @@ func (b *bench) looks(client, server net.Conn, text, tag string, before []byte, 
 	q := pgwire.AppendQuery(nil, text)
 	answer := append(bytes.Clone(before), pgwire.AppendReady(tagged(nil, tag), 'I')...)
 	b.asks(client, server, q, q, answer, answer)
-	expect(b.t, server, inspecting(link.StateSet, names...), "the question")
+	expect(b.t, server, inspecting(sqltext.StateSet, names...), "the question")
 	return unhinderedFirst()
 }
 
@@ -165,7 +165,7 @@ func TestLongSettings(t *testing.T) {
 			b.tenant.loop.Call(func() {
 				c := b.tenant.clients[0]
 				got, _ := c.params.get("app.x")
-				if kept, pinned := got == value, c.pins&link.StateSet != 0; kept == pinned || pinned != (size > maxSettings) {
+				if kept, pinned := got == value, c.pins&sqltext.StateSet != 0; kept == pinned || pinned != (size > maxSettings) {
 					t.Errorf("it has %d bytes; its server is its own: %v", len(got), pinned)
 				}
 			})

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 	"github.com/postern/postern/tenants"
 )
 
@@ -21,18 +21,18 @@ const maxLooks = 8
 
 // policies are what a tenant has done about the kinds of session state.
 type policies struct {
-	track, pin, reset, refuse link.State
-	unnoted                   link.State // what need not be noted
-	forget                    link.State // before what a server forgets the numbers of others; 0: never
-	always                    bool       // a server is reset after every transaction
+	track, pin, reset, refuse sqltext.State
+	unnoted                   sqltext.State // what need not be noted
+	forget                    sqltext.State // before what a server forgets the numbers of others; 0: never
+	always                    bool          // a server is reset after every transaction
 }
 
 // policiesOf compiles a tenant's. What is allowed is in none of the sets.
 func policiesOf(conf *tenants.Tenant) (p policies) {
 	p.always = conf.ResetAlways
-	p.unnoted = link.StateNamed | link.StateGiven | link.StateReads | link.StateMakes
-	for i, name := range link.StateNames() {
-		kind := link.State(1) << i
+	p.unnoted = sqltext.StateNamed | sqltext.StateGiven | sqltext.StateReads | sqltext.StateMakes
+	for i, name := range sqltext.StateNames() {
+		kind := sqltext.State(1) << i
 		switch conf.State[tenants.StateKind(name)] {
 		case tenants.PolicyTrack:
 			p.track |= kind
@@ -46,13 +46,13 @@ func policiesOf(conf *tenants.Tenant) (p policies) {
 	}
 	// Numbers are not taken away after a transaction, but before others would see
 	// them; and who does not want them read does not mind that they are drawn.
-	switch drawn := link.StateSequence; {
+	switch drawn := sqltext.StateSequence; {
 	case p.pin&drawn != 0:
-		p.forget = drawn | link.StateReads
+		p.forget = drawn | sqltext.StateReads
 	case p.reset&drawn != 0:
-		p.reset, p.unnoted, p.forget = p.reset&^drawn, p.unnoted|drawn, link.StateReads
+		p.reset, p.unnoted, p.forget = p.reset&^drawn, p.unnoted|drawn, sqltext.StateReads
 	case p.refuse&drawn != 0:
-		p.refuse, p.unnoted = p.refuse&^drawn|link.StateReads, p.unnoted|drawn
+		p.refuse, p.unnoted = p.refuse&^drawn|sqltext.StateReads, p.unnoted|drawn
 	default:
 		p.unnoted |= drawn
 	}
@@ -63,8 +63,8 @@ func policiesOf(conf *tenants.Tenant) (p policies) {
 type inspection struct {
 	running bool
 	tries   int
-	kinds   link.State // asked for
-	found   link.State
+	kinds   sqltext.State // asked for
+	found   sqltext.State
 	params  []pgwire.Param // what is set, as pg_settings shows it
 	named   []pgwire.Param // what was asked for by name
 	unset   []string       // of these, what pg_settings shows and is not set
@@ -76,15 +76,15 @@ type inspection struct {
 // completed notes what a command has left, by its tag. A server that is one
 // client's may keep it all; only what it came with is to be there again after
 // a reset.
-func (s *server) completed(tag []byte, note link.Note) {
+func (s *server) completed(tag []byte, note sqltext.Note) {
 	c := s.client
 	switch {
 	case c.mode != sessionMode:
-		left := link.TagState(tag, note)
+		left := sqltext.TagState(tag, note)
 		s.noted |= left &^ (s.tenant.policies.unnoted | unreadable)
 		s.ending.unsure |= left & unreadable
 		s.ending.rolledBack = string(tag) == "ROLLBACK"
-		s.sequences.drawn = s.sequences.drawn || left&link.StateSequence != 0
+		s.sequences.drawn = s.sequences.drawn || left&sqltext.StateSequence != 0
 		s.discarded(tag)
 		switch string(tag) {
 		case "COMMIT", "PREPARE TRANSACTION":
@@ -95,11 +95,11 @@ func (s *server) completed(tag []byte, note link.Note) {
 			s.noted &^= unreadable
 		}
 	case string(tag) == "LOAD":
-		s.soil(link.StateLoad)
+		s.soil(sqltext.StateLoad)
 	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
 		len(c.came.base.list) > 0 && string(tag) == "SET", // later it counts what was set and what came
-		note&link.Resets != 0 && string(tag) == "SET":     // perhaps TO DEFAULT
-		s.noted |= link.StateSet
+		note&sqltext.Resets != 0 && string(tag) == "SET":  // perhaps TO DEFAULT
+		s.noted |= sqltext.StateSet
 	}
 	c.resets.some = c.resets.some || string(tag) == "RESET"
 	c.resets.all = c.resets.all || string(tag) == "DISCARD ALL"
@@ -115,8 +115,8 @@ func (s *server) inspect() bool {
 		s.soil(kinds)
 		kinds = c.suspected(kinds)
 	}
-	c.pin(kinds & link.StateUnasked)
-	kinds &^= link.StateUnasked
+	c.pin(kinds & sqltext.StateUnasked)
+	kinds &^= sqltext.StateUnasked
 	if kinds == 0 {
 		return false
 	}
@@ -125,25 +125,25 @@ func (s *server) inspect() bool {
 }
 
 // suspected returns what is to be asked after a lease that may have left noted.
-func (c *client) suspected(noted link.State) link.State {
+func (c *client) suspected(noted sqltext.State) sqltext.State {
 	p := &c.tenant.policies
 	asked := p.track | p.pin
 	kinds := noted & asked
-	if noted&link.StateEnds != 0 {
+	if noted&sqltext.StateEnds != 0 {
 		kinds |= c.pins
-		if c.pins&link.StatePrepared != 0 {
-			kinds |= link.StateAny & asked // what it has run by EXECUTE did not say what it does
+		if c.pins&sqltext.StatePrepared != 0 {
+			kinds |= sqltext.StateAny & asked // what it has run by EXECUTE did not say what it does
 		}
 	}
-	if noted&link.StateHidden != 0 && asked&link.StateSet != 0 {
+	if noted&sqltext.StateHidden != 0 && asked&sqltext.StateSet != 0 {
 		c.hidden = true
-		c.pin(link.StateSet) // it cannot be read, so it cannot be set again elsewhere
+		c.pin(sqltext.StateSet) // it cannot be read, so it cannot be set again elsewhere
 	}
 	return kinds
 }
 
 // examine sends the question.
-func (s *server) examine(kinds link.State, tries int) {
+func (s *server) examine(kinds sqltext.State, tries int) {
 	c := s.client
 	s.look = inspection{running: true, tries: tries, kinds: kinds}
 	question := s.own()
@@ -153,7 +153,7 @@ func (s *server) examine(kinds link.State, tries int) {
 }
 
 // pin keeps the server for the client.
-func (c *client) pin(kinds link.State) {
+func (c *client) pin(kinds sqltext.State) {
 	for _, reason := range (kinds &^ c.pins).Names() {
 		c.tenant.counters.pins.add(reason)
 	}
@@ -177,13 +177,13 @@ const (
 )
 
 // inspect is the question. names are parameters that pg_settings does not show.
-func (o *own) inspect(kinds link.State, names []string) {
+func (o *own) inspect(kinds sqltext.State, names []string) {
 	parts := []string{askNothing}
 	for _, part := range [...]struct {
-		kind link.State
+		kind sqltext.State
 		text string
-	}{{link.StateSet, askSet}, {link.StateListen, askListen}, {link.StateTemp, askTemp}, {link.StateLock, askLock},
-		{link.StateCursor, askCursor}, {link.StatePrepared, askPrepare}} {
+	}{{sqltext.StateSet, askSet}, {sqltext.StateListen, askListen}, {sqltext.StateTemp, askTemp}, {sqltext.StateLock, askLock},
+		{sqltext.StateCursor, askCursor}, {sqltext.StatePrepared, askPrepare}} {
 		if kinds&part.kind != 0 {
 			parts = append(parts, part.text)
 		}
@@ -223,7 +223,7 @@ func (l *inspection) sees(row []byte, login string) {
 	}
 	kind := string(fields[0])
 	if kind != "set" && kind != "unset" && kind != "named" {
-		for i, name := range link.StateNames() {
+		for i, name := range sqltext.StateNames() {
 			if name == kind {
 				l.found |= 1 << i
 			}
@@ -286,14 +286,14 @@ func (s *server) inspected(last bool) bool {
 	p := &s.tenant.policies
 	switch {
 	case l.huge():
-		c.pin(l.found | link.StateSet) // too much to be set again elsewhere
+		c.pin(l.found | sqltext.StateSet) // too much to be set again elsewhere
 	case l.failed && l.tries < maxLooks:
 		s.examine(l.kinds, l.tries+1)
 		return true
 	case l.failed:
 		s.dirty = true // not known: then nobody else is to see it
 	default:
-		if l.kinds&link.StateSet != 0 {
+		if l.kinds&sqltext.StateSet != 0 {
 			set := l.settings()
 			s.params = s.pool.sets.intern(set)
 			c.resets.sure = l.unset
@@ -301,8 +301,8 @@ func (s *server) inspected(last bool) bool {
 			c.resets = resets{}
 			c.forgetNames(l.named)
 			s.relearn()
-			if c.hidden || p.pin&link.StateSet != 0 && s.params != s.pool.fresh {
-				l.found |= link.StateSet
+			if c.hidden || p.pin&sqltext.StateSet != 0 && s.params != s.pool.fresh {
+				l.found |= sqltext.StateSet
 			}
 		}
 		c.pins = c.pins&^l.kinds | c.pins&l.found
@@ -320,19 +320,19 @@ func (s *server) inspected(last bool) bool {
 // tracksState reports whether anything of what a lease did is to be looked at.
 func (s *server) tracksState() bool {
 	if s.client.mode != sessionMode && !s.client.params.same(s.agreed) {
-		s.noted |= link.StateSet // or its default has changed
+		s.noted |= sqltext.StateSet // or its default has changed
 	}
 	return s.noted != 0
 }
 
 // mayLeave notes what a text that goes to the server may leave there. names
 // tells the parameters that it sets; nil: unknown.
-func (c *client) mayLeave(state link.State, names func() []string) {
-	if state&link.StateMakes != 0 && (c.params.temporary || c.server.noted&link.StateSet != 0) {
-		state |= link.StateTemp
+func (c *client) mayLeave(state sqltext.State, names func() []string) {
+	if state&sqltext.StateMakes != 0 && (c.params.temporary || c.server.noted&sqltext.StateSet != 0) {
+		state |= sqltext.StateTemp
 	}
 	c.server.noted |= state &^ c.tenant.policies.unnoted
-	if names == nil || state&link.StateNamed == 0 || (c.tenant.policies.track|c.tenant.policies.pin)&link.StateSet == 0 {
+	if names == nil || state&sqltext.StateNamed == 0 || (c.tenant.policies.track|c.tenant.policies.pin)&sqltext.StateSet == 0 {
 		return
 	}
 	for _, name := range names() {
@@ -348,7 +348,7 @@ func (c *client) mayHave(name string) {
 	case len(c.names) < maxTracked:
 		c.names = append(c.names, name)
 	default:
-		c.server.noted |= link.StateHidden
+		c.server.noted |= sqltext.StateHidden
 	}
 }
 
@@ -367,5 +367,5 @@ func (c *client) forgetNames(found []pgwire.Param) {
 // refuses reports whether the tenant does not want what a text would leave.
 func (c *client) refuses(text []byte) bool {
 	refuse := c.tenant.policies.refuse
-	return refuse != 0 && link.Refusable(text)&refuse != 0
+	return refuse != 0 && sqltext.Refusable(text)&refuse != 0
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // settings stands for the client's settings: a text may mean something else
@@ -15,9 +16,9 @@ import (
 func (c *client) settings() any { return c.params.base }
 
 // pinned is why the client keeps its server.
-func (c *client) pinned() link.State {
+func (c *client) pinned() sqltext.State {
 	if c.sess.Fixed() {
-		return c.pins | link.StatePrepared
+		return c.pins | sqltext.StatePrepared
 	}
 	return c.pins
 }
@@ -74,8 +75,8 @@ func (c *client) judgeDescribe(message []byte, size int) action {
 	kind := kindOf(message[0])
 	const from = pgwire.HeaderSize + 1
 	if size <= from || message[pgwire.HeaderSize] != 'S' {
-		if kind == link.Close && c.pins&link.StateCursor != 0 {
-			c.mayLeave(link.StateEnds, nil) // a portal may be the cursor WITH HOLD
+		if kind == link.Close && c.pins&sqltext.StateCursor != 0 {
+			c.mayLeave(sqltext.StateEnds, nil) // a portal may be the cursor WITH HOLD
 		}
 		l.Sent(link.Entry{Kind: kind})
 		return passOn

@@ -5,18 +5,18 @@ package proxy
 import (
 	"encoding/binary"
 
-	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // unreadable is what cannot be asked about, and is over if its transaction is
 // rolled back.
-const unreadable = link.StateHidden | link.StateVague
+const unreadable = sqltext.StateHidden | sqltext.StateVague
 
 // conclusion is how a transaction goes, for the sake of what is unreadable.
 type conclusion struct {
-	unsure     link.State // what was done in it
-	failed     bool       // something since the last ReadyForQuery
-	rolledBack bool       // by the command that was completed last
+	unsure     sqltext.State // what was done in it
+	failed     bool          // something since the last ReadyForQuery
+	rolledBack bool          // by the command that was completed last
 }
 
 // concluded is at a ReadyForQuery.
@@ -33,23 +33,23 @@ func (s *server) concluded() {
 
 // soil marks a server for what must be gone before anybody else has it, and
 // what nothing shows.
-func (s *server) soil(noted link.State) {
+func (s *server) soil(noted sqltext.State) {
 	p := &s.tenant.policies
 	minded := p.track | p.pin | p.reset | p.refuse
-	s.dirty = s.dirty || noted&(p.reset|p.refuse) != 0 || noted&link.StateVague != 0 && minded&(link.StateSet|link.StateSeed) != 0
-	s.loaded = s.loaded || noted&minded&link.StateLoad != 0
+	s.dirty = s.dirty || noted&(p.reset|p.refuse) != 0 || noted&sqltext.StateVague != 0 && minded&(sqltext.StateSet|sqltext.StateSeed) != 0
+	s.loaded = s.loaded || noted&minded&sqltext.StateLoad != 0
 }
 
 // mayName notes the parameters that a Bind may name: what follows the name of
 // the statement in it. whole says that all of it is there.
 func (c *client) mayName(portal, rest []byte, whole bool) {
-	if state, _ := c.server.link.Bound(portal); state&link.StateGiven == 0 {
+	if state, _ := c.server.link.Bound(portal); state&sqltext.StateGiven == 0 {
 		return
 	}
 	if whole && c.mayNameValues(rest) {
 		return
 	}
-	c.server.noted |= link.StateVague
+	c.server.noted |= sqltext.StateVague
 }
 
 // mayNameValues reads the values of a Bind.
@@ -63,7 +63,7 @@ func (c *client) mayNameValues(rest []byte) (ok bool) {
 	}
 	list, _, ok := values(rest[formats:])
 	for _, v := range list {
-		if name, ok := link.ParameterName(v); ok {
+		if name, ok := sqltext.ParameterName(v); ok {
 			c.mayHave(name)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 	"github.com/postern/postern/tenants"
 )
 
@@ -92,7 +92,7 @@ func TestTooLongAQuery(t *testing.T) {
 	answer := pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	_, _ = server.Write(answer)
 	expect(t, conn, answer, "answer")
-	expect(t, server, inspecting(link.StateSet|link.StateLock|link.StatePrepared|link.StateTemp), "question")
+	expect(t, server, inspecting(sqltext.StateSet|sqltext.StateLock|sqltext.StatePrepared|sqltext.StateTemp), "question")
 	_, _ = server.Write(nothingFound())
 	b.resets(server)
 	b.first(func(c *client) {
@@ -123,7 +123,7 @@ func TestTheEndOfALateMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(t, server, late[18_000:], "the rest of it")
-		expect(t, server, inspecting(link.StateLock), "question")
+		expect(t, server, inspecting(sqltext.StateLock), "question")
 		_, _ = server.Write(nothingFound())
 		if always {
 			b.resets(server)
@@ -208,24 +208,24 @@ func TestAQuestionThatFails(t *testing.T) {
 	text, answer := pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	failed := pgwire.AppendReady((&pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement"}).Append(nil), 'I')
 	b.asks(conn, server, text, text, answer, answer)
-	expect(t, server, inspecting(link.StateLock), "question")
+	expect(t, server, inspecting(sqltext.StateLock), "question")
 	_, _ = server.Write(failed)
-	expect(t, server, inspecting(link.StateLock), "the question again")
+	expect(t, server, inspecting(sqltext.StateLock), "the question again")
 	row := append(pgwire.AppendHeader(nil, pgwire.DataRow, 2+4+13+8), 0, 3, 0, 0, 0, 13)
 	row = append(append(row, "advisory_lock"...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
 	_, _ = server.Write(pgwire.AppendReady(tagged(append(unhinderedFirst(), row...), "SELECT 1"), 'I'))
 	b.first(func(c *client) {
-		if c.pins != link.StateLock {
+		if c.pins != sqltext.StateLock {
 			t.Errorf("it keeps its server for %v", c.pins.Names())
 		}
 	})
 	unlock := pgwire.AppendQuery(nil, "select pg_advisory_unlock(1)")
 	b.asks(conn, server, unlock, unlock, answer, answer)
-	expect(t, server, inspecting(link.StateLock), "question")
+	expect(t, server, inspecting(sqltext.StateLock), "question")
 	_, _ = server.Write(nothingFound())
 	b.asks(conn, server, text, text, answer, answer)
 	for range maxLooks {
-		expect(t, server, inspecting(link.StateLock), "question")
+		expect(t, server, inspecting(sqltext.StateLock), "question")
 		_, _ = server.Write(failed)
 	}
 	b.resets(server)
@@ -255,7 +255,7 @@ func TestNoQuestionInTheWayOfACancel(t *testing.T) {
 		c.server.cancels--
 		c.server.cancelled()
 	})
-	expect(t, server, inspecting(link.StateLock), "question")
+	expect(t, server, inspecting(sqltext.StateLock), "question")
 	b.first(func(c *client) {
 		result := ""
 		c.cancel(func(r string) { result = r })
@@ -279,11 +279,11 @@ func TestWhatFailedKeepsNoServer(t *testing.T) {
 	several := pgwire.AppendQuery(nil, `set U&"a.b" = 1; select 1 / 0`)
 	for name, e := range map[string]struct {
 		says, answer []byte
-		asked        link.State
+		asked        sqltext.State
 	}{
 		"a statement that there is not": {unknown, failed, 0},
-		"a computed name":               {computed, failed, link.StateSet},
-		"behind a SET":                  {several, append(tagged(nil, "SET"), failed...), link.StateSet},
+		"a computed name":               {computed, failed, sqltext.StateSet},
+		"behind a SET":                  {several, append(tagged(nil, "SET"), failed...), sqltext.StateSet},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -316,7 +316,7 @@ func TestNamesInABind(t *testing.T) {
 	round = pgwire.AppendSync(pgwire.AppendExecute(round, ""))
 	answer := pgwire.AppendReady(tagged(empty("12"), "SELECT 1"), 'I')
 	b.asks(conn, server, round, round, answer, answer)
-	expect(t, server, inspecting(link.StateSet, "my.own"), "question")
+	expect(t, server, inspecting(sqltext.StateSet, "my.own"), "question")
 	_, _ = server.Write(nothingFound())
 	b.first(func(c *client) {
 		if c.server != nil {
@@ -336,7 +336,7 @@ func TestTooManyNames(t *testing.T) {
 		b.asks(conn, server, text, text, answer, answer)
 		var names []string
 		b.first(func(c *client) { names = c.names })
-		expect(t, server, inspecting(link.StateSet, names...), "question")
+		expect(t, server, inspecting(sqltext.StateSet, names...), "question")
 		out := unhinderedFirst()
 		for _, name := range names {
 			row := append(binaryField(binaryField([]byte{0, 3}, "named"), name), 0, 0, 0, 1, '1')
@@ -345,7 +345,7 @@ func TestTooManyNames(t *testing.T) {
 		_, _ = server.Write(pgwire.AppendReady(tagged(out, "SELECT 1"), 'I'))
 	}
 	b.first(func(c *client) {
-		if c.server == nil || c.pins != link.StateSet {
+		if c.server == nil || c.pins != sqltext.StateSet {
 			t.Errorf("it keeps its server for %v only", c.pins.Names())
 		}
 	})
@@ -368,7 +368,7 @@ func TestPoliciesForSettings(t *testing.T) {
 			conn := b.client(transactionMode)
 			b.asks(conn, server, text, text, answer, answer)
 			if policy == tenants.PolicyTrack || policy == tenants.PolicyPin {
-				expect(t, server, inspecting(link.StateSet), "question")
+				expect(t, server, inspecting(sqltext.StateSet), "question")
 				_, _ = server.Write(nothingFound())
 			}
 			b.resets(server)
@@ -383,12 +383,12 @@ func TestPoliciesForSettings(t *testing.T) {
 		conn := b.client(transactionMode)
 		text, answer := pgwire.AppendQuery(nil, "set session.role = 1"), pgwire.AppendReady(tagged(nil, "SET"), 'I')
 		b.asks(conn, server, text, text, answer, answer)
-		expect(t, server, inspecting(link.StateSet, "session.role"), "question")
+		expect(t, server, inspecting(sqltext.StateSet, "session.role"), "question")
 		row := append(binaryField(binaryField([]byte{0, 3}, "named"), "session.role"), 0, 0, 0, 1, '1')
 		out := append(pgwire.AppendHeader(unhinderedFirst(), pgwire.DataRow, len(row)), row...)
 		_, _ = server.Write(pgwire.AppendReady(tagged(out, "SELECT 1"), 'I'))
 		b.first(func(c *client) {
-			if c.pins != link.StateSet {
+			if c.pins != sqltext.StateSet {
 				t.Errorf("it keeps its server for %v", c.pins.Names())
 			}
 		})

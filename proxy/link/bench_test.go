@@ -146,13 +146,3 @@ func BenchmarkDeepPipeline(b *testing.B) {
 		l.Received('Z', 'I')
 	}
 }
-
-func BenchmarkScan(b *testing.B) {
-	text := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 1;")
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if note, state := Scan(text); note != 0 || state != 0 {
-			b.Fatal("found something")
-		}
-	}
-}

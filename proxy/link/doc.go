@@ -39,7 +39,8 @@
 // of Postern's (cache). Messages that define, use or drop a statement are
 // planned (Plan): what is put in before them, what name stands in them, whether
 // they wait. See named.go for the rules, and told.go for how nobody gets anything
-// else than it was told of.
+// else than it was told of. What the texts of statements say, package sqltext
+// reads; here stands what follows for those who share them.
 //
 // Files, by subject:
 //
@@ -48,8 +49,8 @@
 //	stmt.go session.go cache.go    statements: shared, by a client's names, on a server
 //	unnamed.go named.go portal.go  plans for the messages that define, use and run them
 //	told.go                        what clients were told of them, and what servers hold
+//	meaning.go                     what is one client's alone, since an equal text may come to something else
 //	deallocate.go sequence.go      DEALLOCATE of them; DISCARD SEQUENCES in front of a message
-//	scan.go state.go meaning.go parameter.go  what a text says, read once and without understanding it
 //
 // Invariants: the queue never holds more than MaxOutstanding entries of the
 // client's; Free is true only when the server provably waits for a new

@@ -2,6 +2,8 @@
 
 package link
 
+import "github.com/postern/postern/proxy/sqltext"
+
 // Kind is the frontend message that an answer is due for.
 type Kind uint8
 
@@ -49,9 +51,9 @@ const (
 type Entry struct {
 	Kind    Kind
 	Mode    Mode
-	Note    Note  // Query, Execute: what Scan said of the text
-	Refusal uint8 // Refused: which one, the caller's affair
-	Stmt    *Stmt // an unnamed Parse: what it defines; the link owns the reference
+	Note    sqltext.Note // Query, Execute: what sqltext.Scan said of the text
+	Refusal uint8        // Refused: which one, the caller's affair
+	Stmt    *Stmt        // an unnamed Parse: what it defines; the link owns the reference
 
 	// What is said of named statements; see named.go.
 	named *Name      // the client's name that this is about

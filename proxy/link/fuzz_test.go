@@ -1,6 +1,10 @@
 package link
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/postern/postern/proxy/sqltext"
+)
 
 // FuzzLink reads its input as a conversation in any order, sensible or not:
 // nothing may panic, leak a statement, or call a server free that still owes.
@@ -37,7 +41,7 @@ func FuzzLink(f *testing.F) {
 				case e.Kind == Execute:
 					l.Execute(name[:0])
 				case e.Kind == Query:
-					l.Query([]byte("deallocate a"), Deallocates)
+					l.Query([]byte("deallocate a"), sqltext.Deallocates)
 				default:
 					l.Sent(e)
 				}

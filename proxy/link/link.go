@@ -2,7 +2,10 @@
 
 package link
 
-import "github.com/postern/postern/proxy/pgwire"
+import (
+	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
+)
 
 // MaxOutstanding is how many answers a server may owe before its client is
 // not read any further. A server flushes its output every 8 KiB, and each
@@ -56,13 +59,13 @@ type Link struct {
 	// Named statements; see named.go.
 	Limit   int // how many the server may hold; 0: DefaultLimit
 	cache   cache
-	changes int  // entries of the queue that would have to be undone
-	sealed  bool // a Sync was sent behind them
-	drops   int  // Queries and Executes in the queue that may drop statements
-	altered Note // Alters, Rereads: what was done during this lease; see meaning.go
-	alters  int  // entries of the queue that may do such
-	unended bool // tables were changed in a transaction that has not ended
-	flushed bool // a Flush was put in behind all that was sent
+	changes int          // entries of the queue that would have to be undone
+	sealed  bool         // a Sync was sent behind them
+	drops   int          // Queries and Executes in the queue that may drop statements
+	altered sqltext.Note // Alters, Rereads: what was done during this lease; see meaning.go
+	alters  int          // entries of the queue that may do such
+	unended bool         // tables were changed in a transaction that has not ended
+	flushed bool         // a Flush was put in behind all that was sent
 	puts    []Put
 
 	// What an Execute will run; see portal.go.
@@ -192,7 +195,7 @@ func (l *Link) push(e Entry) {
 	}
 	l.queue = append(l.queue, e)
 	l.flushed = false
-	l.resets = l.resets || e.Note&Resets != 0 && (e.Kind == Query || e.Kind == Execute)
+	l.resets = l.resets || e.Note&sqltext.Resets != 0 && (e.Kind == Query || e.Kind == Execute)
 	if e.redefines() {
 		l.redefinitions++
 	}

@@ -5,6 +5,8 @@ package link
 import (
 	"strings"
 	"testing"
+
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // play runs a script of messages in protocol letters: those before a | go to
@@ -300,12 +302,12 @@ func TestModes(t *testing.T) {
 // Last is the entry of the message judged latest, with what Scan said.
 func TestLast(t *testing.T) {
 	l := New(&Statements{})
-	l.Sent(Entry{Kind: Query, Note: SetsSeed})
-	l.Sent(Entry{Kind: Execute, Note: SetHarmless})
+	l.Sent(Entry{Kind: Query, Note: sqltext.SetsSeed})
+	l.Sent(Entry{Kind: Execute, Note: sqltext.SetHarmless})
 	for _, step := range []struct {
 		typ  byte
-		want Note
-	}{{'C', SetsSeed}, {'Z', SetsSeed}, {'D', SetHarmless}, {'C', SetHarmless}} {
+		want sqltext.Note
+	}{{'C', sqltext.SetsSeed}, {'Z', sqltext.SetsSeed}, {'D', sqltext.SetHarmless}, {'C', sqltext.SetHarmless}} {
 		l.Received(step.typ, 'I')
 		if l.Last().Note != step.want {
 			t.Errorf("%c: %+v", step.typ, l.Last())

@@ -2,6 +2,12 @@
 
 package link
 
+import (
+	"bytes"
+
+	"github.com/postern/postern/proxy/sqltext"
+)
+
 // Naming returns the names to be exchanged in the texts of the error that was
 // judged latest: the server's, which it may contain, and the client's.
 func (l *Link) Naming() (server ServerName, client string, ok bool) {
@@ -19,22 +25,22 @@ func (l *Link) Completed(tag []byte) (unasked bool) {
 	if len(tag) == 0 {
 		return false
 	}
-	l.altered |= e.Note & (Alters | Rereads)
+	l.altered |= e.Note & (sqltext.Alters | sqltext.Rereads)
 	switch tag[0] {
 	case 'A', 'C':
-		if begins(tag, "ALTER ") || begins(tag, "CREATE ") {
+		if bytes.HasPrefix(tag, []byte("ALTER ")) || bytes.HasPrefix(tag, []byte("CREATE ")) {
 			l.changed()
 		}
 	case 'D':
 		switch {
-		case begins(tag, "DROP "):
+		case bytes.HasPrefix(tag, []byte("DROP ")):
 			l.changed()
 		case string(tag) == "DEALLOCATE" && e.named != nil:
 			if l.client != nil && l.client.remove(e.named) {
 				l.stmts.Drop(e.named.stmt)
 			}
 		case string(tag) == "DISCARD ALL":
-			l.altered |= Alters | Rereads
+			l.altered |= sqltext.Alters | sqltext.Rereads
 			l.discarded()
 		case string(tag) == "DEALLOCATE ALL":
 			l.discarded()
@@ -86,8 +92,4 @@ func (l *Link) Failed(code, routine string) {
 			l.cache.forget(h, l.stmts)
 		}
 	}
-}
-
-func begins(tag []byte, word string) bool {
-	return len(tag) >= len(word) && string(tag[:len(word)]) == word
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // toServer is what a plan makes of a message for the server, in letters: a
@@ -146,12 +148,12 @@ func TestStandIn(t *testing.T) {
 		"after DDL":                     {before: func(w *world) { round(w, "CZ", "ALTER TABLE") }, want: "as3"},
 		"after more DDL":                {before: func(w *world) { round(w, "CZ", "DROP VIEW") }, want: "as3"},
 		"after even more DDL":           {before: func(w *world) { round(w, "CZ", "CREATE TABLE") }, want: "as3"},
-		"after a SET":                   {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SET") }, want: "as3"},
+		"after a SET":                   {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: sqltext.Alters}); w.answer("CZ", "SET") }, want: "as3"},
 		"after another SET":             {before: func(w *world) { round(w, "CZ", "SET") }, want: "stand-in"},
-		"behind a SET in the pipeline":  {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: Rereads}) }, want: "as3"},
-		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: SetsSeed}) }, want: "stand-in"},
+		"behind a SET in the pipeline":  {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: sqltext.Rereads}) }, want: "as3"},
+		"behind others in the pipeline": {before: func(w *world) { w.Sent(Entry{Kind: Execute, Note: sqltext.SetsSeed}) }, want: "stand-in"},
 		"after a GRANT":                 {before: func(w *world) { round(w, "CZ", "GRANT") }, want: "as3"},
-		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: Alters}); w.answer("CZ", "SELECT 1") }, want: "as3"},
+		"after set_config":              {before: func(w *world) { w.Sent(Entry{Kind: Query, Note: sqltext.Alters}); w.answer("CZ", "SELECT 1") }, want: "as3"},
 		"after a plan went bad":         {before: func(w *world) { w.plansWentBad() }, want: "as3"},
 		"when its plan went bad":        {before: func(w *world) { w.cache.newest.stmt.version++ }, want: "as3"},
 		"under other settings":          {env: others, want: "as3"},
@@ -360,7 +362,7 @@ func TestWait(t *testing.T) {
 		"Bind":                 func() Plan { return w.Bind(nil, nil, []byte("a")) },
 		"Describe":             func() Plan { return w.DescribeStatement(nil, []byte("a")) },
 		"Close":                func() Plan { return w.CloseStatement([]byte("a")) },
-		"DEALLOCATE":           func() Plan { return w.Query([]byte("deallocate a"), Deallocates) },
+		"DEALLOCATE":           func() Plan { return w.Query([]byte("deallocate a"), sqltext.Deallocates) },
 		"DEALLOCATE, extended": func() Plan { return w.Parse(nil, nil, text("deallocate a")) },
 	} {
 		w.wants(what, p(), "wait")
@@ -392,7 +394,7 @@ func TestEndInTheMiddleOfNamed(t *testing.T) {
 		"closed":      func(w *world) { w.CloseStatement([]byte("a")) },
 		"evicted":     func(w *world) { w.Limit = 1; w.Parse(nil, []byte("b"), text("r")) },
 		"used":        func(w *world) { w.Bind(nil, nil, []byte("a")) },
-		"deallocated": func(w *world) { w.Query([]byte("deallocate a"), Deallocates) },
+		"deallocated": func(w *world) { w.Query([]byte("deallocate a"), sqltext.Deallocates) },
 		"redefined":   func(w *world) { w.CloseStatement([]byte("a")); w.Parse(nil, []byte("a"), text("r")) },
 		"and deallocated by Execute": func(w *world) {
 			w.Parse(nil, nil, text("deallocate a"))
@@ -454,22 +456,6 @@ func TestRemoveOnlyItself(t *testing.T) {
 	}
 }
 
-func TestDeallocated(t *testing.T) {
-	for text, want := range map[string]string{
-		"deallocate s": "s", "DEALLOCATE PREPARE S;": "s", " deallocate\n\tprepare \"S x\" ; ;\x00": "S x", `deallocate"a""b"`: `a"b`,
-		"deallocate prepare": "prepare", "DEALLOCATE prepare;": "prepare", "deallocate _pg3_0\x00": "_pg3_0", "deallocate prepare prepare": "prepare",
-		// What is left to the server.
-		"": "", "deallocate": "", "deallocate all": "", "DEALLOCATE PREPARE ALL": "", "deallocate a b": "", "deallocate a; select 1": "", "deallocate /* x */ a": "",
-		"deallocate 1a": "", "deallocate é": "", "deallocate \"a\nb\"": "", `deallocate "a`: "", `deallocate ""`: "", "deallocates s": "", "select 1": "", "deallocate a.b": "",
-		"deallocate a$b": "",
-	} {
-		got, ok := deallocated([]byte(text))
-		if string(got) != want || ok != (want != "") {
-			t.Errorf("%q: %q %v", text, got, ok)
-		}
-	}
-}
-
 // Bound says what an Execute may run.
 func TestBound(t *testing.T) {
 	w := newWorld(t)
@@ -480,29 +466,29 @@ func TestBound(t *testing.T) {
 	w.Parse(nil, []byte("a"), text("select pg_advisory_lock(1)"))
 	w.Parse(nil, []byte("b"), text("select 1"))
 	w.Bind(nil, nil, nil)
-	if s, _ := w.Bound(nil); s != StateTemp|StateMakes {
+	if s, _ := w.Bound(nil); s != sqltext.StateTemp|sqltext.StateMakes {
 		t.Errorf("unnamed: %d", s)
 	}
 	w.Bind(nil, nil, []byte("a"))
-	if s, _ := w.Bound(nil); s != StateLock {
+	if s, _ := w.Bound(nil); s != sqltext.StateLock {
 		t.Errorf("named: %d", s)
 	}
 	w.Bind(nil, []byte("p"), nil)
 	w.Bind(nil, []byte("q"), []byte("b"))
-	if s, _ := w.Bound([]byte("q")); s != StateTemp|StateMakes {
+	if s, _ := w.Bound([]byte("q")); s != sqltext.StateTemp|sqltext.StateMakes {
 		t.Errorf("any of the portals: %d", s)
 	}
-	if s, _ := w.Bound(nil); s != StateLock {
+	if s, _ := w.Bound(nil); s != sqltext.StateLock {
 		t.Errorf("another portal: %d", s)
 	}
 	w.sync()
 	w.answer("1112tT22tT2Z", "")
 	w.turn(w.s)
-	if w.Bind(nil, nil, nil); w.bound.state != StateTemp|StateMakes {
+	if w.Bind(nil, nil, nil); w.bound.state != sqltext.StateTemp|sqltext.StateMakes {
 		t.Errorf("the unnamed one of an earlier lease: %d", w.bound.state)
 	}
 	w.Bind(nil, nil, []byte("none"))
-	if s, _ := w.Bound(nil); s != StateSequence|StateReads {
+	if s, _ := w.Bound(nil); s != sqltext.StateSequence|sqltext.StateReads {
 		t.Errorf("of a statement that only the server knows: %d", s)
 	}
 }

@@ -2,12 +2,16 @@
 
 package link
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/postern/postern/proxy/sqltext"
+)
 
 // bound is what is known of the texts behind a portal.
 type bound struct {
-	note        Note
-	state       State
+	note        sqltext.Note
+	state       sqltext.State
 	names       []string
 	vacates     []string
 	deallocates string // see deallocate.go
@@ -15,7 +19,7 @@ type bound struct {
 
 // unknownText is what must be assumed of a text that was not seen; what it may
 // leave only once it has run.
-var unknownText = bound{note: Unseen | Alters | Rereads | Resets, state: StateSequence | StateReads}
+var unknownText = bound{note: sqltext.Unseen | sqltext.Alters | sqltext.Rereads | sqltext.Resets, state: sqltext.StateSequence | sqltext.StateReads}
 
 // bind records that a statement, nil for none, is bound to a portal.
 func (l *Link) bind(portal []byte, st *Stmt) {
@@ -34,7 +38,7 @@ func (l *Link) bindText(portal []byte, b bound) {
 	// Which of them an Execute runs is not kept: it may be any. What is harmless
 	// in one says nothing of the others.
 	p := &l.portals
-	p.note |= b.note &^ SetHarmless
+	p.note |= b.note &^ sqltext.SetHarmless
 	p.state |= b.state
 	for _, name := range b.names {
 		if !slices.Contains(p.names, name) {
@@ -54,9 +58,9 @@ func (l *Link) BindUnseen() {
 	l.Sent(Entry{Kind: Bind})
 }
 
-// Bound returns what Scan and ParameterNames said of the texts that an
+// Bound returns what sqltext.Scan and ParameterNames said of the texts that an
 // Execute of the portal may run.
-func (l *Link) Bound(portal []byte) (State, []string) {
+func (l *Link) Bound(portal []byte) (sqltext.State, []string) {
 	if len(portal) == 0 {
 		return l.bound.state, l.bound.names
 	}
@@ -88,12 +92,12 @@ func (l *Link) Execute(portal []byte) Plan {
 	return Plan{Puts: l.puts}
 }
 
-// Query plans a Query of a text of which Scan has said note; text is nil where
+// Query plans a Query of a text of which sqltext.Scan has said note; text is nil where
 // it has not been seen.
-func (l *Link) Query(text []byte, note Note) Plan {
+func (l *Link) Query(text []byte, note sqltext.Note) Plan {
 	e := Entry{Kind: Query, Note: note}
-	if note&Deallocates != 0 && !l.deaf() {
-		if name, ok := deallocated(text); ok {
+	if note&sqltext.Deallocates != 0 && !l.deaf() {
+		if name, ok := sqltext.Deallocated(text); ok {
 			if l.unsettled() {
 				return l.wait()
 			}

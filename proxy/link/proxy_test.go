@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"pgregory.net/rapid"
+
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // rig is a proxy in transaction mode with models for servers.
@@ -373,4 +375,10 @@ func (r *rig) closeDoubtful() (any bool) {
 		}
 	}
 	return any
+}
+
+// scanNote is what Scan says of a text besides what it leaves.
+func scanNote(text []byte) sqltext.Note {
+	note, _ := sqltext.Scan(text)
+	return note
 }

@@ -5,6 +5,8 @@ package link
 import (
 	"bytes"
 	"hash/maphash"
+
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // MaxStatement bounds the Parse messages that Postern keeps, in bytes.
@@ -13,10 +15,10 @@ const MaxStatement = 16 << 20
 // Stmt is what a Parse defines, under whatever name. It is shared by all
 // clients of a Statements.
 type Stmt struct {
-	Body  string   // the Parse message's body, with an empty name
-	Note  Note     // what Scan said of its text
-	State State    // and which kinds it may leave
-	Names []string // of parameters that it sets, see ParameterNames
+	Body  string        // the Parse message's body, with an empty name
+	Note  sqltext.Note  // what sqltext.Scan said of its text
+	State sqltext.State // and which kinds it may leave
+	Names []string      // of parameters that it sets, see sqltext.ParameterNames
 	// Vacates are the databases that it wants for itself, see there.
 	Vacates []string
 	refs    int
@@ -67,11 +69,11 @@ func (s *Statements) Intern(body []byte) *Stmt {
 	if s.byBody == nil {
 		s.byBody = make(map[string]*Stmt)
 	}
-	note, state := Scan(body)
-	st := &Stmt{Body: string(body), Note: note, State: state, Names: ParameterNames(body), refs: 1}
-	st.shapeless = shapeless(body)
-	if note&Alters != 0 {
-		st.Vacates = Vacates(bytes.TrimPrefix(body, []byte{0})) // which ends the name
+	note, state := sqltext.Scan(body)
+	st := &Stmt{Body: string(body), Note: note, State: state, Names: sqltext.ParameterNames(body), refs: 1}
+	st.shapeless = sqltext.Shapeless(body)
+	if note&sqltext.Alters != 0 {
+		st.Vacates = sqltext.Vacates(bytes.TrimPrefix(body, []byte{0})) // which ends the name
 	}
 	s.byBody[st.Body] = st
 	return st

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // play plays one client's rounds on a rig and returns what it was sent.
@@ -366,7 +368,7 @@ func TestStatementsAreBounded(t *testing.T) {
 func TestStmtNote(t *testing.T) {
 	var s Statements
 	st := s.Intern([]byte("\x00create temp table x()\x00\x00\x00"))
-	if st.Note != Alters || st.Body != "\x00create temp table x()\x00\x00\x00" {
+	if st.Note != sqltext.Alters || st.Body != "\x00create temp table x()\x00\x00\x00" {
 		t.Errorf("%+v", st)
 	}
 }

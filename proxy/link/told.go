@@ -161,18 +161,6 @@ func (st *Stmt) shapeOf(types []byte, columns uint64) *shape {
 	return st.shape
 }
 
-// shapeless reports whether the body of a Parse, less its name, is of a statement
-// whose columns are those of what is behind a name whenever it runs: of a cursor,
-// or of a statement that SQL has prepared.
-func shapeless(body []byte) bool {
-	text := skipBlank(bytes.TrimPrefix(body, []byte{0}))
-	for begins(text, ";") {
-		text = skipBlank(text[1:])
-	}
-	word, _ := nextWord(text)
-	return equalFold(word, "fetch") || equalFold(word, "execute")
-}
-
 // tell records that the answer to e, a Describe or a Bind, is true of s.
 func (l *Link) tell(e *Entry, s *shape) {
 	switch {

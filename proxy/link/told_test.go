@@ -476,14 +476,3 @@ func TestLongDescription(t *testing.T) {
 		t.Errorf("%+v", w.heed)
 	}
 }
-
-func TestShapeless(t *testing.T) {
-	for text, want := range map[string]bool{
-		"fetch 1 from c": true, "FETCH ALL IN \"<unnamed portal 1>\"": true, "execute p(1)": true, " ;\n/* a /* b */ c */ -- d\n Fetch c": true,
-		"": false, "select 1": false, "fetches": false, "/* fetch */ select 1": false, "/* fetch": false, "--fetch": false, "declare c cursor for select 1": false, "/": false, "/*/ fetch c": false,
-	} {
-		if got := shapeless([]byte("\x00" + text + "\x00\x00\x00")); got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-}

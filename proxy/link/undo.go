@@ -2,6 +2,8 @@
 
 package link
 
+import "github.com/postern/postern/proxy/sqltext"
+
 // changes reports whether the entry has changed what client or server hold.
 func (e *Entry) changes() bool {
 	return (e.Kind == Parse || e.Kind == Close) && (e.named != nil || e.held != nil)
@@ -9,12 +11,12 @@ func (e *Entry) changes() bool {
 
 // drops reports whether the entry may drop statements by SQL.
 func (e *Entry) drops() bool {
-	return (e.Kind == Query || e.Kind == Execute) && e.Note&Deallocates != 0
+	return (e.Kind == Query || e.Kind == Execute) && e.Note&sqltext.Deallocates != 0
 }
 
 // alters reports whether the entry may change what a Parse behind it comes to.
 func (e *Entry) alters() bool {
-	return (e.Kind == Query || e.Kind == Execute) && e.Note&(Alters|Rereads) != 0
+	return (e.Kind == Query || e.Kind == Execute) && e.Note&(sqltext.Alters|sqltext.Rereads) != 0
 }
 
 // confirm makes the change of an entry final.

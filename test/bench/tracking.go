@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // Two whole programs, one with and one without, differ by less than this computer differs from itself. So the pure code
@@ -177,10 +178,10 @@ func (t *tracker) exchange(i, walk int) (taken, error) {
 	question = t.buf[:len(question)] // as it was read
 
 	began := time.Now()
-	var note link.Note
-	var state link.State
+	var note sqltext.Note
+	var state sqltext.State
 	if t.mode == "simple" {
-		note, state = link.Scan(question)
+		note, state = sqltext.Scan(question)
 	}
 	scanned := time.Now()
 	l.Begin(s)
@@ -207,7 +208,7 @@ func (t *tracker) exchange(i, walk int) (taken, error) {
 }
 
 // ask records the messages of one transaction and returns how many that were put in are not answered yet.
-func (t *tracker) ask(l *link.Link, question []byte, note link.Note) (puts int) {
+func (t *tracker) ask(l *link.Link, question []byte, note sqltext.Note) (puts int) {
 	switch t.mode {
 	case "simple":
 		l.Query(question, note)
@@ -256,7 +257,7 @@ func (t *tracker) answer(l *link.Link, puts int) bool {
 		typ := t.answers[i]
 		right = l.Received(typ, 'I') == link.ToClient && right
 		if typ == 'C' {
-			right = !l.Completed(t.tag) && link.TagState(t.tag, l.Last().Note) == 0 && right
+			right = !l.Completed(t.tag) && sqltext.TagState(t.tag, l.Last().Note) == 0 && right
 		}
 	}
 	return right

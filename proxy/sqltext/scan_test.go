@@ -1,9 +1,10 @@
 // Texts as applications write them: which may leave state in the session.
 
-package link
+package sqltext
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -163,7 +164,11 @@ func TestKnownWordsAreAll(t *testing.T) {
 
 // wordsOfThePackage are all words that its code compares with.
 func wordsOfThePackage(t *testing.T) (list []string) {
-	for _, file := range []string{"scan.go", "state.go", "meaning.go", "sequence.go"} {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
 		code, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -210,4 +215,14 @@ func isASCII(b []byte) bool {
 		}
 	}
 	return true
+}
+
+func BenchmarkScan(b *testing.B) {
+	text := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 1;")
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if note, state := Scan(text); note != 0 || state != 0 {
+			b.Fatal("found something")
+		}
+	}
 }

@@ -1,6 +1,6 @@
 // What a statement's text and its command tag say about session state: which kinds it may leave or end.
 
-package link
+package sqltext
 
 // State is a set of kinds of session state: what outlives a transaction and
 // the next client must not see.

@@ -1,9 +1,8 @@
 // Which databases a text wants for itself, as people write it.
 
-package link
+package sqltext
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
@@ -79,27 +78,4 @@ func FuzzVacates(f *testing.F) {
 			}
 		}
 	})
-}
-
-// TestVacatesThroughPortals: an Execute runs what was bound.
-func TestVacatesThroughPortals(t *testing.T) {
-	w := New(&Statements{})
-	w.Begin(&Session{})
-	body := func(text string) []byte { return append([]byte("\x00"+text), 0, 0, 0) }
-	w.Parse(nil, nil, body("drop database shop"))
-	w.Bind(nil, nil, nil)
-	w.Bind(nil, []byte("p"), nil)
-	w.Parse(nil, []byte("s"), body("alter database store rename to x"))
-	w.Bind(nil, []byte("q"), []byte("s"))
-	if got := w.Vacates(nil); !slices.Equal(got, []string{"shop"}) {
-		t.Errorf("unnamed portal: %q", got)
-	}
-	if got := w.Vacates([]byte("q")); !slices.Equal(got, []string{"shop", "store"}) {
-		t.Errorf("named portals, of which it may be any: %q", got)
-	}
-	w.Parse(nil, nil, body("select 1"))
-	w.Bind(nil, nil, nil)
-	if got := w.Vacates(nil); got != nil {
-		t.Errorf("a select: %q", got)
-	}
 }

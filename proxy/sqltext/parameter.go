@@ -1,6 +1,6 @@
 // Which run-time parameters a text sets, where pg_settings does not show them.
 
-package link
+package sqltext
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
 // Tests of what texts and tags say about session state.
 
-package link
+package sqltext
 
 import (
 	"fmt"

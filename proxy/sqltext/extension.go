@@ -1,6 +1,6 @@
 // Functions of PostgreSQL's own extensions that leave something in the session: by their names, since their texts say no more.
 
-package link
+package sqltext
 
 // extensions are all of those that the contrib modules of PostgreSQL 15 to 18
 // have. Not among them: what runs a text of its caller's (crosstab, connectby,

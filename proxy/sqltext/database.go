@@ -1,6 +1,6 @@
 // Which databases a statement wants to have for itself: what it drops, renames, moves or copies.
 
-package link
+package sqltext
 
 // Vacates returns the databases that nobody else may be connected to while a
 // text runs: those that DROP DATABASE, ALTER DATABASE ... RENAME or SET

@@ -1,6 +1,6 @@
 // What a statement's text says about state that outlives a transaction.
 
-package link
+package sqltext
 
 import "strings"
 
@@ -329,4 +329,8 @@ func containsFold(word []byte, lower string) bool {
 		}
 	}
 	return false
+}
+
+func begins(tag []byte, word string) bool {
+	return len(tag) >= len(word) && string(tag[:len(word)]) == word
 }
