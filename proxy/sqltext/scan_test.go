@@ -217,6 +217,24 @@ func isASCII(b []byte) bool {
 	return true
 }
 
+// What meets every statement allocates nothing, whatever it finds.
+func TestNoAllocations(t *testing.T) {
+	for _, text := range []string{
+		"SELECT abalance FROM pgbench_accounts WHERE aid = 1;", "set session app.user = 'x'; reset all", "select set_config('app.user', $1, false)",
+		"/* x */ do $$ begin execute 'x'; end $$", `select U&"\0073et"`, "create temp table t as select nextval('s'), 'now'::date",
+	} {
+		text, tag := []byte(text), []byte("INSERT 0 1")
+		if n := testing.AllocsPerRun(100, func() {
+			note, _ := Scan(text)
+			TagState(tag, note)
+			Refusable(text)
+			FunctionState(2880)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", text, n)
+		}
+	}
+}
+
 func BenchmarkScan(b *testing.B) {
 	text := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 1;")
 	b.SetBytes(int64(len(text)))
