@@ -13,8 +13,14 @@ SOAK ?= 10m
 # own; the time limit is for what hangs, not for computers that are busy.
 TESTFLAGS ?= -race -count 1 -p 2 -timeout 40m
 
+# The packages whose tests need neither a server nor a tool beside Go: not the suites below test, nor those that start PostgreSQL.
+UNIT = $(shell go list ./... | grep -vE '/(cmd/postern|machines/local|proxy/backend|test/.*)$$')
+
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-all check vet fuzz soak bench lint clean
+.PHONY: help build demo test test-all check static unit vet fuzz soak bench lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
 
 build: ## bin/postern
 	$(BUILD) -o bin/postern ./cmd/postern
@@ -28,7 +34,7 @@ test: ## everything that must pass before a change lands
 	./scripts/install-test-deps.sh
 	./scripts/install-driver-deps.sh
 	./scripts/install-exporter.sh
-	$(MAKE) check
+	$(MAKE) static
 	go test $(TESTFLAGS) ./...
 	$(MAKE) fuzz
 
@@ -36,21 +42,27 @@ test-all: ## longer: every test three times in random order, then a minute of fu
 	./scripts/install-test-deps.sh
 	./scripts/install-driver-deps.sh
 	./scripts/install-exporter.sh
-	$(MAKE) check
+	$(MAKE) static
 	POSTERN_TEST_LONG=1 go test -race -p 2 -timeout 120m -count 3 -shuffle on ./...
 	$(MAKE) fuzz FUZZTIME=60s
 
-check: vet build ## all that needs no server
+check: static unit ## all that needs no server, in two minutes at most
+
+# What is not a test: make test and make test-all run it before all tests, those of unit among them.
+static: vet build
 	./scripts/check-binary.sh bin/postern
 	GOOS=darwin GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/postern
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet ./...
+
+unit:
+	go test -timeout 2m $(UNIT)
 
 vet:
 	@unformatted=$$(gofmt -l .) || exit 1; \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 
-fuzz:
+fuzz: ## every fuzz target for FUZZTIME, 5s unless said otherwise
 	./scripts/fuzz.sh $(FUZZTIME)
 
 soak: ## ten minutes of load, faults and reloads, then a look at what is left; SOAK=1h for longer
@@ -64,5 +76,5 @@ bench: ## against a direct connection and PgBouncer; ARGS as `go run ./test/benc
 lint: vet ## wants go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@latest
 	golangci-lint run --timeout 15m
 
-clean:
+clean: ## away with what was built and downloaded here
 	rm -rf bin .cache demo
