@@ -50,7 +50,7 @@ func TestDenials(t *testing.T) {
 	}
 }
 
-// TestDenialTexts are what the README has.
+// TestDenialTexts are what docs/errors.md has.
 func TestDenialTexts(t *testing.T) {
 	for d, want := range map[*denied]string{
 		deny(denyAddress, "198.51.100.7", "acme"): `28000 address 198.51.100.7 is not allowed to connect to "acme"`,
