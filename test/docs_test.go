@@ -138,6 +138,26 @@ func TestEveryPageIsReached(t *testing.T) {
 	}
 }
 
+var required = regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+
+// TestDependenciesHaveReasons: docs/architecture.md says why each module is needed that go.mod names directly.
+func TestDependenciesHaveReasons(t *testing.T) {
+	page := read(t, "../docs/architecture.md")
+	modules := required.FindAllStringSubmatch(read(t, "../go.mod"), -1)
+	if len(modules) < 15 {
+		t.Fatalf("found %d modules only", len(modules))
+	}
+	for _, m := range modules {
+		name := strings.TrimPrefix(strings.TrimPrefix(m[1], "github.com/"), "golang.org/")
+		if i := strings.LastIndex(name, "/v"); i > 0 && len(name) == i+3 && !strings.Contains(page, name) {
+			name = name[:i]
+		}
+		if !strings.Contains(page, name+"`") {
+			t.Errorf("docs/architecture.md does not say what %s is for", m[1])
+		}
+	}
+}
+
 var (
 	target   = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 	use      = regexp.MustCompile(`Use:\s+"([a-z-]+)`)
