@@ -167,6 +167,24 @@ var (
 	option   = regexp.MustCompile(`--([a-z-]+)`)
 )
 
+// goTest is a line that runs some tests of a package, or a fuzz target.
+var goTest = regexp.MustCompile(`go test [^\n]*-(?:run|fuzz) ([A-Z]\w+) \./([a-z0-9/]+)`)
+
+// hasTest reports whether a package has a test whose name begins so.
+func hasTest(t *testing.T, name, dir string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../" + dir + "/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.Contains(read(t, file), "\nfunc "+name) {
+			return true
+		}
+	}
+	return false
+}
+
 // TestCommandsExist: every make target, command of postern and flag that a document shows is there.
 func TestCommandsExist(t *testing.T) {
 	targets, commands, flags := map[string]bool{}, map[string]bool{}, map[string]bool{}
@@ -202,6 +220,13 @@ func TestCommandsExist(t *testing.T) {
 				if !flags[f[1]] {
 					t.Errorf("%s: postern %s has no flag --%s", name, m[1], f[1])
 				}
+			}
+		}
+	}
+	for _, name := range documents(t) {
+		for _, m := range goTest.FindAllStringSubmatch(read(t, "../"+name), -1) {
+			if !hasTest(t, m[1], m[2]) {
+				t.Errorf("%s: %s has no %s", name, m[2], m[1])
 			}
 		}
 	}
