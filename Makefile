@@ -55,7 +55,7 @@ static: vet build
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet ./...
 
 unit:
-	go test -short -timeout 2m $(UNIT)
+	go test -timeout 2m $(UNIT)
 
 vet:
 	@unformatted=$$(gofmt -l .) || exit 1; \
