@@ -167,6 +167,16 @@ var (
 	option   = regexp.MustCompile(`--([a-z-]+)`)
 )
 
+// TestArchitectureHasEveryPackage: docs/architecture.md says the job of each.
+func TestArchitectureHasEveryPackage(t *testing.T) {
+	page := read(t, "../docs/architecture.md")
+	for name := range walls {
+		if !strings.Contains(page, "\n| `"+name+"` |") {
+			t.Errorf("docs/architecture.md does not say what %s is for", name)
+		}
+	}
+}
+
 // goTest is a line that runs some tests of a package, or a fuzz target.
 var goTest = regexp.MustCompile(`go test [^\n]*-(?:run|fuzz) ([A-Z]\w+) \./([a-z0-9/]+)`)
 
