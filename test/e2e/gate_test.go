@@ -63,7 +63,7 @@ func startGate(t *testing.T, conf gateConf) *gate {
 		g.pair = g.ca.Issue(t, "localhost")
 		file["tls"] = harness.Map{"certificates": []harness.Map{{"cert": g.pair.CertFile, "key": g.pair.KeyFile}}}
 	}
-	timeouts := harness.Map{"drain": "5s"}
+	timeouts := harness.Map{"drain": "5s", "login": "60s"}
 	maps.Copy(timeouts, conf.Timeouts)
 	file["timeouts"] = timeouts
 	if conf.Limits != nil {

@@ -387,6 +387,13 @@ func TestWakeOnConnect(t *testing.T) {
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	g := startMachineGate(t, harness.Map{"suspend_after": "30s"}, func(_, file harness.Map) { file["timeouts"] = harness.Map{"wake": "15s", "drain": "5s"} })
+	harness.Eventually(t, harness.Patience, "the machine was made, which may take longer", func() bool {
+		conn, err := pgx.Connect(t.Context(), g.dsn("transaction"))
+		if err == nil {
+			closeConn(conn)
+		}
+		return err == nil
+	})
 	inside := g.holders(t, 1)[0]
 	waiting := g.script(t, "transaction")
 	g.post(t, "/v1/tenants/acme/pause", http.StatusOK)

@@ -152,7 +152,7 @@ func defaultConfig() Map {
 		"auth":      Map{"mock_secret_file": "mock.key"},
 		"admin":     Map{"address": "127.0.0.1:0", "token_file": "admin.token"},
 		"tenants":   Map{"file": "tenants.yaml"},
-		"timeouts":  Map{"drain": "5s"},
+		"timeouts":  Map{"drain": "5s", "login": "60s"}, // many logins at once take long on a busy machine
 		"log":       Map{"level": "debug"},
 	}
 }
