@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/postern/postern/machines/local"
 	"github.com/postern/postern/test/harness"
 )
 
@@ -54,7 +55,8 @@ func TestDatabaseNamedAsTheUser(t *testing.T) {
 // maker makes a role that may make databases, with password pw, and the gate it comes to.
 func maker(t *testing.T, change func(harness.Map)) (g *gate, role string) {
 	t.Helper()
-	cluster := harness.Postgres(t)
+	// DROP DATABASE waits for every process of a cluster, also for one whose client has stopped to read: another test's, perhaps.
+	cluster := harness.Postgres(t, local.Options{})
 	role = harness.Unique("maker")
 	if err := cluster.Exec(t.Context(), "postgres", fmt.Sprintf("create role %s login createdb password 'pw'", role)); err != nil {
 		t.Fatal(err)

@@ -64,6 +64,9 @@ func NewRelay(t testing.TB, target string, f Faults) *Relay {
 	t.Cleanup(func() {
 		close(r.closed)
 		l.Close()
+		if r.losing > 0 { // or the other side would never hear of the end
+			r.Lose(t, 0)
+		}
 		r.Cut()
 		r.work.Wait()
 	})
