@@ -55,7 +55,7 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 		return Plan{}
 	}
 	if len(name) > 0 && l.unsettled() {
-		return l.wait()
+		return l.settle()
 	}
 	st, ok := l.intern(body)
 	if !ok {
@@ -131,7 +131,7 @@ func (l *Link) use(env any, kind Kind, portal, name []byte) Plan {
 		return l.useUnnamed(kind, portal)
 	}
 	if l.unsettled() {
-		return l.wait()
+		return l.settle()
 	}
 	n := l.client.find(name)
 	if n == nil {
@@ -166,7 +166,7 @@ func (l *Link) CloseStatement(name []byte) Plan {
 		l.Sent(Entry{Kind: Close, name: Unnamed})
 		return Plan{}
 	case l.unsettled():
-		return l.wait()
+		return l.settle()
 	}
 	n := l.client.find(name)
 	if n == nil {
@@ -246,7 +246,17 @@ func (l *Link) deaf() bool { return l.skip || l.copyIn }
 // unsettled reports whether it is open which named statements there are.
 func (l *Link) unsettled() bool { return l.sealed || l.drops > 0 }
 
-// wait plans to wait until it is settled. Sync and Query have the server send
+// settle plans to wait until it is settled. What is sealed has a Sync behind it:
+// a Flush would only bring the client the answers to what it has sent since
+// sooner than Postgres does.
+func (l *Link) settle() Plan {
+	if l.sealed {
+		return Plan{Do: Wait}
+	}
+	return l.wait()
+}
+
+// wait plans to wait for answers. Sync and Query have the server send
 // what it has to say; behind an Execute, or what was put in, it must be told to.
 func (l *Link) wait() Plan {
 	p := Plan{Do: Wait, Flush: l.open && !l.flushed}

@@ -492,3 +492,19 @@ func TestBound(t *testing.T) {
 		t.Errorf("of a statement that only the server knows: %d", s)
 	}
 }
+
+// TestNoFlushBehindASync: what waits for the answers up to a Sync asks for no others. A Flush would have the server answer the
+// unnamed Parse at once, which Postgres does with the next Sync.
+func TestNoFlushBehindASync(t *testing.T) {
+	w := newWorld(t)
+	w.Parse(nil, []byte("s"), text("select 1"))
+	w.Sent(Entry{Kind: Sync})
+	w.Parse(nil, nil, text("select 2"))
+	w.wants("behind the Sync", w.Parse(nil, []byte("t"), text("select 3")), "wait")
+	// With nothing to answer by itself it must be told to.
+	w = newWorld(t)
+	w.Parse(nil, []byte("s"), text("deallocate x"))
+	w.Bind(nil, nil, []byte("s"))
+	w.Execute(nil)
+	w.wants("behind an Execute", w.Parse(nil, []byte("t"), text("select 3")), "wait flush")
+}

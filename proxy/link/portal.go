@@ -83,7 +83,7 @@ func (l *Link) Execute(portal []byte) Plan {
 		e.Note = l.bound.note
 		if l.bound.deallocates != "" && !l.deaf() {
 			if l.unsettled() {
-				return l.wait()
+				return l.settle()
 			}
 			e.named, e.name = l.dropping([]byte(l.bound.deallocates)), Scratch
 		}
@@ -99,7 +99,7 @@ func (l *Link) Query(text []byte, note sqltext.Note) Plan {
 	if note&sqltext.Deallocates != 0 && !l.deaf() {
 		if name, ok := sqltext.Deallocated(text); ok {
 			if l.unsettled() {
-				return l.wait()
+				return l.settle()
 			}
 			if n := l.client.find(name); n != nil {
 				e.named, e.name = n, l.cache.name()

@@ -64,9 +64,8 @@ func TestPoolSize(t *testing.T) {
 	if got := second.hear(1); got != "T D:other C:SELECT_1 Z:I" {
 		t.Error(got)
 	}
-	if n := backends(t, watch); n > "4" {
-		t.Errorf("%s servers, max_servers is 4", n)
-	}
+	// PostgreSQL may still show one that was told to end beside the one in its place.
+	harness.Eventually(t, harness.Patience, "no more than max_servers", func() bool { return backends(t, watch) <= "4" })
 }
 
 // TestFirstComeFirstServed queues six clients one after the other.
