@@ -35,6 +35,7 @@
 //	server.go               a server connection: lent, parted, lost
 //	server_feed.go          server to client: what each answer means, and the end of a lease
 //	state.go                what a transaction has left: asked of the server, then tracked, pinned or reset
+//	own.go                  what Postern asks a server for itself: its messages, and how long they may take
 //	settings.go params.go   settings: found, compared, put on a server
 //	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
 //	database.go             who leaves a database that somebody wants for himself
