@@ -57,10 +57,11 @@ type wall struct {
 // walls lists every package. Arrows point down: cmd, then proxy and admin,
 // then pool, tenants and machines, then netrestrict and the leaves.
 var walls = map[string]wall{
-	commandRoom: {ours: []string{anyPackage}, modules: []string{cobra, pflag, pgx, goproxy, prometheus, xterm}},
-	"files":     {modules: []string{fsnotify}},
-	"configs":   {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
-	"admin":     {ours: []string{"files", "pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
+	commandRoom:           {ours: []string{anyPackage}, modules: []string{cobra, pflag, prometheus, xterm}},
+	commandRoom + "/demo": {ours: []string{"machines", "tenants", "proxy/scram"}, modules: []string{pgx, goproxy}},
+	"files":               {modules: []string{fsnotify}},
+	"configs":             {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
+	"admin":               {ours: []string{"files", "pool", "tenants", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {
 		ours: []string{"files", "pool", "tenants", "netrestrict", "machines",
 			"proxy/backend", "proxy/console", "proxy/link", "proxy/loop", "proxy/pgwire", "proxy/proxyproto", "proxy/scram", "proxy/sqltext"},
@@ -279,6 +280,7 @@ func TestWallsRefuse(t *testing.T) {
 		{"cmd/postern", ours("proxy/scram"), true},
 		{"cmd/postern", ours("test/harness"), false},
 		{"cmd/postern", "github.com/nobody/knows", false},
+		{"cmd/postern/demo", ours("proxy"), false},
 		{"somewhere/new", "fmt", false},
 		{"test/bench", pgproto3v2, true},
 	} {

@@ -3,21 +3,21 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"log/slog"
 	"net"
-	"net/netip"
+	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/postern/postern/proxy/proxyproto"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/postern/postern/test/harness"
 )
 
 // demoFolder is a folder that does not exist yet, below ones that the account of the servers may enter.
@@ -32,6 +32,37 @@ func demoFolder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "of", "the demo's")
+}
+
+// enterDemo connects until the end of the test. Every host name is taken for this computer, where the gate is.
+func enterDemo(t *testing.T, uri string) (*pgconn.PgConn, error) {
+	t.Helper()
+	conf, err := pgconn.ParseConfig(uri)
+	if err != nil {
+		return nil, err
+	}
+	conf.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
+	conn, err := pgconn.ConnectConfig(t.Context(), conf)
+	if err == nil {
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = conn.Close(ctx)
+		})
+	}
+	return conn, err
+}
+
+// ask returns the last value of a statement's answer as text, "" if there is none.
+func ask(t *testing.T, conn *pgconn.PgConn, sql string) (answer string, err error) {
+	t.Helper()
+	results, err := conn.Exec(t.Context(), sql).ReadAll()
+	for _, r := range results {
+		for _, row := range r.Rows {
+			answer = string(row[len(row)-1])
+		}
+	}
+	return answer, err
 }
 
 func TestDemoOnce(t *testing.T) {
@@ -113,11 +144,11 @@ func TestDemoUntilInterrupted(t *testing.T) {
 		if len(uris) != 7 {
 			t.Fatalf("%d lines to paste in:\n%s", len(uris), b.stdout)
 		}
-		var held visitor
+		var held *pgconn.PgConn
 		for i, want := range []string{"acme", "globex", "acme", "acme", "acme", "", ""} {
-			// hostaddr is libpq's, and enter's clients find every host on this computer.
+			// hostaddr is libpq's, and enterDemo finds every host on this computer.
 			uri := strings.TrimSuffix(uris[i][1], "&hostaddr=127.0.0.1")
-			v, err := enter(t.Context(), uri)
+			conn, err := enterDemo(t, uri)
 			if want == "" {
 				if err == nil || !strings.Contains(err.Error(), "SQLSTATE 28000") {
 					t.Errorf("%s: %v, want a refusal", uri, err)
@@ -127,13 +158,12 @@ func TestDemoUntilInterrupted(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", uri, err)
 			}
-			defer v.leave(t.Context())
-			if err := v.wants(t.Context(), "show cluster_name", want); err != nil {
-				t.Errorf("%s: %v", uri, err)
+			if got, err := ask(t, conn, "show cluster_name"); err != nil || got != want {
+				t.Errorf("%s: %q, %v", uri, got, err)
 			}
-			held = v
+			held = conn
 		}
-		if answer, err := held.ask(t.Context(), sql); err != nil || answer == "" {
+		if answer, err := ask(t, held, sql); err != nil || answer == "" {
 			t.Errorf("run %d: %q, %v", run, answer, err)
 		}
 		for _, tenant := range []string{"acme", "globex"} {
@@ -189,94 +219,77 @@ func TestDemoSparesOtherFolders(t *testing.T) {
 	}
 }
 
-// Steps that fail say so, all of them, and the visit fails.
-func TestVisitFails(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// A demo that is told to end, and to hurry, while a machine is made for a client tells the client and leaves nothing.
+func TestDemoInterruptedWhileWaking(t *testing.T) {
+	late := make(chan os.Signal, 1)
+	signal.Notify(late, syscall.SIGINT) // the second one would end the test if the demo were over by then
+	defer signal.Stop(late)
+	b := startCommand(t.Context(), "demo")
+	b.stdout.wait(t, "Press Ctrl-C", 1)
+	folder := demoFolderOf(t, b.stdout.String())
+	uri := regexp.MustCompile(`psql '(.*)'`).FindStringSubmatch(b.stdout.String())[1]
+	told := make(chan error, 1)
+	go func() {
+		_, err := enterDemo(t, uri)
+		told <- err
+	}()
+	harness.Eventually(t, time.Minute, "initdb", func() bool {
+		return strings.Contains(strings.Join(processesIn(t, folder), "\n"), "initdb")
+	})
+	signalSelf(t, syscall.SIGINT)
+	address := regexp.MustCompile(`@(\S*)/`).FindStringSubmatch(uri)[1]
+	harness.Eventually(t, time.Minute, "a drain: the first one has arrived", func() bool {
+		conn, err := net.Dial("tcp4", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	signalSelf(t, syscall.SIGINT)
+	if err := <-told; err == nil || !strings.Contains(err.Error(), "57P01") {
+		t.Errorf("the client was told: %v", err)
 	}
-	closed := ln.Addr().String()
-	ln.Close()
-	sc := &scene{allowed: closed, refused: closed, admin: closed, ca: "none.crt", passwords: map[string]string{"acme": "a", "globex": "b"},
-		listeners: map[string]string{listenerTransaction: closed, listenerSession: closed}}
-	out := newOutput()
-	if err := sc.visit(t.Context(), out); err == nil || !strings.Contains(err.Error(), "13 of the visit's 13 steps failed") {
-		t.Errorf("got %v", err)
+	if code := b.end(t); code != exitDone {
+		t.Errorf("exit code %d", code)
 	}
-	if n := strings.Count(out.String(), "FAILED "); n != 13 {
-		t.Errorf("%d failures told:\n%s", n, out)
-	}
+	wantNothingLeft(t, folder)
 }
 
-// A relay's target learns the source from the header, and bytes and ends pass in both directions.
-func TestRelay(t *testing.T) {
-	target, err := net.Listen("tcp4", "127.0.0.1:0")
+// A demo that is interrupted while a machine is frozen leaves nothing, either.
+func TestDemoInterruptedWhileFrozen(t *testing.T) {
+	b := startCommand(t.Context(), "demo")
+	b.stdout.wait(t, "Press Ctrl-C", 1)
+	said := b.stdout.String()
+	folder := demoFolderOf(t, said)
+	uri := regexp.MustCompile(`psql '(.*app\.globex.*)'`).FindStringSubmatch(said)[1]
+	conn, err := enterDemo(t, uri)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer target.Close()
-	r, err := newRelay("127.0.0.1:0", "203.0.113.7")
+	if got, err := ask(t, conn, "show cluster_name"); err != nil || got != "globex" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	api := regexp.MustCompile(`(http://\S*)/acme/machine`).FindStringSubmatch(said)[1]
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, api+"/globex/machine/suspend", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var side sync.WaitGroup
-	side.Go(func() { r.serve(ctx, target.Addr().String(), slog.New(slog.DiscardHandler)) })
-
-	client, err := net.DialTimeout("tcp4", r.ln.Addr().String(), time.Minute)
-	if err != nil {
-		t.Fatal(err)
+	req.Header.Set("Authorization", "Bearer "+regexp.MustCompile(`Bearer (\w+)`).FindStringSubmatch(said)[1])
+	harness.Eventually(t, time.Minute, "a suspend", func() bool { // its connection may be cleaned up yet
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusAccepted
+	})
+	b.stdout.wait(t, "globex went to sleep (operator)", 1)
+	if n := len(processesIn(t, folder)); n == 0 {
+		t.Fatal("its processes are gone")
 	}
-	defer client.Close()
-	_ = client.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := client.Write([]byte("hello\n")); err != nil {
-		t.Fatal(err)
+	signalSelf(t, syscall.SIGINT)
+	if code := b.end(t); code != exitDone {
+		t.Errorf("exit code %d", code)
 	}
-	_ = client.(*net.TCPConn).CloseWrite()
-
-	server, err := target.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = server.SetDeadline(time.Now().Add(time.Minute))
-	in := bufio.NewReader(server)
-	peer, err := proxyproto.Read(in, netip.MustParseAddrPort(server.RemoteAddr().String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := peer.Client.Addr().String(); got != "203.0.113.7" {
-		t.Errorf("the client is %s", got)
-	}
-	if line, err := in.ReadString('\n'); err != nil || line != "hello\n" {
-		t.Errorf("read %q, %v", line, err)
-	}
-	if _, err := in.ReadByte(); err == nil {
-		t.Error("the client's end was not passed on")
-	}
-	_, _ = server.Write([]byte("bye\n"))
-	server.Close()
-	if line, err := bufio.NewReader(client).ReadString('\n'); err != nil || line != "bye\n" {
-		t.Errorf("read %q, %v", line, err)
-	}
-
-	// The end of the context ends everything, open connections too.
-	open, err := net.DialTimeout("tcp4", r.ln.Addr().String(), time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
-	last, err := target.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer last.Close()
-	cancel()
-	side.Wait()
-}
-
-func TestRelayNeedsAnAddress(t *testing.T) {
-	if _, err := newRelay("127.0.0.1:0", "not an address"); err == nil {
-		t.Error("made a relay without a source")
-	}
+	wantNothingLeft(t, folder)
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/postern/postern/proxy/scram"
+	"github.com/postern/postern/test/harness"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,10 +62,7 @@ func goodFiles(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := map[string][]byte{}
-	if err := addDemoCertificates(content); err != nil {
-		t.Fatal(err)
-	}
+	pair := harness.Certificates(t).Issue(t, "localhost")
 	return map[string]string{
 		"postern.yaml": `
 listeners:
@@ -85,8 +83,8 @@ tenants:
 `,
 		"mock.key":    strings.Repeat("k", 32),
 		"admin.token": "a-token-of-some-length-for-the-tests\n",
-		"server.crt":  string(content["server.crt"]),
-		"server.key":  string(content["server.key"]),
+		"server.crt":  read(t, pair.CertFile),
+		"server.key":  read(t, pair.KeyFile),
 	}
 }
 

@@ -1,6 +1,6 @@
 // The scripted visit of the demo: what a careful visitor would try by hand, over real sockets.
 
-package main
+package demo
 
 import (
 	"context"
@@ -186,7 +186,7 @@ func (s *scene) visitTLS(ctx context.Context) (string, error) {
 	if err := v.wants(ctx, "show cluster_name", "acme"); err != nil {
 		return "", err
 	}
-	return tls.VersionName(conn.ConnectionState().Version) + ", found by the host name acme." + demoDomain, nil
+	return tls.VersionName(conn.ConnectionState().Version) + ", found by the host name acme." + tenantDomain, nil
 }
 
 // visitCancel cancels a query once the server says that it runs, and goes on with the same session.

@@ -1,6 +1,6 @@
 // What the demo shows of its machines: the visit's steps about sleep, and a line for each wake and each sleep.
 
-package main
+package demo
 
 import (
 	"context"
@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/postern/postern/machines"
-	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/tenants"
 )
 
@@ -57,7 +56,7 @@ func frozen(pid int) bool {
 
 // visitAsleep finds both machines asleep, and without a process.
 func (s *scene) visitAsleep(ctx context.Context) (string, error) {
-	for _, t := range demoTenants() {
+	for _, t := range bothTenants() {
 		if err := s.untilAsleep(ctx, t.id); err != nil { // the gate is still asking how they stand
 			return "", err
 		}
@@ -70,7 +69,7 @@ func (s *scene) visitAsleep(ctx context.Context) (string, error) {
 
 // visitStillAsleep is after strangers came, and nobody else.
 func (s *scene) visitStillAsleep(ctx context.Context) (string, error) {
-	for _, t := range demoTenants() {
+	for _, t := range bothTenants() {
 		m, err := s.machine(ctx, t.id)
 		if err != nil {
 			return "", err
@@ -135,7 +134,7 @@ type told struct{ wake, sleep machines.Outcome }
 
 // tellMachines prints a line for every wake and every sleep until ctx ends. It looks more often than machines change by
 // themselves.
-func tellMachines(ctx context.Context, look func(tenant string) (proxy.MachineInfo, error), w io.Writer) {
+func tellMachines(ctx context.Context, look func(tenant string) (machines.View, error), w io.Writer) {
 	all := make(map[string]told)
 	tick := time.NewTicker(lookPace)
 	defer tick.Stop()
@@ -145,12 +144,12 @@ func tellMachines(ctx context.Context, look func(tenant string) (proxy.MachineIn
 			return
 		case <-tick.C:
 		}
-		for _, t := range demoTenants() {
-			info, err := look(t.id)
+		for _, t := range bothTenants() {
+			view, err := look(t.id)
 			if err != nil {
 				continue // somebody took it out of the tenants file
 			}
-			now := told{info.View.LastWake, info.View.LastSleep}
+			now := told{view.LastWake, view.LastSleep}
 			for _, line := range all[t.id].news(now) {
 				fmt.Fprintf(w, "%s  %s %s\n", time.Now().Format(time.TimeOnly), t.id, line)
 			}

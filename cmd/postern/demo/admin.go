@@ -1,6 +1,6 @@
 // What the demo's visitor asks the admin HTTP server: how machines stand, and what was counted.
 
-package main
+package demo
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 // What a visitor of the demo needs to know, and how the demo tells it.
 
-package main
+package demo
 
 import (
 	"fmt"
@@ -31,7 +31,7 @@ func (s *scene) uri(address, tenant string) string {
 func (s *scene) secureURI(tenant string) string {
 	_, port, _ := strings.Cut(s.listeners[listenerTransaction], ":")
 	ca := strings.NewReplacer("'", "%27", "&", "%26", "+", "%2B").Replace((&url.URL{Path: s.ca}).EscapedPath())
-	return "postgres://app:" + s.passwords[tenant] + "@" + tenant + "." + demoDomain + ":" + port +
+	return "postgres://app:" + s.passwords[tenant] + "@" + tenant + "." + tenantDomain + ":" + port +
 		"/app?sslmode=verify-full&channel_binding=require&sslrootcert=" + ca
 }
 

@@ -1,6 +1,6 @@
 // The demo's load balancer: it passes connections on behind a PROXY header that names a client of our choice.
 
-package main
+package demo
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 // What the demo stands on: a folder, two tenants, a certificate, and the same files that serve reads.
 
-package main
+package demo
 
 import (
 	"crypto/ecdsa"
@@ -22,13 +22,13 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// demoMarker is in a folder that the demo has made, so that it never writes into anybody else's.
-const demoMarker = ".postern-demo"
+// markerFile is in a folder that the demo has made, so that it never writes into anybody else's.
+const markerFile = ".postern-demo"
 
-// openDemoFolder returns the absolute folder to work in, and what to do with
+// openFolder returns the absolute folder to work in, and what to do with
 // it in the end. The account that runs PostgreSQL must be able to pass through
 // it; what is secret in it is readable for its owner alone.
-func openDemoFolder(dir string) (folder string, remove func(), err error) {
+func openFolder(dir string) (folder string, remove func(), err error) {
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
 			return "", nil, err
@@ -43,7 +43,7 @@ func openDemoFolder(dir string) (folder string, remove func(), err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", nil, err
 	}
-	marker := filepath.Join(dir, demoMarker)
+	marker := filepath.Join(dir, markerFile)
 	content, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -60,23 +60,23 @@ func openDemoFolder(dir string) (folder string, remove func(), err error) {
 	return dir, func() {}, os.WriteFile(marker, []byte("Made by postern demo. The whole folder may be deleted while no demo runs.\n"), 0o644)
 }
 
-// demoTenant is a tenant and how its machine sleeps.
-type demoTenant struct {
+// tenant is one of the demo, and how its machine sleeps.
+type tenant struct {
 	id        string // and the machine's name
 	sleep     tenants.Sleep
 	allowList string // as in the tenants file
 }
 
-// demoTenants are those that the demo serves: one of each kind.
-func demoTenants() []demoTenant {
-	return []demoTenant{
+// bothTenants are those that the demo serves: one of each kind.
+func bothTenants() []tenant {
+	return []tenant{
 		{id: "acme", sleep: tenants.SleepStop, allowList: "[127.0.0.0/8, 203.0.113.0/24]"},
 		{id: "globex", sleep: tenants.SleepSuspend, allowList: `[127.0.0.0/8, "2001:db8::/32"]`},
 	}
 }
 
-// demoMachines is where the clusters are, in the demo's folder.
-const demoMachines = "machines"
+// machinesFolder is where the clusters are, in the demo's folder.
+const machinesFolder = "machines"
 
 // Names of the demo's listeners.
 const (
@@ -85,23 +85,23 @@ const (
 	listenerProxied     = "behind-proxy"
 )
 
-const demoConfig = `# Written by postern demo at every start.
+const configText = `# Written by postern demo at every start.
 listeners:
   - {name: ` + listenerTransaction + `, address: "%s", pool_mode: transaction, proxy_protocol: off}
   - {name: ` + listenerSession + `, address: "%s", pool_mode: session, proxy_protocol: off}
   - {name: ` + listenerProxied + `, address: "%s", pool_mode: transaction, proxy_protocol: require, trusted_proxies: [127.0.0.1/32]}
 tls:
   certificates: [{cert: server.crt, key: server.key}]
-  tenant_domain: ` + demoDomain + `
+  tenant_domain: ` + tenantDomain + `
 auth: {mock_secret_file: mock.key}
 admin: {address: "%s", token_file: admin.token}
 tenants: {file: tenants.yaml}
-machines: {local: {dir: ` + demoMachines + `}}
+machines: {local: {dir: ` + machinesFolder + `}}
 timeouts: {drain: 2s}
 log: {level: warn, format: text}
 `
 
-const demoTenantEntry = `  - id: %s
+const tenantText = `  - id: %s
     machine: {provider: local, name: %s, suspend_after: %v, wake: connect, sleep: %s}
     database: app
     users:
@@ -110,29 +110,29 @@ const demoTenantEntry = `  - id: %s
     pool: {size: 10, max_servers: 20}
 `
 
-// writeDemoFiles writes what serve would read, and returns what is known of
+// writeFiles writes what serve would read, and returns what is known of
 // the scene before anything listens. Everything secret is new with every run:
 // a machine takes over the new verifiers when it wakes.
-func writeDemoFiles(folder string, suspendAfter time.Duration) (*scene, error) {
-	sc := &scene{config: filepath.Join(folder, "postern.yaml"), ca: filepath.Join(folder, "ca.crt"), machines: filepath.Join(folder, demoMachines),
-		token: rand.Text(), suspendAfter: suspendAfter, listeners: make(map[string]string), passwords: make(map[string]string)}
+func writeFiles(folder string, suspendAfter time.Duration) (*scene, error) {
+	sc := &scene{config: filepath.Join(folder, "postern.yaml"), ca: filepath.Join(folder, "ca.crt"), machines: filepath.Join(folder, machinesFolder),
+		token: rand.Text(), suspendAfter: suspendAfter, passwords: make(map[string]string)}
 	directory := "# Written by postern demo at every start; a change is noticed while it runs.\ntenants:\n"
-	for _, t := range demoTenants() {
+	for _, t := range bothTenants() {
 		password := rand.Text()
 		verifier, err := scram.NewVerifier(password, scram.DefaultIterations, nil)
 		if err != nil {
 			return nil, err
 		}
-		directory += fmt.Sprintf(demoTenantEntry, t.id, t.id, suspendAfter, t.sleep, verifier.Encode(), t.allowList)
+		directory += fmt.Sprintf(tenantText, t.id, t.id, suspendAfter, t.sleep, verifier.Encode(), t.allowList)
 		sc.passwords[t.id] = password
 	}
 	files := map[string][]byte{
-		"postern.yaml": fmt.Appendf(nil, demoConfig, loopback(portTransaction), loopback(portSession), loopback(portProxied), loopback(portAdmin)),
+		"postern.yaml": fmt.Appendf(nil, configText, loopback(portTransaction), loopback(portSession), loopback(portProxied), loopback(portAdmin)),
 		"tenants.yaml": []byte(directory),
 		"mock.key":     []byte(rand.Text() + rand.Text()),
 		"admin.token":  []byte(sc.token + "\n"),
 	}
-	if err := addDemoCertificates(files); err != nil {
+	if err := addCertificates(files); err != nil {
 		return nil, err
 	}
 	for name, content := range files {
@@ -147,8 +147,8 @@ func writeDemoFiles(folder string, suspendAfter time.Duration) (*scene, error) {
 	return sc, nil
 }
 
-// addDemoCertificates makes a CA, whose key is forgotten, and the server's certificate.
-func addDemoCertificates(files map[string][]byte) error {
+// addCertificates makes a CA, whose key is forgotten, and the server's certificate.
+func addCertificates(files map[string][]byte) error {
 	now := time.Now()
 	template := func(serial int64, name string) *x509.Certificate {
 		return &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
@@ -168,8 +168,8 @@ func addDemoCertificates(files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	server := template(2, demoDomain)
-	server.DNSNames = []string{"localhost", demoDomain, "*." + demoDomain}
+	server := template(2, tenantDomain)
+	server.DNSNames = []string{"localhost", tenantDomain, "*." + tenantDomain}
 	server.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	server.KeyUsage, server.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, &key.PublicKey, caKey)
