@@ -79,13 +79,13 @@ func (l *Link) dropSlack() {
 	l.slack = 0
 }
 
-// boundSlack is called after a ReadyForQuery for h. Only Syncs that stand at
-// the head can still turn out to be ignored.
-func (l *Link) boundSlack(h Entry) {
+// boundSlack is called after a ReadyForQuery for a message of this kind. Only
+// Syncs that stand at the head can still turn out to be ignored.
+func (l *Link) boundSlack(kind Kind) {
 	if l.slack == 0 {
 		return
 	}
-	if l.skip && h.Kind == Sync {
+	if l.skip && kind == Sync {
 		l.skip, l.open = false, false // it was one of them
 	}
 	run := 0

@@ -24,6 +24,9 @@ const (
 // extended reports whether an error at this kind makes the server skip to Sync.
 func (k Kind) extended() bool { return k >= Parse && k <= Execute }
 
+// readies reports whether a ReadyForQuery is the end of the answer.
+func (k Kind) readies() bool { return k == Query || k == FunctionCall || k == Sync }
+
 // Mode says what happens to an answer.
 type Mode uint8
 

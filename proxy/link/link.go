@@ -126,7 +126,7 @@ func (l *Link) Stuck() bool {
 func (l *Link) AwaitsReady() bool {
 	due := 0
 	for _, e := range l.queue[l.head:] {
-		if e.Kind == Query || e.Kind == FunctionCall || e.Kind == Sync {
+		if e.Kind.readies() {
 			if due++; due > l.slack {
 				return true
 			}
@@ -265,96 +265,113 @@ func (l *Link) Received(typ, status byte) Verdict {
 		}
 		return Broken
 	}
-	h := l.queue[l.head]
-	l.last = h
-	ok := false
+	l.last = l.queue[l.head]
+	h, ok := &l.last, true
 	switch typ {
 	case pgwire.DataRow, pgwire.CopyData, pgwire.CopyDone, pgwire.CopyOutResponse:
 		ok = h.Kind == Query || h.Kind == Execute
-	case pgwire.RowDescription:
-		if ok = h.Kind == Query || h.Kind == Describe; h.Kind == Describe {
-			l.heeds(&h, typ)
-			l.pop()
-		}
-	case pgwire.NoData:
-		if ok = h.Kind == Describe; ok {
-			l.heeds(&h, typ)
-			l.pop()
-		}
-	case pgwire.ParameterDescription:
-		if ok = h.Kind == Describe; ok {
-			l.heeds(&h, typ)
-		}
-	case pgwire.ParseComplete:
-		if ok = h.Kind == Parse && h.Mode != Stand; ok {
-			if h.Mode == Doomed {
-				l.usurped(h)
-			} else if h.named == nil && h.held == nil {
-				l.defined(h)
-			}
-			l.pop()
-		}
-	case pgwire.BindComplete:
-		if ok = h.Kind == Bind; ok {
-			if h.held != nil {
-				l.tell(&h, h.held.shape)
-			}
-			l.pop()
-		}
-	case pgwire.CloseComplete:
-		if ok = h.Kind == Close || h.Mode == Stand; ok {
-			if h.redefines() {
-				l.undefined(h, true)
-			}
-			l.pop()
-		}
-	case pgwire.CommandComplete, pgwire.EmptyQueryResponse:
-		if ok = (h.Kind == Query || h.Kind == Execute) && !l.copyIn; !ok {
-			break
-		}
-		l.ignored = 0
-		l.complete = h.Kind == Query
-		if h.Kind == Execute {
-			l.pop()
-		}
-	case pgwire.PortalSuspended:
-		if ok = h.Kind == Execute; ok {
-			l.pop()
-		}
+	case pgwire.CommandComplete, pgwire.EmptyQueryResponse, pgwire.PortalSuspended, pgwire.CopyInResponse:
+		ok = l.ran(h, typ)
+	case pgwire.RowDescription, pgwire.NoData, pgwire.ParameterDescription:
+		ok = l.described(h, typ)
+	case pgwire.ParseComplete, pgwire.BindComplete, pgwire.CloseComplete:
+		ok = l.accepted(h, typ)
 	case pgwire.FunctionCallResponse:
 		ok = h.Kind == FunctionCall
-	case pgwire.CopyInResponse:
-		if ok = h.Kind == Query || h.Kind == Execute; ok {
-			l.enterCopyIn()
-		}
 	case pgwire.ErrorResponse:
-		ok = true
-		l.failed(h)
+		l.failed(*h)
 	case pgwire.ReadyForQuery:
-		ok = (h.Kind == Query || h.Kind == FunctionCall || h.Kind == Sync) && !l.copyIn &&
-			(status == 'I' || status == 'T' || status == 'E')
-		if ok {
-			if l.status = status; l.unended && status == 'I' {
-				l.unended = false
-				l.stmts.changes++
-			}
-			if h.Kind == Query {
-				l.undefined(h, l.complete) // a simple query drops the unnamed statement
-				l.complete = false
-			}
-			l.pop()
-			l.boundSlack(h)
-			l.resets = l.resets && (l.Outstanding() > 0 || status != 'I')
-		}
+		ok = l.ready(h, status)
+	default:
+		ok = false
 	}
 	if !ok {
 		return Broken
 	}
-	return verdict(h, typ)
+	return verdict(h.Mode, typ)
 }
 
-func verdict(h Entry, typ byte) Verdict {
-	switch h.Mode {
+// accepted handles the answer to a Parse, Bind or Close, at the head.
+func (l *Link) accepted(h *Entry, typ byte) (ok bool) {
+	switch {
+	case typ == pgwire.ParseComplete && h.Kind == Parse && h.Mode != Stand:
+		if h.Mode == Doomed {
+			l.usurped(*h)
+		} else if h.named == nil && h.held == nil {
+			l.defined(*h)
+		}
+	case typ == pgwire.BindComplete && h.Kind == Bind:
+		if h.held != nil {
+			l.tell(h, h.held.shape)
+		}
+	case typ == pgwire.CloseComplete && (h.Kind == Close || h.Mode == Stand):
+		if h.redefines() {
+			l.undefined(*h, true)
+		}
+	default:
+		return false
+	}
+	l.pop()
+	return true
+}
+
+// described handles one of the answers to a Describe at the head. A Query
+// describes its rows, too.
+func (l *Link) described(h *Entry, typ byte) (ok bool) {
+	if h.Kind != Describe {
+		return typ == pgwire.RowDescription && h.Kind == Query
+	}
+	l.heeds(h, typ)
+	if typ != pgwire.ParameterDescription { // which the other two come behind
+		l.pop()
+	}
+	return true
+}
+
+// ran handles what the statement of a Query or Execute at the head has come to:
+// its end, a pause, or a COPY that wants data.
+func (l *Link) ran(h *Entry, typ byte) (ok bool) {
+	switch {
+	case h.Kind != Execute && (h.Kind != Query || typ == pgwire.PortalSuspended):
+		return false
+	case typ == pgwire.CopyInResponse:
+		l.enterCopyIn()
+		return true
+	case typ != pgwire.PortalSuspended:
+		if l.copyIn {
+			return false
+		}
+		l.ignored = 0
+		l.complete = h.Kind == Query
+	}
+	if h.Kind == Execute {
+		l.pop()
+	}
+	return true
+}
+
+// ready handles a ReadyForQuery for the head.
+func (l *Link) ready(h *Entry, status byte) (ok bool) {
+	if !h.Kind.readies() || l.copyIn || status != 'I' && status != 'T' && status != 'E' {
+		return false
+	}
+	if l.status = status; l.unended && status == 'I' {
+		l.unended = false
+		l.stmts.changes++
+	}
+	if h.Kind == Query {
+		l.undefined(*h, l.complete) // a simple query drops the unnamed statement
+		l.complete = false
+	}
+	l.pop()
+	l.boundSlack(h.Kind)
+	l.resets = l.resets && (l.Outstanding() > 0 || status != 'I')
+	return true
+}
+
+// verdict says who gets an answer, by the mode of its entry.
+func verdict(mode Mode, typ byte) Verdict {
+	switch mode {
 	case Internal:
 		return Swallow
 	case Quiet:
