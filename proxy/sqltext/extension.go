@@ -2,8 +2,8 @@
 
 package sqltext
 
-// extensions are all of those that the contrib modules of PostgreSQL 15 to 18
-// have. Not among them: what runs a text of its caller's (crosstab, connectby,
+// extensions are all such functions that the contrib modules of PostgreSQL 15 to
+// 18 have. It is never changed. Not among them: what runs a text of its caller's (crosstab, connectby,
 // xpath_table), which is as good as a function of the user's; what only keeps
 // itself a store that nobody can see (postgres_fdw's connections, the clock of
 // uuid-ossp); and modules that are set up by SET alone (auto_explain, pgcrypto).
@@ -15,22 +15,22 @@ var extensions = [...]extension{
 	{name: "sepgsql_setcon", state: StateLoad},                                              // sepgsql: the label of the session
 }
 
-// extension is one of them.
+// extension is a function of one.
 type extension struct {
 	name  string
 	state State
 	sets  string // the parameter that it sets; "": none
 }
 
-// extensionOf returns what a word names, where a call goes on behind it. One
-// without arguments only reads what another has left.
-func extensionOf(word, rest []byte) (e extension, ok bool) {
-	for _, e := range extensions {
-		if equalFold(word, e.name) {
-			return e, !callsWithout(rest)
+// extensionOf returns what a word names, where a call goes on behind it; nil: no
+// such function. A call without arguments only reads what another has left.
+func extensionOf(word, rest []byte) *extension {
+	for i := range extensions {
+		if e := &extensions[i]; equalFold(word, e.name) && !callsWithout(rest) {
+			return e
 		}
 	}
-	return extension{}, false
+	return nil
 }
 
 // callsWithout reports whether what follows a function's name says for certain

@@ -52,7 +52,7 @@ func ParameterNames(text []byte) (names []string) {
 			calls++
 			name, how, _ = setConfig(text[i:], &buf)
 		default:
-			if e, ok := extensionOf(word, text[i:]); ok && e.sets != "" {
+			if e := extensionOf(word, text[i:]); e != nil && e.sets != "" {
 				name, how = append(buf[:0], e.sets...), nameKnown
 			}
 		}

@@ -244,3 +244,15 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 }
+
+// A text of which every other word is one of known.
+func BenchmarkScanKnown(b *testing.B) {
+	text := []byte("INSERT INTO t SELECT nextval('s'), currval('s') FROM u; SET x = 1; CREATE TABLE v; DROP TABLE v; " +
+		"CALL p(1); COPY t FROM stdin; CLOSE c; MERGE INTO t; UNLISTEN c; SELECT setval('s', 1), lastval(), pg_sleep(1)")
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if _, state := Scan(text); state&StateSequence == 0 {
+			b.Fatal("found nothing")
+		}
+	}
+}

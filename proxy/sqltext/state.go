@@ -60,56 +60,29 @@ func (s State) Names() (names []string) {
 
 // stateOf judges one word, which is one of known; the text goes on at next.
 func (r *reader) stateOf(word, prev []byte, next int) State {
-	if e, ok := extensionOf(word, r.text[next:]); ok {
+	if e := extensionOf(word, r.text[next:]); e != nil {
 		return e.state
 	}
+	if word[0]|0x20 == 'p' {
+		return r.systemState(word, next)
+	}
+	if state := r.commandState(word, prev); state != 0 {
+		return state
+	}
+	return r.functionState(word, next)
+}
+
+// commandState judges a word as one of a command's.
+func (r *reader) commandState(word, prev []byte) State {
 	switch word[0] | 0x20 {
-	case 's':
+	case 'c':
 		switch {
-		case equalFold(word, "set"):
-			return StateNamed
-		case equalFold(word, "set_config"):
-			return r.setConfig(next)
-		case equalFold(word, "setseed"):
-			return StateSeed
-		case equalFold(word, "setval"):
+		case equalFold(word, "create"):
+			return StateMakes
+		case equalFold(word, "copy"), equalFold(word, "call"):
 			return StateSequence
-		}
-	case 'q':
-		if equalFold(word, "query_to_xml") || equalFold(word, "query_to_xmlschema") || equalFold(word, "query_to_xml_and_xmlschema") {
-			r.unseen = true // they run a text, which may be made up of pieces
-		}
-	case 'r':
-		if equalFold(word, "reset") {
-			return StateNamed
-		}
-	case 'h':
-		if equalFold(word, "hold") {
-			return StateCursor
-		}
-	case 'p':
-		switch {
-		case equalFold(word, "pg_temp"), len(word) > 8 && equalFold(word[:8], "pg_temp_") && word[8]-'0' <= 9: // as it is really called
-			return StateTemp
-		case equalFold(word, "pg_settings"):
-			r.settings = next
-		case equalFold(word, "pg_backup_start"), equalFold(word, "pg_start_backup"), equalFold(word, "pg_replication_origin_session_setup"):
-			return StateLoad
-		case containsFold(word, "advisory_unlock"):
+		case equalFold(word, "close"):
 			return StateEnds
-		case containsFold(word, "advisory") && !containsFold(word, "xact"):
-			return StateLock
-		case len(word) > 4 && equalFold(word[:4], "pg_c") && containsFold(word, "replication_slot"):
-			return StateLoad // one may be temporary, which not even a reset ends
-		}
-	case 't':
-		switch {
-		case equalFold(word, "ts_stat"), equalFold(word, "ts_rewrite"):
-			r.unseen = true // they run a text, too
-		case (equalFold(word, "temp") || equalFold(word, "temporary")) &&
-			(containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
-				containsFold(prev, "local") || containsFold(prev, "global") || r.commented):
-			return StateTemp
 		}
 	case 'd':
 		switch {
@@ -118,16 +91,9 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 		case equalFold(word, "do"):
 			return StateSequence
 		}
-	case 'c':
-		switch {
-		case equalFold(word, "close"):
-			return StateEnds
-		case equalFold(word, "create"):
-			return StateMakes
-		case equalFold(word, "currval"):
-			return StateReads
-		case equalFold(word, "copy"), equalFold(word, "call"):
-			return StateSequence
+	case 'h':
+		if equalFold(word, "hold") {
+			return StateCursor
 		}
 	case 'i':
 		switch {
@@ -136,22 +102,85 @@ func (r *reader) stateOf(word, prev []byte, next int) State {
 		case makesTable(word, prev):
 			return StateMakes
 		}
-	case 'l':
-		if equalFold(word, "lastval") {
-			return StateReads
-		}
 	case 'm':
 		if equalFold(word, "merge") {
 			return StateSequence
 		}
-	case 'n':
-		if equalFold(word, "nextval") {
-			return StateSequence
+	case 'r':
+		if equalFold(word, "reset") {
+			return StateNamed
+		}
+	case 's':
+		if equalFold(word, "set") {
+			return StateNamed
+		}
+	case 't':
+		if (equalFold(word, "temp") || equalFold(word, "temporary")) && r.mayBeOfCreate(prev) {
+			return StateTemp
 		}
 	case 'u':
 		if equalFold(word, "unlisten") {
 			return StateEnds
 		}
+	}
+	return 0
+}
+
+// mayBeOfCreate reports whether a TEMP behind prev may be one of a CREATE or
+// SELECT INTO.
+func (r *reader) mayBeOfCreate(prev []byte) bool {
+	return containsFold(prev, "create") || containsFold(prev, "replace") || containsFold(prev, "into") ||
+		containsFold(prev, "local") || containsFold(prev, "global") || r.commented
+}
+
+// functionState judges a word as a function's name.
+func (r *reader) functionState(word []byte, next int) State {
+	switch word[0] | 0x20 {
+	case 'c':
+		if equalFold(word, "currval") {
+			return StateReads
+		}
+	case 'l':
+		if equalFold(word, "lastval") {
+			return StateReads
+		}
+	case 'n':
+		if equalFold(word, "nextval") {
+			return StateSequence
+		}
+	case 's':
+		switch {
+		case equalFold(word, "set_config"):
+			return r.setConfig(next)
+		case equalFold(word, "setval"):
+			return StateSequence
+		case equalFold(word, "setseed"):
+			return StateSeed
+		}
+	case 'q', 't': // these run a text, which may be made up of pieces
+		if equalFold(word, "query_to_xml") || equalFold(word, "query_to_xmlschema") || equalFold(word, "query_to_xml_and_xmlschema") ||
+			equalFold(word, "ts_stat") || equalFold(word, "ts_rewrite") {
+			r.unseen = true
+		}
+	}
+	return 0
+}
+
+// systemState judges a name that begins with pg_.
+func (r *reader) systemState(word []byte, next int) State {
+	switch {
+	case equalFold(word, "pg_temp"), len(word) > 8 && equalFold(word[:8], "pg_temp_") && word[8]-'0' <= 9: // as it is really called
+		return StateTemp
+	case equalFold(word, "pg_settings"):
+		r.settings = next
+	case equalFold(word, "pg_backup_start"), equalFold(word, "pg_start_backup"), equalFold(word, "pg_replication_origin_session_setup"):
+		return StateLoad
+	case containsFold(word, "advisory_unlock"):
+		return StateEnds
+	case containsFold(word, "advisory") && !containsFold(word, "xact"):
+		return StateLock
+	case len(word) > 4 && equalFold(word[:4], "pg_c") && containsFold(word, "replication_slot"):
+		return StateLoad // one may be temporary, which not even a reset ends
 	}
 	return 0
 }
