@@ -92,7 +92,7 @@ func begunAt(t *testing.T, mode poolMode, full bool, before, answer, ask []byte,
 		b.settle()
 	}
 	c := b.tenant.clients[0]
-	b.tenant.call(func() { c.came = c.pool.sets.intern([]pgwire.Param{{Name: "datestyle", Value: "ISO"}}) })
+	b.tenant.call(func() { c.came = c.pool.sets.Intern([]pgwire.Param{{Name: "datestyle", Value: "ISO"}}) })
 	if before == nil {
 		before, answer = firstRound(mode)
 	}
@@ -161,7 +161,7 @@ func TestLargeMessagesGoOn(t *testing.T) {
 				client := b.client(mode)
 				b.tenant.call(func() {
 					c := b.tenant.clients[0]
-					c.came = c.pool.sets.intern([]pgwire.Param{{Name: "datestyle", Value: "ISO"}})
+					c.came = c.pool.sets.Intern([]pgwire.Param{{Name: "datestyle", Value: "ISO"}})
 				})
 				if row.before != nil {
 					b.split(client, row.before, 0)

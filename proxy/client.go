@@ -8,6 +8,7 @@ import (
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
 	"github.com/postern/postern/proxy/sqltext"
@@ -44,11 +45,11 @@ type client struct {
 	peer     proxyproto.Peer
 	database string
 	place    place // what it counts against
-	params   *params
-	told     *reports            // of its server's parameters, last
-	came     *params             // what it came with
-	names    []string            // parameters that it may have set and that pg_settings does not show
-	resets   resets              // since its server was looked at
+	params   *params.Set
+	told     *params.Reports     // of its server's parameters, last
+	came     *params.Set         // what it came with
+	names    params.Names        // that it may have set and that pg_settings does not show
+	resets   params.Resets       // since its server was looked at
 	parsed   sqltext.Note        // of the texts that it has parsed, in session mode; see mayReset
 	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
 	pins     sqltext.State       // why it keeps its server
@@ -294,7 +295,7 @@ func (c *client) lent(s *server) bool {
 	s.lendSequences()
 	// A session's names are its own, and what it can list, too.
 	foreign := c.mode == sessionMode && s.link.Held() > 0
-	if foreign || s.params != c.params && !s.params.same(c.params) || c.greeting && s.rested() {
+	if foreign || s.params != c.params && !s.params.Same(c.params) || c.greeting && s.rested() {
 		s.prepare(c.params)
 		c.blocked = true
 		return false
@@ -310,7 +311,7 @@ func (c *client) prepared() bool {
 		return true
 	}
 	s := c.server
-	c.pool.learn(c.params.base, s.shown)
+	c.pool.learn(c.params, s.shown)
 	c.told = s.shown
 	c.greet()
 	if c.mode != sessionMode {
@@ -323,9 +324,9 @@ func (c *client) prepared() bool {
 // greet sends the rest of the login: parameters, cancel key, ReadyForQuery.
 func (c *client) greet() {
 	c.greeting, c.quiet = false, c.tenant.loop.Now()
-	out := append(c.tenant.insert[:0], c.told.messages...)
-	name, _ := c.params.get(applicationName)
-	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: applicationName, Value: cleanName(name)})
+	out := append(c.tenant.insert[:0], c.told.Messages()...)
+	name, _ := c.params.Get(params.ApplicationName)
+	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: params.ApplicationName, Value: params.CleanName(name)})
 	pid := uint32(0)
 	if c.mode == sessionMode {
 		pid = c.server.pid // which is its own until it leaves
@@ -370,13 +371,13 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	t.clients = append(t.clients, c)
 	c.in = t.loop.Append(nil, h.early)
 	c.pool = t.pool(h.key)
-	list := withoutEffect(h.params)
+	list := params.Effective(h.params)
 	if t.conf != nil {
 		list = withAddress(list, t.conf.ClientAddress, c.peer.Client)
 	}
-	c.params = c.pool.sets.intern(list)
+	c.params = c.pool.sets.Intern(list)
 	c.came = c.params
-	c.names = c.hiddenNames()
+	c.names = c.came.Names()
 	if c.mode == sessionMode {
 		t.machine.sessions++
 	}
@@ -390,7 +391,7 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 		c.fail(errDraining, "drain")
 	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
 		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
-	case c.params.base.told != nil && c.mode != sessionMode: // that is told its server's process id
+	case c.params.Told() != nil && c.mode != sessionMode: // that is told its server's process id
 		c.confirm()
 	default:
 		c.login() // which wakes a machine

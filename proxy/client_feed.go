@@ -253,7 +253,7 @@ func (c *client) awaits() bool {
 	if c.mode == statementMode {
 		return l.AwaitsReady() && !l.CopyIn()
 	}
-	return len(c.came.list) > 0 && l.Resets()
+	return !c.came.Empty() && l.Resets()
 }
 
 // mustWait reports whether a message waits for what was sent before it.

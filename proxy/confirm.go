@@ -37,7 +37,7 @@ func (c *client) confirm() {
 	t, p := c.tenant, c.pool
 	now := t.loop.Now()
 	switch {
-	case c.params.base.told == nil:
+	case c.params.Told() == nil:
 		c.login()
 	case now.Sub(p.confirmed) < t.gate.freshFor, !t.mayDial():
 		c.welcome()
@@ -59,7 +59,7 @@ func (c *client) login() {
 
 // welcome greets a client that has no server.
 func (c *client) welcome() {
-	c.told = c.params.base.told
+	c.told = c.params.Told()
 	c.greet()
 	c.resume()
 	if t := c.tenant; !c.gone && t.conf != nil && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
@@ -102,7 +102,7 @@ func greetAll(clients []*client, confirmed bool) {
 	for _, c := range clients {
 		switch {
 		case c.gone:
-		case confirmed && c.params.base.told != nil:
+		case confirmed && c.params.Told() != nil:
 			c.welcome()
 		default:
 			c.confirm()
@@ -145,22 +145,7 @@ func (p *serverPool) silent() (all []*server) {
 // has not set the parameter. What it means for others is learned again. False:
 // the servers report too much.
 func (p *serverPool) defaultIs(param pgwire.Param) bool {
-	cost := 0
-	for _, set := range p.sets.byKey {
-		if set.told == nil {
-			continue
-		}
-		if _, own := set.get(param.Name); own {
-			set.told = nil
-			continue
-		}
-		if told := p.reports.with(set.told, param); told != set.told {
-			cost += told.size()
-			set.told = told
-			p.remember(set)
-		}
-	}
-	return p.tenant.affords(cost)
+	return p.tenant.affords(p.sets.DefaultIs(param, &p.reports, p.remember))
 }
 
 // rested reports whether a server has not said anything for so long that it may

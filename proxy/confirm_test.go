@@ -229,37 +229,3 @@ func TestWhatIsReportedIsBounded(t *testing.T) {
 		t.Errorf("%d bytes (%v) were told", len(told), err)
 	}
 }
-
-// TestReportsAreShared: equal lists are one, and what differs is what is told.
-func TestReportsAreShared(t *testing.T) {
-	var sets reportSets
-	zone := func(v string) pgwire.Param { return pgwire.Param{Name: "TimeZone", Value: v} }
-	a := sets.of([]pgwire.Param{{Name: "DateStyle", Value: "ISO"}, zone("UTC"), {Name: applicationName, Value: "x"}})
-	if len(a.list) != 2 || sets.with(a, zone("UTC")) != a || sets.with(a, pgwire.Param{Name: applicationName, Value: "y"}) != a {
-		t.Errorf("not the same: %v", a.list)
-	}
-	b := sets.with(a, zone("Asia/Tokyo"))
-	if b == a || sets.with(b, zone("UTC")) != a {
-		t.Error("there and back is somewhere else")
-	}
-	if got := a.news(nil, b); string(got) != string(tokyo) {
-		t.Errorf("news: %q", got)
-	}
-	other := sets.of([]pgwire.Param{zone("UTC"), {Name: "DateStyle", Value: "ISO"}})
-	if other == a || !other.same(a) || other.same(b) || len(a.news(nil, other)) != 0 {
-		t.Error("the order counts")
-	}
-	var none *reports
-	if none.same(a) || !none.same(nil) || sets.with(nil, zone("UTC")).list[0] != zone("UTC") {
-		t.Error("nothing is something")
-	}
-	for i := range 100_000 {
-		sets.with(a, zone(itoa(i)))
-	}
-	if sets.bytes > maxReportBytes+1000 {
-		t.Errorf("%d bytes are kept", sets.bytes)
-	}
-	if again := sets.with(a, zone("Asia/Tokyo")); !again.same(b) || len(b.news(nil, again)) != 0 {
-		t.Error("forgotten, and then something else")
-	}
-}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/console"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -170,14 +171,14 @@ type consoleSession struct {
 func (c *consoleSession) greeting(dst []byte, s *pgwire.Startup) []byte {
 	name := ""
 	for _, p := range s.Params {
-		if p.Name == applicationName {
+		if p.Name == params.ApplicationName {
 			name = p.Value
 		}
 	}
 	for _, p := range []pgwire.Param{{Name: "server_version", Value: consoleVersion}, {Name: "server_encoding", Value: "UTF8"},
 		{Name: "client_encoding", Value: "UTF8"}, {Name: "DateStyle", Value: "ISO, MDY"}, {Name: "TimeZone", Value: "UTC"},
 		{Name: "integer_datetimes", Value: "on"}, {Name: "standard_conforming_strings", Value: "on"},
-		{Name: "session_authorization", Value: cleanName(s.User)}, {Name: applicationName, Value: cleanName(name)}} {
+		{Name: "session_authorization", Value: params.CleanName(s.User)}, {Name: params.ApplicationName, Value: params.CleanName(name)}} {
 		dst = pgwire.AppendParameterStatus(dst, p)
 	}
 	c.key = newCancelKey(s.Version == pgwire.Version32, c.gate.consoles.has)

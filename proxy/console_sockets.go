@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/console"
+	"github.com/postern/postern/proxy/params"
 )
 
 // Clients are all that are logged in. The list moves while it is read.
@@ -51,7 +52,7 @@ func (c *client) socket() console.Socket {
 		Received: len(c.in), Pending: c.conn.Pending()}
 	s.Addr, s.Port = hostPort(c.peer.Client)
 	s.LocalAddr, s.LocalPort = hostPort(c.peer.Destination)
-	s.Application, _ = c.params.get(applicationName)
+	s.Application, _ = c.params.Get(params.ApplicationName)
 	if c.conn.TLS() {
 		s.TLS = "TLS"
 	}
@@ -89,7 +90,7 @@ func (s *server) socket() console.Socket {
 		out.Link = fmt.Sprintf("%p", s.client)
 	}
 	if s.params != nil {
-		out.Application, _ = s.params.get(applicationName)
+		out.Application, _ = s.params.Get(params.ApplicationName)
 	}
 	if s.conn != nil {
 		out.Statements, out.Pending = s.link.Held(), s.conn.Pending()
@@ -111,7 +112,7 @@ func (r *replica) sockets() []console.Socket {
 	c.Addr, c.Port = hostPort(r.peer.Client)
 	c.LocalAddr, c.LocalPort = hostPort(r.peer.Destination)
 	for _, p := range r.settings {
-		if strings.EqualFold(p.Name, applicationName) {
+		if strings.EqualFold(p.Name, params.ApplicationName) {
 			c.Application = p.Value
 		}
 	}

@@ -9,9 +9,9 @@
 // idle. Few and rare, replication connections and the sessions of the admin
 // console stay in goroutines of their own. The rules are elsewhere and pure:
 // package sqltext (what a statement's text says), package link (who owes whom
-// what), package pool (who is served next), package netrestrict (who may come
-// in), package machines (when a machine is woken and sleeps), and here
-// params.go.
+// what), package params (what a session has set, and what resets put back),
+// package pool (who is served next), package netrestrict (who may come in) and
+// package machines (when a machine is woken and sleeps).
 //
 // # Map
 //
@@ -28,7 +28,6 @@
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
-//	clientaddr.go           the client's address among its parameters
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease
 //	statements.go           prepared statements: the bytes that are put in, renamed or replaced
@@ -36,7 +35,7 @@
 //	server_feed.go          server to client: what each answer means, and the end of a lease
 //	state.go                what a transaction has left: asked of the server, then tracked, pinned or reset
 //	own.go                  what Postern asks a server for itself: its messages, and how long they may take
-//	settings.go params.go   settings: found, compared, put on a server
+//	settings.go             settings: found, and put on a server
 //	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
 //	database.go             who leaves a database that somebody wants for himself
 //	ahead.go                reading on while a client is kept waiting, to see when it leaves
@@ -50,7 +49,7 @@
 //	machine_end.go          how a tenant parts from a machine
 //	known.go                how servers greet, kept while their machines sleep
 //	confirm.go              whether that still holds: a server is asked
-//	reports.go              what servers have reported, and who was told
+//	reports.go              what servers report, and who was told
 //	replication.go          a replication session, and what belongs to it:
 //	replication_seat.go     finding a server
 //	replication_copy.go     copying bytes

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
 	"github.com/postern/postern/tenants"
@@ -316,7 +317,7 @@ func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
 		g.release(t, at)
 		return deny(denyDatabase, clip(database))
 	}
-	if name := startOnly(h.startup.Params); name != "" {
+	if name := params.StartOnly(h.startup.Params); name != "" {
 		g.release(t, at)
 		return deny(denyStartOnly, name)
 	}

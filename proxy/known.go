@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -220,33 +221,34 @@ func (p *serverPool) recall() {
 		return
 	}
 	for _, s := range p.tenant.gate.opts.Known.sets(name) {
-		p.sets.shared(s.Params).told = p.reports.of(s.Status)
+		p.sets.Learn(p.sets.Intern(s.Params), p.reports.Intern(s.Status))
 	}
 }
 
-// learn notes what a server shows to a client with a base set of parameters. If
-// it was something else before, the server's defaults have changed, and all
-// that is known is learned again.
-func (p *serverPool) learn(set *params, shown *reports) {
-	if set.told != nil && !set.told.same(shown) {
-		p.forget()
+// learn notes what a server shows to a client with a set of parameters. If it
+// was something else before, all that is known is learned again.
+func (p *serverPool) learn(set *params.Set, shown *params.Reports) {
+	if p.sets.Learn(set, shown) {
+		p.forgetKnown()
 	}
-	set.told = shown
-	p.remember(set)
+	p.remember(set.Base())
 }
 
-// remember keeps it for the time when the server sleeps.
-func (p *serverPool) remember(set *params) {
+// remember keeps what a base set is told for the time when the server sleeps.
+func (p *serverPool) remember(set *params.Set) {
 	if name, ok := p.known(); ok {
-		p.tenant.gate.opts.Known.put(name, knownSet{Params: set.list, Status: set.told.params()})
+		p.tenant.gate.opts.Known.put(name, knownSet{Params: set.List(), Status: set.Told().List()})
 	}
 }
 
 // forget drops what is known of the pool.
 func (p *serverPool) forget() {
-	for _, set := range p.sets.byKey {
-		set.told = nil
-	}
+	p.sets.Forget()
+	p.forgetKnown()
+}
+
+// forgetKnown drops what is kept of it for the time when the server sleeps.
+func (p *serverPool) forgetKnown() {
 	if name, ok := p.known(); ok {
 		p.tenant.gate.opts.Known.forget(name)
 	}

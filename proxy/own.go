@@ -20,18 +20,10 @@ const ownFor = 30 * time.Second
 // warns of nothing outside of a block, and it is over with the transaction.
 const unhindered = "SET transaction_isolation TO 'read committed'"
 
-// defers reports whether a session's transactions may be deferrable.
-func (p *params) defers() bool {
-	_, ok := p.get(deferrable)
-	return ok
-}
-
-const deferrable = "default_transaction_deferrable"
-
 // unhindered is a text for a Query of Postern's own, whose transaction, too,
 // waits for no other: even a DISCARD takes a snapshot.
 func (s *server) unhindered(text string) string {
-	if s.params.defers() {
+	if s.params.Defers() {
 		return unhindered + "; " + text
 	}
 	return text

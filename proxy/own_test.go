@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
 )
@@ -17,9 +18,9 @@ func inspecting(kinds sqltext.State, names ...string) []byte {
 }
 
 // changing carries changes out on a server with nothing unusual set.
-func changing(list []change) []byte {
+func changing(list []params.Change) []byte {
 	o := own{name: link.Unnamed}
-	o.change(&params{}, list)
+	o.change(&params.Set{}, list)
 	return o.out
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -29,7 +30,7 @@ func TestReportsAreBounded(t *testing.T) {
 		"many long ones":            {0, 50, func(i int) []byte { return report(i, 50, strings.Repeat("x", 15<<10)) }, false},
 		"more than can be followed": {100, 4000, func(i int) []byte { return report(0, 1, fmt.Sprint(i%2)) }, false},
 		"for all who are greeted": {0, 200, func(i int) []byte {
-			return pgwire.AppendParameterStatus(nil, pgwire.Param{Name: inHotStandby, Value: fmt.Sprint(i % 2)})
+			return pgwire.AppendParameterStatus(nil, pgwire.Param{Name: params.InHotStandby, Value: fmt.Sprint(i % 2)})
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +41,8 @@ func TestReportsAreBounded(t *testing.T) {
 				b.tenant.loop.Call(func() {
 					p := b.tenant.pool(poolKey{"app", "app"})
 					for i := range 200 {
-						p.sets.intern([]pgwire.Param{{Name: "work_mem", Value: fmt.Sprint(i)}}).told = p.reports.of([]pgwire.Param{{Name: "search_path", Value: strings.Repeat("x", 10<<10)}})
+						p.sets.Learn(p.sets.Intern([]pgwire.Param{{Name: "work_mem", Value: fmt.Sprint(i)}}),
+							p.reports.Intern([]pgwire.Param{{Name: "search_path", Value: strings.Repeat("x", 10<<10)}}))
 					}
 				})
 			}

@@ -258,10 +258,6 @@ func TestSeeds(t *testing.T) {
 	if len(seen) != 100 {
 		t.Errorf("%d seeds of 100 are different", len(seen))
 	}
-	list := []pgwire.Param{{Name: "Seed", Value: "0.5"}, {Name: "geqo", Value: "off"}}
-	if got := withoutSeed(list); len(got) != 1 || got[0].Name != "geqo" || len(list) != 2 || list[0].Name != "Seed" {
-		t.Errorf("%v of %v", got, list)
-	}
 }
 
 // TestAKeptServerIsFreeOfForeignNumbers before its client draws any.

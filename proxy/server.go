@@ -13,6 +13,7 @@ import (
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
 )
@@ -48,10 +49,10 @@ type server struct {
 
 	link   *link.Link
 	client *client
-	params *params  // what the session is set to
-	agreed *params  // what its client had when that was last known
-	shown  *reports // what the server has reported
-	asked  bool     // whether there is more; see confirm.go
+	params *params.Set     // what the session is set to
+	agreed *params.Set     // what its client had when that was last known
+	shown  *params.Reports // what the server has reported
+	asked  bool            // whether there is more; see confirm.go
 
 	heardAt time.Time // when it last was ready for a query
 
@@ -88,7 +89,7 @@ func (s *server) attach(conn *backend.Conn, fd int) error {
 	s.link = link.New(&s.tenant.stmts)
 	s.link.Limit = s.tenant.gate.opts.Limits.ServerStatements
 	s.params = s.pool.fresh
-	s.shown = s.pool.reports.of(conn.Parameters)
+	s.shown = s.pool.reports.Intern(conn.Parameters)
 	return nil
 }
 
@@ -273,8 +274,8 @@ func (c *client) waited() {
 }
 
 // prepare gives the server a client's parameters.
-func (s *server) prepare(want *params) {
-	list := changes(s.params, want)
+func (s *server) prepare(want *params.Set) {
+	list := params.Changes(s.params, want)
 	s.preparing, s.replay = true, replay{list: list}
 	if s.client.mode == sessionMode && s.link.Held() > 0 {
 		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})

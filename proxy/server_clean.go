@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -101,8 +102,8 @@ func (s *server) clean() {
 // reset has the server forget its session.
 func (s *server) reset() {
 	texts := []string{"DISCARD ALL"}
-	if s.params.defers() { // and DISCARD ALL must be alone in its transaction
-		texts = []string{"RESET " + deferrable, "DISCARD ALL"}
+	if s.params.Defers() { // and DISCARD ALL must be alone in its transaction
+		texts = []string{"RESET " + params.Deferrable, "DISCARD ALL"}
 	}
 	s.link.Forget()
 	var out []byte

@@ -5,6 +5,7 @@ package proxy
 import (
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -251,21 +252,21 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
-		if !ok || s.shown.tooMuch() || !s.tenant.affords(s.reportCost()) {
+		if !ok || s.shown.TooMuch() || !s.tenant.affords(s.reportCost()) {
 			return link.Broken
 		}
 		old := s.shown
 		s.report(p)
 		switch {
-		case p.Name == applicationName && s.asked:
-		case s.asked, s.books.State() == pool.Idle, p.Name == inHotStandby:
+		case p.Name == params.ApplicationName && s.asked:
+		case s.asked, s.books.State() == pool.Idle, p.Name == params.InHotStandby:
 			if !s.pool.defaultIs(p) { // nothing of anybody's runs, or nobody can set it
 				return link.Broken
 			}
-		case !fixed(p.Name) && !s.preparing && !s.resetting:
-			s.params = s.pool.sets.with(s.params, p.Name, p.Value)
+		case !params.Fixed(p.Name) && !s.preparing && !s.resetting:
+			s.params = s.pool.sets.With(s.params, p.Name, p.Value)
 			if s.client != nil {
-				s.client.params = s.pool.sets.with(s.client.params, p.Name, p.Value)
+				s.client.params = s.pool.sets.With(s.client.params, p.Name, p.Value)
 			}
 		}
 		if !internal {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -91,7 +92,7 @@ func (b *bench) left(name, value string) {
 	b.tenant.loop.Call(func() {
 		for s := range b.tenant.pool(poolKey{"app", "app"}).books.Live() {
 			s := s.Owner.(*server)
-			s.params = s.pool.sets.with(s.params, name, value)
+			s.params = s.pool.sets.With(s.params, name, value)
 			return
 		}
 	})
@@ -107,7 +108,7 @@ func TestParametersFollowTheClient(t *testing.T) {
 	if _, err := client.Write(query); err != nil {
 		t.Fatal(err)
 	}
-	want := changing([]change{{name: "timezone"}})
+	want := changing([]params.Change{{Name: "timezone"}})
 	expect(t, server, want, "reset of what the client did not set")
 	answer := append(pgwire.AppendHeader(nil, pgwire.ParseComplete, 0), '2', 0, 0, 0, 4)
 	answer = append(answer, 'D', 0, 0, 0, 10, 0, 1, 0xff, 0xff, 0xff, 0xff, 'C', 0, 0, 0, 13)
@@ -231,7 +232,7 @@ func TestAResetServerHasNothingSet(t *testing.T) {
 		b.settle()
 		go func() { _, _ = client.Write(query) }() // the second is greeted from memory, and has a server with its first query
 		steps := own{name: link.Scratch}
-		steps.change(&params{}, []change{{name: "statement_timeout", value: &timeout}})
+		steps.change(&params.Set{}, []params.Change{{Name: "statement_timeout", Value: &timeout}})
 		expect(t, server, steps.out, "its option")
 		_, _ = server.Write(pgwire.AppendReady(append(tagged(empty("312"), "SELECT 1"), empty("3")...), 'I'))
 		b.greeted(client)

@@ -1,42 +1,32 @@
-// What a session has set: read from its server, and told apart from what it was started with and has reset.
+// What a session has set: asked of its server, and set on another.
 
 package proxy
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
+	"github.com/postern/postern/tenants"
 )
 
 // maxSettings bounds what a session may have set and be lent different servers,
 // in bytes of the answer about it.
 const maxSettings = 4 << 20
 
-// resets is what may have been reset since a server was looked at. The server
-// tells it of most parameters; of those that it hides it shows values only, and
-// the default may have been set, too.
-type resets struct {
-	some, all bool     // by RESET, by DISCARD ALL
-	names     []string // that texts have mentioned
-	sure      []string // that the server does show
-}
-
-func (r *resets) mention(name string) {
-	if len(r.names) < maxTracked && !slices.Contains(r.names, name) {
-		r.names = append(r.names, name)
+// withAddress adds the client's address to what it came with, in the way that
+// its tenant wants. What a client claims about its address is dropped.
+func withAddress(list []pgwire.Param, how tenants.ClientAddress, client netip.AddrPort) []pgwire.Param {
+	switch how {
+	case tenants.AddressGUC:
+		return params.WithAddress(list, client)
+	case tenants.AddressName:
+		return params.WithAddressInName(list, client)
 	}
-}
-
-// hiddenNames returns what must be asked for by name from the beginning.
-func (c *client) hiddenNames() (names []string) {
-	for _, p := range c.came.list {
-		if hidden(p.Name) && p.Name != clientAddressName && len(names) < maxTracked {
-			names = append(names, p.Name)
-		}
-	}
-	return names
+	return params.WithoutAddress(list)
 }
 
 // whole takes a row that came in one piece.
@@ -78,48 +68,6 @@ func (l *inspection) settings() []pgwire.Param {
 	return all
 }
 
-// wants is what a client's session has set, with what it came with in the
-// place of what was reset: in Postgres, RESET goes back to the startup packet.
-func (c *client) wants(set []pgwire.Param) *params {
-	found := c.pool.sets.intern(set)
-	var all []pgwire.Param
-	for _, p := range c.came.list {
-		if !hidden(p.Name) || p.Name == clientAddressName || c.wasReset(p.Name, found) {
-			all = append(all, p)
-		}
-	}
-	for _, p := range found.list {
-		_, came := c.came.get(p.Name)
-		switch {
-		case p.Name == clientAddressName: // which is not for the client to set
-		case came && c.wasReset(p.Name, found):
-		default:
-			all = append(all, p)
-		}
-	}
-	return c.pool.sets.intern(all)
-}
-
-// wasReset reports whether a hidden parameter of the startup packet has gone
-// back to its default and was not set to it.
-func (c *client) wasReset(name string, found *params) bool {
-	if value, _ := found.get(name); value != "" || !hidden(name) {
-		return false
-	}
-	set := func(name string) bool {
-		value, _ := c.params.get(name)
-		return value != ""
-	}
-	switch {
-	case c.resets.all, slices.Contains(c.resets.sure, name):
-		return true
-	case name == role && set(sessionAuthorization):
-		_, still := found.get(sessionAuthorization)
-		return !still
-	}
-	return c.resets.some && (set(name) || slices.Contains(c.resets.names, name))
-}
-
 // mayReset takes note of a text in session mode: what came with the client is to
 // be there again after a reset, and a server that not even a reset gets clean is
 // to be nobody else's. It returns whether there may be a reset, and the databases
@@ -128,7 +76,7 @@ func (c *client) mayReset(text []byte) (note sqltext.Note, databases []string) {
 	note, state := sqltext.Scan(text)
 	databases = c.vacates(note, text)
 	c.server.soil(state & sqltext.StateLoad)
-	if len(c.came.list) == 0 {
+	if c.came.Empty() {
 		return 0, databases
 	}
 	if note&sqltext.Resets != 0 {
@@ -138,8 +86,8 @@ func (c *client) mayReset(text []byte) (note sqltext.Note, databases []string) {
 		return note & sqltext.Resets, databases
 	}
 	for _, name := range sqltext.ParameterNames(text) {
-		c.resets.mention(name)
-		if name == clientAddressName { // which is not for the client to set
+		c.resets.Mention(name)
+		if name == params.ClientAddress { // which is not for the client to set
 			note |= sqltext.Resets
 		}
 	}
@@ -159,14 +107,34 @@ func (s *server) relearn() {
 		return
 	}
 	s.reported = false
-	if s.params.base.told != nil {
-		s.pool.learn(s.params.base, s.shown)
+	if s.params.Told() != nil {
+		s.pool.learn(s.params, s.shown)
 	}
+}
+
+// change carries changes out in one transaction. Values travel as Bind
+// parameters, so that nothing needs quoting in whatever encoding and syntax the
+// session has. set_config reads a value as a startup packet does (a list stays a
+// list), and NULL means the default.
+func (o *own) change(have *params.Set, list []params.Change) {
+	if have.Defers() {
+		o.parse(unhindered)
+		o.execute()
+	}
+	o.parse("SELECT pg_catalog.set_config($1, $2, false)")
+	for _, c := range list {
+		if c.Value != nil {
+			o.execute([]byte(c.Name), []byte(*c.Value))
+		} else {
+			o.execute([]byte(c.Name), nil)
+		}
+	}
+	o.end()
 }
 
 // replay is the setting of a client's parameters on its server.
 type replay struct {
-	list      []change
+	list      []params.Change
 	done      int
 	refused   bool // an error has undone all of it
 	inherited bool // which is not the client's
@@ -186,7 +154,7 @@ func (r *replay) completed(tag []byte) {
 func (r *replay) failed(routine string) {
 	if r.refused = r.done < len(r.list); r.refused {
 		c := r.list[r.done]
-		r.inherited = c.value == nil || c.name == "temp_buffers" && routine == "call_int_check_hook"
+		r.inherited = c.Value == nil || c.Name == "temp_buffers" && routine == "call_int_check_hook"
 	}
 }
 

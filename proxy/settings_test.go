@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
 )
@@ -63,25 +63,25 @@ func TestWhatAnEarlierClientHasLeft(t *testing.T) {
 	buffers = append(pgwire.AppendHeader(nil, pgwire.ErrorResponse, len(buffers)), buffers...)
 	size := "100"
 	for name, tc := range map[string]struct {
-		list   []change
+		list   []params.Change
 		done   int
 		answer []byte
 	}{
-		"a reset":           {[]change{{name: "timezone"}}, 0, denied},
-		"temporary buffers": {[]change{{name: "temp_buffers", value: &size}, {name: "timezone"}}, 0, buffers},
-		"the second change": {[]change{{name: "geqo", value: &size}, {name: "timezone"}}, 1, denied},
+		"a reset":           {[]params.Change{{Name: "timezone"}}, 0, denied},
+		"temporary buffers": {[]params.Change{{Name: "temp_buffers", Value: &size}, {Name: "timezone"}}, 0, buffers},
+		"the second change": {[]params.Change{{Name: "geqo", Value: &size}, {Name: "timezone"}}, 1, denied},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			another, server := b.server(), b.server() // which is used first
 			client := b.client(transactionMode)
 			b.left("TimeZone", "Europe/Berlin")
-			var own []change
+			var own []params.Change
 			b.tenant.loop.Call(func() {
 				c := b.tenant.clients[0]
 				for _, change := range tc.list {
-					if change.value != nil {
-						c.params = c.pool.sets.with(c.params, change.name, *change.value)
+					if change.Value != nil {
+						c.params = c.pool.sets.With(c.params, change.Name, *change.Value)
 						own = append(own, change)
 					}
 				}
@@ -119,13 +119,13 @@ func TestWhatTheServerDoesNotTake(t *testing.T) {
 	client, other := b.client(transactionMode), b.client(transactionMode)
 	b.tenant.loop.Call(func() {
 		c := b.tenant.clients[0]
-		c.params = c.pool.sets.with(c.params, "role", "dropped")
+		c.params = c.pool.sets.With(c.params, "role", "dropped")
 	})
 	dropped := "dropped"
 	if _, err := client.Write(pgwire.AppendQuery(nil, "select 7")); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, server, changing([]change{{name: "role", value: &dropped}}), "its role")
+	expect(t, server, changing([]params.Change{{Name: "role", Value: &dropped}}), "its role")
 	failed := &pgwire.Error{Severity: pgwire.Err, Code: "22023", Message: `role "dropped" does not exist`}
 	if _, err := server.Write(pgwire.AppendReady(failed.Append(empty("1")), 'I')); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestLongSettings(t *testing.T) {
 			b.settle()
 			b.tenant.loop.Call(func() {
 				c := b.tenant.clients[0]
-				got, _ := c.params.get("app.x")
+				got, _ := c.params.Get("app.x")
 				if kept, pinned := got == value, c.pins&sqltext.StateSet != 0; kept == pinned || pinned != (size > maxSettings) {
 					t.Errorf("it has %d bytes; its server is its own: %v", len(got), pinned)
 				}
@@ -182,7 +182,7 @@ func TestGreetingsFollowTheServer(t *testing.T) {
 	german := []pgwire.Param{{Name: "datestyle", Value: "German"}}
 	b.tenant.loop.Call(func() {
 		p := b.tenant.clients[0].pool
-		p.learn(p.sets.intern(german), p.reports.of([]pgwire.Param{{Name: "TimeZone", Value: "UTC"}}))
+		p.learn(p.sets.Intern(german), p.reports.Intern([]pgwire.Param{{Name: "TimeZone", Value: "UTC"}}))
 	})
 	report := pgwire.AppendParameterStatus(nil, pgwire.Param{Name: "TimeZone", Value: "Asia/Tokyo"})
 	answer := b.looks(client, server, "select 1", "SELECT 1", report)
@@ -192,56 +192,14 @@ func TestGreetingsFollowTheServer(t *testing.T) {
 	b.settle()
 	b.tenant.loop.Call(func() {
 		c := b.tenant.clients[0]
-		if len(c.params.list) != 0 || c.server != nil {
-			t.Errorf("the client has set %v", c.params.list)
+		if !c.params.Empty() || c.server != nil {
+			t.Errorf("the client has set %v", c.params.List())
 		}
-		if got := c.pool.fresh.told.messages; got != string(report) {
+		if got := c.pool.fresh.Told().Messages(); got != string(report) {
 			t.Errorf("others are greeted with %q", got)
 		}
-		if got := c.pool.sets.intern(german).told; got != nil {
+		if got := c.pool.sets.Intern(german).Told(); got != nil {
 			t.Errorf("others with settings are greeted with %v", got)
 		}
 	})
-}
-
-// TestWantsAfterResets of parameters that servers do not tell about.
-func TestWantsAfterResets(t *testing.T) {
-	for _, tc := range []struct {
-		name              string
-		came, before, set string
-		some, all         bool
-		mentioned, unset  string
-		want              string
-	}{
-		{name: "nothing happened", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r1 app.u=1", want: "app.u=1 role=r1"},
-		{name: "set", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r2 app.u=2", want: "app.u=2 role=r2"},
-		{name: "set, another reset", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "role=r2 app.u=2", some: true, want: "app.u=2 role=r2"},
-		{name: "set to the default", came: "role=r1 app.u=1", before: "role=r1 app.u=1", set: "app.u=", want: "app.u="},
-		{name: "then another reset", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", some: true, want: "app.u="},
-		{name: "then these reset", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", some: true, mentioned: "role app.u", want: "app.u=1 role=r1"},
-		{name: "reset", came: "role=r1 app.u=1", before: "role=r2 app.u=2", set: "app.u=", some: true, want: "app.u=1 role=r1"},
-		{name: "discarded", came: "role=r1 app.u=1", before: "app.u=", set: "app.u=", all: true, want: "app.u=1 role=r1"},
-		{name: "discarded and set", came: "role=r1 app.u=1", before: "app.u=", set: "role=r3 app.u=3", all: true, want: "app.u=3 role=r3"},
-		{name: "another user", came: "role=r1", before: "role=r1", set: "session_authorization=x", want: "session_authorization=x"},
-		{name: "another user no more", came: "role=r1", before: "session_authorization=x", want: "role=r1"},
-		{name: "shown after all", came: "ext.on=1", before: "ext.on=1", unset: "ext.on", want: "ext.on=1"},
-		{name: "shown, reset", came: "work_mem=1", before: "work_mem=2", want: "work_mem=1"},
-		{name: "the address", came: clientAddressName + "=a", before: clientAddressName + "=a", set: clientAddressName + "=b", want: clientAddressName + "=a"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			list := func(s string) (out []pgwire.Param) {
-				for _, p := range strings.Fields(s) {
-					name, value, _ := strings.Cut(p, "=")
-					out = append(out, pgwire.Param{Name: name, Value: value})
-				}
-				return out
-			}
-			p := &serverPool{}
-			c := &client{pool: p, came: p.sets.intern(list(tc.came)), params: p.sets.intern(list(tc.before)),
-				resets: resets{tc.some, tc.all, strings.Fields(tc.mentioned), strings.Fields(tc.unset)}}
-			if got, want := c.wants(list(tc.set)), list(tc.want); !slices.Equal(got.list, want) {
-				t.Errorf("%v, want %v", got.list, want)
-			}
-		})
-	}
 }

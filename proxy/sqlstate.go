@@ -190,7 +190,7 @@ func errMachine(err error) *pgwire.Error {
 // reader's terminal obeys more than JSON escapes, such as DEL, C1 and overrides
 // of the text's direction.
 func clip(s string) string {
-	q := strconv.Quote(s[:min(len(s), maxName)])
+	q := strconv.Quote(s[:min(len(s), pgwire.MaxName)])
 	return q[1 : len(q)-1]
 }
 

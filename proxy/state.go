@@ -4,16 +4,13 @@ package proxy
 
 import (
 	"encoding/binary"
-	"slices"
 	"strings"
 
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
 	"github.com/postern/postern/tenants"
 )
-
-// maxTracked bounds the parameters that a session may have set.
-const maxTracked = 256
 
 // maxLooks is how often a server is asked what it has, if it fails to answer: a
 // statement_timeout of its client's holds for the question, too.
@@ -96,13 +93,12 @@ func (s *server) completed(tag []byte, note sqltext.Note) {
 		}
 	case string(tag) == "LOAD":
 		s.soil(sqltext.StateLoad)
-	case len(c.came.list) > 0 && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
-		len(c.came.base.list) > 0 && string(tag) == "SET", // later it counts what was set and what came
-		note&sqltext.Resets != 0 && string(tag) == "SET":  // perhaps TO DEFAULT
+	case !c.came.Empty() && (string(tag) == "RESET" || string(tag) == "DISCARD ALL"),
+		!c.came.Base().Empty() && string(tag) == "SET",   // later it counts what was set and what came
+		note&sqltext.Resets != 0 && string(tag) == "SET": // perhaps TO DEFAULT
 		s.noted |= sqltext.StateSet
 	}
-	c.resets.some = c.resets.some || string(tag) == "RESET"
-	c.resets.all = c.resets.all || string(tag) == "DISCARD ALL"
+	c.resets.Completed(tag)
 }
 
 // inspect asks the server, between two transactions of its client, what there
@@ -235,8 +231,8 @@ func (l *inspection) sees(row []byte, login string) {
 	}
 	name, value := string(fields[1]), string(fields[2])
 	switch {
-	case passing(name), name == role && value == "none", name == sessionAuthorization && value == login:
-	case len(l.params) >= maxTracked || len(l.named) >= 2*maxTracked:
+	case params.AsNotSet(name, value, login):
+	case len(l.params) >= params.MaxTracked || len(l.named) >= 2*params.MaxTracked:
 		l.size = maxSettings + 1 // too many is too much
 	case kind == "set":
 		l.params = append(l.params, pgwire.Param{Name: name, Value: value})
@@ -294,12 +290,10 @@ func (s *server) inspected(last bool) bool {
 		s.dirty = true // not known: then nobody else is to see it
 	default:
 		if l.kinds&sqltext.StateSet != 0 {
-			set := l.settings()
-			s.params = s.pool.sets.intern(set)
-			c.resets.sure = l.unset
-			c.params = c.wants(set)
-			c.resets = resets{}
-			c.forgetNames(l.named)
+			s.params = s.pool.sets.Intern(l.settings())
+			c.params = c.resets.Wanted(&s.pool.sets, c.came, c.params, s.params, l.unset)
+			c.resets = params.Resets{}
+			c.names.Prune(c.came, l.named)
 			s.relearn()
 			if c.hidden || p.pin&sqltext.StateSet != 0 && s.params != s.pool.fresh {
 				l.found |= sqltext.StateSet
@@ -309,7 +303,7 @@ func (s *server) inspected(last bool) bool {
 		c.pin(l.found & (p.pin | c.pins))
 	}
 	s.agreed = c.params
-	if !l.huge() && !s.params.same(c.params) {
+	if !l.huge() && !s.params.Same(c.params) {
 		s.restoring = true // what it came with, in the place of what was reset
 		s.prepare(c.params)
 		return true
@@ -319,7 +313,7 @@ func (s *server) inspected(last bool) bool {
 
 // tracksState reports whether anything of what a lease did is to be looked at.
 func (s *server) tracksState() bool {
-	if s.client.mode != sessionMode && !s.client.params.same(s.agreed) {
+	if s.client.mode != sessionMode && !s.client.params.Same(s.agreed) {
 		s.noted |= sqltext.StateSet // or its default has changed
 	}
 	return s.noted != 0
@@ -328,7 +322,7 @@ func (s *server) tracksState() bool {
 // mayLeave notes what a text that goes to the server may leave there. names
 // tells the parameters that it sets; nil: unknown.
 func (c *client) mayLeave(state sqltext.State, names func() []string) {
-	if state&sqltext.StateMakes != 0 && (c.params.temporary || c.server.noted&sqltext.StateSet != 0) {
+	if state&sqltext.StateMakes != 0 && (c.params.Temporary() || c.server.noted&sqltext.StateSet != 0) {
 		state |= sqltext.StateTemp
 	}
 	c.server.noted |= state &^ c.tenant.policies.unnoted
@@ -342,26 +336,10 @@ func (c *client) mayLeave(state sqltext.State, names func() []string) {
 
 // mayHave notes the name of a parameter that pg_settings does not show.
 func (c *client) mayHave(name string) {
-	c.resets.mention(name)
-	switch {
-	case slices.Contains(c.names, name):
-	case len(c.names) < maxTracked:
-		c.names = append(c.names, name)
-	default:
+	c.resets.Mention(name)
+	if !c.names.Add(name) {
 		c.server.noted |= sqltext.StateHidden
 	}
-}
-
-// forgetNames forgets which names were noted and turned out to be of nothing.
-func (c *client) forgetNames(found []pgwire.Param) {
-	if len(c.names) < maxTracked/2 {
-		return
-	}
-	c.names = slices.DeleteFunc(c.names, func(name string) bool {
-		_, came := c.came.get(name)
-		return !came && name != role && name != sessionAuthorization &&
-			!slices.ContainsFunc(found, func(p pgwire.Param) bool { return p.Name == name })
-	})
 }
 
 // refuses reports whether the tenant does not want what a text would leave.

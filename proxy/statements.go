@@ -13,7 +13,7 @@ import (
 
 // settings stands for the client's settings: a text may mean something else
 // under others. The name of the application means nothing.
-func (c *client) settings() any { return c.params.base }
+func (c *client) settings() any { return c.params.Base() }
 
 // pinned is why the client keeps its server.
 func (c *client) pinned() sqltext.State {

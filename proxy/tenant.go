@@ -12,6 +12,7 @@ import (
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -82,12 +83,12 @@ type serverPool struct {
 	books     *pool.Pool
 	tenant    *tenant
 	key       poolKey
-	sets      paramSets
-	reports   reportSets
+	sets      params.Sets
+	reports   params.ReportSets
 	confirmed time.Time // when a server of it was last heard of; see confirm.go
 	question  question
-	fresh     *params // a new session's: nothing set
-	reads     bool    // a transaction has read sequences, see sequences
+	fresh     *params.Set // a new session's: nothing set
+	reads     bool        // a transaction has read sequences, see sequences
 }
 
 // newTenant makes the run-time side of a tenant; conf is nil if it was removed
@@ -187,7 +188,7 @@ func (t *tenant) pool(key poolKey) *serverPool {
 	p := &serverPool{tenant: t, key: key, books: t.books.NewPool(t.poolSize(key.user), user, database)}
 	p.configure()
 	p.books.Owner = p
-	p.fresh = p.sets.shared(nil)
+	p.fresh = p.sets.Intern(nil)
 	p.recall()
 	t.pools[key] = p
 	return p

@@ -5,14 +5,12 @@ package proxy
 import (
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
-	"github.com/postern/postern/tenants"
 )
 
 // ended fails unless the other side closes the connection.
@@ -89,7 +87,7 @@ func TestADialThatIsGivenUp(t *testing.T) {
 		p.books.StartDial(&s.books, b.tenant.loop.Now())
 		s.shut("retired")
 		b.tenant.dialed(s, &backend.Conn{Parameters: []pgwire.Param{{Name: "TimeZone", Value: "UTC"}}}, fd, nil)
-		if p.fresh.told == nil {
+		if p.fresh.Told() == nil {
 			t.Error("how the server greets is not known any more")
 		}
 		if n := b.tenant.books.Servers(); n != 1 {
@@ -110,22 +108,6 @@ func TestWhatIsKnownIsBounded(t *testing.T) {
 	k.put(acme, knownSet{Status: []pgwire.Param{{Name: "a", Value: strings.Repeat("x", maxKnownSet-1)}}})
 	if got := k.sets(acme); len(got) != 1 {
 		t.Errorf("%d sets are kept of a server like any other", len(got))
-	}
-}
-
-// TestTheLongestAddress fits into an application name, however it is written.
-func TestTheLongestAddress(t *testing.T) {
-	const address = "fe80:1111:2222:3333:4444:5555:6666:7777"
-	from := netip.MustParseAddrPort("[" + address + "%abcdefghijklmno]:65535")
-	name := func(how tenants.ClientAddress) string {
-		list := withAddress([]pgwire.Param{{Name: applicationName, Value: strings.Repeat("n", 100)}}, how, from)
-		return list[len(list)-1].Value
-	}
-	if got := name(tenants.AddressName); len(got) != maxName || !strings.HasSuffix(got, "n - ["+address+"]:65535") {
-		t.Errorf("application_name is %q, of %d bytes", got, len(got))
-	}
-	if got := name(tenants.AddressGUC); got != address {
-		t.Errorf("the setting is %q", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
 	"github.com/postern/postern/tenants"
@@ -331,7 +332,7 @@ func TestTooManyNames(t *testing.T) {
 	b.policy(keeping)
 	server := b.server()
 	conn := b.client(transactionMode)
-	for i := range maxTracked + 1 {
+	for i := range params.MaxTracked + 1 {
 		text, answer := pgwire.AppendQuery(nil, fmt.Sprintf("set a.b%d = 1", i)), pgwire.AppendReady(tagged(nil, "SET"), 'I')
 		b.asks(conn, server, text, text, answer, answer)
 		var names []string

@@ -2,7 +2,11 @@
 
 package link
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/postern/postern/proxy/pgwire"
+)
 
 // What one client may define, unless a Limits says otherwise.
 const (
@@ -17,9 +21,6 @@ type Limits struct{ Named, NamedBytes int }
 func (l Limits) OrDefault() Limits {
 	return Limits{cmp.Or(l.Named, MaxNamed), cmp.Or(l.NamedBytes, MaxNamedBytes)}
 }
-
-// maxName is how much of a name Postgres looks at (NAMEDATALEN - 1).
-const maxName = 63
 
 // Session is what a client has that outlives its leases. The zero value is a
 // client that has defined nothing.
@@ -52,14 +53,14 @@ type Name struct {
 	told  *shape // what the client was told of it, nil for nothing yet; see told.go
 }
 
-func (n *Name) key() string { return n.text[:min(len(n.text), maxName)] }
+func (n *Name) key() string { return n.text[:min(len(n.text), pgwire.MaxName)] }
 
 // size is what counts against Limits.NamedBytes.
 func (n *Name) size() int { return len(n.text) + len(n.stmt.Body) }
 
 // find returns the client's statement of this name, nil for none.
 func (s *Session) find(name []byte) *Name {
-	return s.named[string(name[:min(len(name), maxName)])]
+	return s.named[string(name[:min(len(name), pgwire.MaxName)])]
 }
 
 // full reports whether there is no room for one more with n bytes.
