@@ -32,7 +32,7 @@ type reading struct {
 
 // idleCell starts a fresh pooler, opens idle clients that have each run one query, and reads what they cost it.
 func (r *rig) idleCell(ctx context.Context, w row, name string) (f figures, err error) {
-	t, err := r.startTarget(ctx, name)
+	t, err := r.startTarget(ctx, w.instance(name))
 	if err != nil {
 		return nil, err
 	}

@@ -79,6 +79,7 @@ func measure(ctx context.Context, opts options, progress io.Writer) (*report, er
 	}
 	result.Environment.LoadAfter = loadAverage()
 	result.Environment.IOUring = r.ioUring()
+	result.Doubts = r.doubts
 	result.summarize(opts)
 	return result, nil
 }

@@ -73,7 +73,7 @@ func floatField(re *regexp.Regexp, out, what string) (float64, error) {
 // pgbench runs one cell of a row against t. The password reaches pgbench by its environment.
 func (r *rig) pgbench(ctx context.Context, t *target, w row) (pgbenchReport, error) {
 	args := []string{"-n", "-h", t.host, "-p", strconv.Itoa(t.port), "-U", t.user, "-T", strconv.Itoa(r.opts.seconds)}
-	if t.name == pgbouncer && w.elsewhere != nil {
+	if t.name == pgbouncer && w.elsewhere != nil && !preparesByDefault(r.programs.pgbouncerVersion) {
 		args = append(args, w.elsewhere...)
 	} else {
 		args = append(args, w.pgbench...)

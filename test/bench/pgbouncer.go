@@ -4,12 +4,18 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 )
 
 // startPgBouncer starts a fresh PgBouncer. It holds the role's verifier, as Postern does, and logs in to the server
 // with what it learned from the client's proof; with a plaintext password it would derive a verifier at each log-in.
-func (r *rig) startPgBouncer() (*target, error) {
+// wide: its buffers are of 64 KiB, not of 4.
+func (r *rig) startPgBouncer(wide bool) (*target, error) {
+	buffers := ""
+	if wide {
+		buffers = "pkt_buf = 65536\n"
+	}
 	dir, err := r.instanceDir(pgbouncer)
 	if err != nil {
 		return nil, err
@@ -41,7 +47,7 @@ client_tls_sslmode = allow
 client_tls_cert_file = %[5]s/server.crt
 client_tls_key_file = %[5]s/server.key
 server_tls_sslmode = disable
-`, benchDatabase, loopback, r.pg.port, port, dir, poolSize, maxClients)); err != nil {
+%[8]s`, benchDatabase, loopback, r.pg.port, port, dir, poolSize, maxClients, buffers)); err != nil {
 		return nil, err
 	}
 	proc, err := start(pgbouncer, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, r.opts.pgbouncer, config)
@@ -49,4 +55,25 @@ server_tls_sslmode = disable
 		return nil, err
 	}
 	return &target{name: pgbouncer, host: loopback, port: port, user: benchRole, proc: proc}, nil
+}
+
+// defaultPgBouncer is the one that scripts/install-pgbouncer.sh has put below .cache, or else the system's.
+func defaultPgBouncer() string {
+	const newer = ".cache/pgbouncer/pgbouncer"
+	if path, err := filepath.Abs(newer); err == nil {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return "/usr/sbin/pgbouncer"
+}
+
+// preparesByDefault says whether the PgBouncer that calls itself so has prepared statements in transaction mode without being
+// told: since 1.24.
+func preparesByDefault(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "PgBouncer %d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 1 || minor >= 24
 }

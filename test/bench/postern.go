@@ -11,8 +11,12 @@ import (
 	"strings"
 )
 
-// startPostern starts a fresh Postern under the given name. ioUring is its setting of that: auto or off.
-func (r *rig) startPostern(name, ioUring string) (*target, error) {
+// startPostern starts a fresh Postern under the given name. plain: it may not use io_uring.
+func (r *rig) startPostern(name, bin string, plain bool) (*target, error) {
+	ioUring := "auto"
+	if plain {
+		ioUring = "off"
+	}
 	dir, err := r.instanceDir(name)
 	if err != nil {
 		return nil, err
@@ -63,7 +67,7 @@ io_uring: %[5]q
 			return nil, err
 		}
 	}
-	proc, err := start(name, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, r.programs.postern, "serve", "--config", config)
+	proc, err := start(name, filepath.Join(r.dir, filepath.Base(dir)+".log"), r.as, bin, "serve", "--config", config)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +79,7 @@ io_uring: %[5]q
 
 // ioUring says whether the Postern of the run may send by io_uring; "" if there is none.
 func (r *rig) ioUring() string {
-	t := r.targets[postern]
+	t := r.targets[instance{target: postern}]
 	if t == nil {
 		return ""
 	}

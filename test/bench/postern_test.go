@@ -38,17 +38,31 @@ func TestFootnoteTellsIOUring(t *testing.T) {
 	}
 }
 
-// Only Postern has an instance that may not use io_uring.
+// A setting that one row asks for is for whom it means, and no other row's process has it.
 func TestInstances(t *testing.T) {
 	for _, w := range allRows() {
-		for _, name := range allTargets() {
-			want := name
-			if w.name == "simple-plain" && name == postern {
-				want = posternPlain
+		for _, name := range append(allTargets(), against) {
+			want := instance{target: name}
+			switch {
+			case w.name == "simple-plain" && (name == postern || name == against):
+				want.plain = true
+			case w.name == "result5mb-wide" && name == pgbouncer:
+				want.wide = true
 			}
 			if got := w.instance(name); got != want {
-				t.Errorf("row %s, target %s: %s, want %s", w.name, name, got, want)
+				t.Errorf("row %s, target %s: %+v, want %+v", w.name, name, got, want)
 			}
+		}
+	}
+}
+
+func TestPreparesByDefault(t *testing.T) {
+	for version, want := range map[string]bool{
+		"PgBouncer 1.18.0": false, "PgBouncer 1.23.1": false, "PgBouncer 1.24.0": true, "PgBouncer 1.26.1": true, "PgBouncer 2.0": true,
+		"unknown": false, "": false,
+	} {
+		if got := preparesByDefault(version); got != want {
+			t.Errorf("%q: %v, want %v", version, got, want)
 		}
 	}
 }

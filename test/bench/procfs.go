@@ -64,15 +64,6 @@ func parseVmRSS(status string) (int64, error) {
 	return 0, errors.New("status: no VmRSS") // a zombie has none
 }
 
-// cpuOf returns the CPU time that process pid has used, in steps of clockTick.
-func cpuOf(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	return parseStatCPU(string(b))
-}
-
 // rssOf returns the resident set of process pid in bytes.
 func rssOf(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -20,6 +20,9 @@ import (
 type programs struct {
 	pgbench string
 	postern string // empty unless it is a target
+	against string // likewise
+
+	pgbouncerVersion string // as it says; "unknown" or "" if it does not
 }
 
 // findPrograms finds everything that the options need before anything is started, and builds Postern if no binary was
@@ -33,22 +36,33 @@ func (r *rig) findPrograms(ctx context.Context) error {
 		if _, err := os.Stat(r.opts.pgbouncer); err != nil {
 			return fmt.Errorf("PgBouncer (package pgbouncer, or -pgbouncer PATH): %w", err)
 		}
+		r.programs.pgbouncerVersion = firstLine(ctx, r.opts.pgbouncer, "--version")
+	}
+	if r.opts.against != "" {
+		if r.programs.against, err = findBinary(r.opts.against); err != nil {
+			return err
+		}
 	}
 	if !slices.Contains(r.opts.targets, postern) {
 		return nil
 	}
 	if r.opts.postern != "" {
-		path, err := filepath.Abs(r.opts.postern)
-		if err != nil {
-			return err
-		}
-		r.programs.postern = path
-		_, err = os.Stat(path)
+		r.programs.postern, err = findBinary(r.opts.postern)
 		return err
 	}
 	r.programs.postern = filepath.Join(r.dir, "postern")
-	_, err = run(ctx, os.Environ(), "go", "build", "-trimpath", "-o", r.programs.postern, "github.com/postern/postern/cmd/postern")
+	_, err = run(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-o", r.programs.postern, "github.com/postern/postern/cmd/postern")
 	return err
+}
+
+// findBinary returns the whole path of a file that the command line names.
+func findBinary(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	_, err = os.Stat(path)
+	return path, err
 }
 
 // findPgbench looks on the PATH and then where Debian keeps the server programs, the newest version first.
@@ -74,6 +88,7 @@ type environment struct {
 	Cores      int               `json:"cores"`
 	LoadBefore string            `json:"load_before"`
 	LoadAfter  string            `json:"load_after"`
+	CPUFrom    string            `json:"cpu_from"`           // schedstat or ticks
 	IOUring    string            `json:"io_uring,omitempty"` // whether Postern has it: "yes", or why not
 	Versions   map[string]string `json:"versions"`
 }
@@ -81,16 +96,18 @@ type environment struct {
 // environment looks around. What cannot be found out is "unknown"; that is no reason to measure nothing.
 func (r *rig) environment(ctx context.Context) environment {
 	e := environment{
-		Time: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), LoadBefore: r.loadBefore,
+		Time: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), LoadBefore: r.loadBefore, CPUFrom: r.cpuFrom,
 		Uname:    firstLine(ctx, "uname", "-srm"),
 		Versions: map[string]string{"PostgreSQL": "PostgreSQL " + r.pg.version, "pgbench": firstLine(ctx, r.programs.pgbench, "--version")},
 	}
 	for _, name := range r.opts.targets {
 		switch name {
 		case pgbouncer:
-			e.Versions["PgBouncer"] = firstLine(ctx, r.opts.pgbouncer, "--version")
+			e.Versions["PgBouncer"] = r.programs.pgbouncerVersion
 		case postern:
 			e.Versions["Postern"] = firstLine(ctx, r.programs.postern, "version")
+		case against:
+			e.Versions["against"] = "against " + r.opts.against + ": " + firstLine(ctx, r.programs.against, "version")
 		}
 	}
 	return e

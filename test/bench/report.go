@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A figure is one kind of number that a cell yields. Its unit is in its name.
@@ -63,6 +64,8 @@ type rowSummary struct {
 	Targets map[string]map[figure]*spread `json:"targets"`
 	// Ratios are Postern's figure divided by PgBouncer's, round by round.
 	Ratios map[figure]*spread `json:"postern_to_pgbouncer"`
+	// Change are Postern's figures divided by those of the other one, likewise.
+	Change map[figure]*spread `json:"postern_to_against,omitempty"`
 
 	row row
 }
@@ -83,6 +86,7 @@ func publicOptions(o options) runOptions {
 type report struct {
 	Environment environment  `json:"environment"`
 	Options     runOptions   `json:"options"`
+	Doubts      []string     `json:"doubts,omitempty"` // about CPU times
 	Summary     []rowSummary `json:"summary"`
 	Cells       []cell       `json:"cells"`
 }
@@ -110,7 +114,7 @@ func (r *report) seriesOf(row string) map[string]map[figure]series {
 // summarize fills in the summary from the cells, in the order of the rows.
 func (r *report) summarize(opts options) {
 	for _, w := range opts.rows {
-		s := rowSummary{Row: w.name, row: w, Targets: map[string]map[figure]*spread{}, Ratios: map[figure]*spread{}}
+		s := rowSummary{Row: w.name, row: w, Targets: map[string]map[figure]*spread{}}
 		all := r.seriesOf(w.name)
 		if own := all[postern]; own != nil && w.tracks != "" {
 			addShares(own, r.seriesOf(w.tracks)[postern][cpu])
@@ -121,13 +125,21 @@ func (r *report) summarize(opts options) {
 				s.Targets[t][f] = spreadOf(slices.Collect(maps.Values(byRound)))
 			}
 		}
-		for _, f := range []figure{tps, latency, cpu, memory} {
-			if q := spreadOf(slices.Collect(maps.Values(ratios(all[postern][f], all[pgbouncer][f])))); q != nil {
-				s.Ratios[f] = q
-			}
-		}
+		s.Ratios = ratiosOf(all[postern], all[pgbouncer])
+		s.Change = ratiosOf(all[postern], all[against])
 		r.Summary = append(r.Summary, s)
 	}
+}
+
+// ratiosOf divides one target's figures by another's.
+func ratiosOf(of, by map[figure]series) map[figure]*spread {
+	out := map[figure]*spread{}
+	for _, f := range []figure{tps, latency, cpu, memory} {
+		if q := spreadOf(slices.Collect(maps.Values(ratios(of[f], by[f])))); q != nil {
+			out[f] = q
+		}
+	}
+	return out
 }
 
 // addShares adds, for each time that tracking takes, what it is of a transaction's CPU in the same round, which is in µs.
@@ -174,7 +186,14 @@ func (r *report) footnote() string {
 	if e.IOUring != "" {
 		sends = "Postern has io_uring: " + e.IOUring + ".\n"
 	}
-	return fmt.Sprintf("%s, %d cores (%s), load %s before and %s after.\n%s.\n%s%d rounds of %d s per cell, interleaved; scale %d; %s idle clients. "+
+	counted := "CPU is the threads' run time (schedstat)."
+	if e.CPUFrom == byTicks {
+		counted = "CPU is counted in clock ticks of /proc/PID/stat: this kernel has no schedstat."
+	}
+	for _, doubt := range r.Doubts {
+		counted += "\nDoubtful: " + doubt
+	}
+	return fmt.Sprintf("%s: %s, %d cores (%s), load %s before and %s after.\n%s.\n%s%s\n%d rounds of %d s per cell, interleaved; scale %d; %s idle clients. "+
 		"Medians; a ratio is the median of the rounds' own ratios. Absolute figures drift with the computer: compare the ratios.\n",
-		e.Uname, e.Cores, e.CPU, e.LoadBefore, e.LoadAfter, strings.Join(versions, "; "), sends, o.Rounds, o.Seconds, o.Scale, number(float64(o.IdleClients), 0))
+		e.Time.Format(time.DateTime), e.Uname, e.Cores, e.CPU, e.LoadBefore, e.LoadAfter, strings.Join(versions, "; "), sends, counted, o.Rounds, o.Seconds, o.Scale, number(float64(o.IdleClients), 0))
 }

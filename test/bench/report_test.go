@@ -25,6 +25,11 @@ func TestParseOptions(t *testing.T) {
 		"two formats":    {args: []string{"-markdown", "-json"}, bad: true},
 		"stray argument": {args: []string{"simple"}, bad: true},
 		"unknown flag":   {args: []string{"-fast"}, bad: true},
+		"against":        {args: []string{"-against", "old", "-rows", "simple,one"}},
+
+		"nothing to compare":  {args: []string{"-against", "old", "-rows", "simple,idle"}, bad: true},
+		"nobody to compare":   {args: []string{"-against", "old", "-targets", "pgbouncer"}, bad: true},
+		"no rounds, compared": {args: []string{"-against", "old", "-rounds", "-1"}, bad: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := parseOptions(tc.args, io.Discard); (err != nil) != tc.bad {
@@ -41,6 +46,83 @@ func TestParseOptions(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{direct, postern}, o.targets); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+}
+
+// Two Posterns are compared alone and in more rounds, unless the command line says otherwise; what only a whole table has is
+// left out.
+func TestParseAgainst(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args    []string
+		targets []string
+		rounds  int
+	}{
+		"without":       {nil, allTargets(), 5},
+		"alone":         {[]string{"-against", "old"}, []string{against, postern}, 7},
+		"beside others": {[]string{"-against", "old", "-targets", "postern,pgbouncer", "-rounds", "9"}, []string{pgbouncer, postern, against}, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, err := parseOptions(tc.args, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.targets, o.targets); diff != "" || o.rounds != tc.rounds {
+				t.Errorf("%d rounds, targets (-want +got):\n%s", o.rounds, diff)
+			}
+			for _, w := range o.rows {
+				if o.against != "" && (w.idle || w.wake > 0 || w.tracks != "" || w.wide) {
+					t.Errorf("row %s is compared", w.name)
+				}
+			}
+		})
+	}
+}
+
+// The table of two Posterns has the ratios of the rounds, and a run of them alone no other table.
+func TestAgainst(t *testing.T) {
+	opts, err := parseOptions([]string{"-rows", "simple", "-against", "old"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &report{Options: publicOptions(opts)}
+	for round, slow := range []float64{1, 2, 4} {
+		r.Cells = append(r.Cells,
+			cell{round + 1, "simple", against, figures{tps: 12000 / slow, latency: 2 * slow, cpu: 20 * slow}},
+			cell{round + 1, "simple", postern, figures{tps: 18000 / slow, latency: 1.5 * slow, cpu: 20*slow + 2*float64(round)}},
+		)
+	}
+	r.summarize(opts)
+	tables := r.tables()
+	if len(tables) != 1 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	want := [][]string{
+		{"", "against: tps", "ms", "µs CPU", "Postern tps", "ms", "µs CPU", "CPU ratio", "tps ratio"},
+		{"`-S` simple", "6,000", "4.00", "40.0", "9,000", "3.00", "42.0", "1.05 (1.00-1.05)", "1.50 (1.50-1.50)"},
+	}
+	if diff := cmp.Diff(want, append([][]string{tables[0].header}, tables[0].rows...)); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+// Which PgBouncer was met stands in the table, and what it cannot do, too.
+func TestVersionInTable(t *testing.T) {
+	opts, err := parseOptions([]string{"-rows", "prepared"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[string][2]string{
+		"PgBouncer 1.26.1": {"PgBouncer 1.26.1 tps", "`-S` prepared"},
+		"PgBouncer 1.18.0": {"PgBouncer 1.18.0 tps", "`-S` prepared (PgBouncer: extended)"},
+		"unknown":          {"PgBouncer unknown tps", "`-S` prepared (PgBouncer: extended)"},
+	} {
+		r := &report{Environment: environment{Versions: map[string]string{"PgBouncer": version}},
+			Cells: []cell{{1, "prepared", pgbouncer, figures{tps: 1}}, {1, "prepared", postern, figures{tps: 1}}}}
+		r.summarize(opts)
+		got := r.tables()[0]
+		if got.header[3] != want[0] || got.rows[0][0] != want[1] {
+			t.Errorf("%s: heading %q, row %q", version, got.header[3], got.rows[0][0])
+		}
 	}
 }
 
@@ -66,7 +148,7 @@ func sampleReport(t *testing.T) *report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &report{Options: publicOptions(opts), Environment: environment{Versions: map[string]string{"Postern": "postern 1"}}}
+	r := &report{Options: publicOptions(opts), Environment: environment{Versions: map[string]string{"Postern": "postern 1", "PgBouncer": "PgBouncer 1.26.1"}}}
 	for round, slow := range []float64{1, 2, 4} {
 		r.Cells = append(r.Cells,
 			cell{round + 1, "simple", direct, figures{tps: 24000 / slow, latency: 1.25 * slow}},
@@ -86,10 +168,10 @@ func TestText(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-             direct tps    ms  PgBouncer tps    ms  µs CPU  Postern tps    ms  µs CPU         CPU ratio         tps ratio
+             direct tps    ms  PgBouncer 1.26.1 tps    ms  µs CPU  Postern tps    ms  µs CPU         CPU ratio         tps ratio
 ` + "`-S` simple" + `      12,000  2.50          6,000  4.00    40.0        9,000  3.00    20.0  0.50 (0.50-0.50)  1.50 (1.50-1.50)
 
-              PgBouncer KiB/client  Postern KiB/client      memory ratio  Postern goroutines before  after
+              PgBouncer 1.26.1 KiB/client  Postern KiB/client      memory ratio  Postern goroutines before  after
 idle clients                  0.50                2.00  4.00 (4.00-4.00)                         14     14
 `
 	if got := "\n" + b.String(); !strings.HasPrefix(strip(got), strip(want)) {

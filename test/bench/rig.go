@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 )
 
 const (
@@ -23,7 +22,7 @@ const (
 	maxClients    = 5000 // that each pooler is told to take
 	serverSlots   = 200  // PostgreSQL's max_connections
 	loopback      = "127.0.0.1"
-	warmUpSeconds = 1
+	warmUpSeconds = 2 // on a busy computer a second is over before 32 clients have logged in over TLS
 )
 
 // A rig owns every process, file and directory of a run. Its methods are for the main goroutine.
@@ -39,12 +38,14 @@ type rig struct {
 	password   string
 	cert       keyPair
 	pg         *postgres
-	targets    map[string]*target // those that live as long as the run
+	targets    map[instance]*target // those that live as long as the run
+	cpuFrom    string               // where CPU times come from: bySchedstat or byTicks
+	doubts     []string             // about CPU times
 }
 
 // setUp starts what opts need. The rig is never nil and must be torn down, also after an error.
 func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) {
-	r := &rig{opts: opts, progress: progress, loadBefore: loadAverage(), password: rand.Text(), scripts: map[string]string{}, targets: map[string]*target{}}
+	r := &rig{opts: opts, progress: progress, loadBefore: loadAverage(), password: rand.Text(), scripts: map[string]string{}, targets: map[instance]*target{}}
 	var err error
 	if r.as, err = unprivileged(); err != nil {
 		return r, err
@@ -70,6 +71,9 @@ func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) 
 	if err := r.startPostgres(ctx); err != nil {
 		return r, err
 	}
+	if r.cpuFrom = cpuSource(); r.cpuFrom != bySchedstat {
+		fmt.Fprintln(progress, "WARNING: this kernel has no /proc/PID/task/TID/schedstat: CPU times are counted in clock ticks of", clockTick)
+	}
 	return r, r.startTargets(ctx)
 }
 
@@ -77,11 +81,11 @@ func setUp(ctx context.Context, opts options, progress io.Writer) (*rig, error) 
 func (r *rig) startTargets(ctx context.Context) (err error) {
 	for _, w := range r.opts.rows {
 		for _, name := range r.opts.targets {
-			instance := w.instance(name)
-			if !w.steady() || !w.runsOn(name) || r.targets[instance] != nil {
+			i := w.instance(name)
+			if !w.steady() || !w.runsOn(name) || r.targets[i] != nil {
 				continue
 			}
-			if r.targets[instance], err = r.startTarget(ctx, instance); err != nil {
+			if r.targets[i], err = r.startTarget(ctx, i); err != nil {
 				return err
 			}
 		}
@@ -133,10 +137,10 @@ func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
 
 // loadCell runs pgbench and sets its transactions against the CPU time that the target's process used meanwhile.
 func (r *rig) loadCell(ctx context.Context, w row, t *target) (figures, error) {
-	var before, after time.Duration
+	var before cpuReading
 	var err error
 	if t.proc != nil {
-		if before, err = cpuOf(t.proc.pid()); err != nil {
+		if before, err = readCPU(os.DirFS("/proc"), t.proc.pid(), r.cpuFrom); err != nil {
 			return nil, errors.Join(err, t.alive())
 		}
 	}
@@ -149,10 +153,17 @@ func (r *rig) loadCell(ctx context.Context, w row, t *target) (figures, error) {
 	}
 	f := figures{tps: bench.TPS, latency: bench.LatencyMS, transactions: float64(bench.Transactions)}
 	if t.proc != nil {
-		if after, err = cpuOf(t.proc.pid()); err != nil {
+		after, err := readCPU(os.DirFS("/proc"), t.proc.pid(), r.cpuFrom)
+		if err != nil {
 			return nil, errors.Join(err, t.alive())
 		}
-		f[cpu] = float64((after - before).Microseconds()) / float64(bench.Transactions)
+		used, doubt := after.since(before)
+		if doubt != "" {
+			doubt = fmt.Sprintf("row %s, target %s: %s", w.name, t.name, doubt)
+			fmt.Fprintln(r.progress, "WARNING:", doubt)
+			r.doubts = append(r.doubts, doubt)
+		}
+		f[cpu] = float64(used.Microseconds()) / float64(bench.Transactions)
 	}
 	return f, t.alive()
 }

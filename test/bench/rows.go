@@ -15,12 +15,12 @@ type row struct {
 	title   string   // for people
 	targets []string // that have a cell in it
 	pgbench []string // its arguments; none for rows that measure something else
-	// elsewhere are the arguments for PgBouncer where it cannot do the same: 1.18 has no prepared statements in transaction
-	// mode, and its clients must do without.
+	// elsewhere are the arguments for a PgBouncer that has no prepared statements in transaction mode: its clients must do without.
 	elsewhere []string
 	script    string // name of a script in scripts, instead of a builtin
 	tls       bool   // clients speak TLS; the pooler's own way to the server stays in plaintext
 	plain     bool   // Postern may not use io_uring
+	wide      bool   // PgBouncer has buffers of 64 KiB
 	idle      bool   // measures memory and goroutines of idle clients instead
 	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
 	tracks    string // measures what tracking takes of a transaction of the row of this name instead; see tracking.go
@@ -33,11 +33,15 @@ const loadClients = 32
 var scripts = map[string]string{
 	// 5,000 DataRows of 1,000 bytes each: one result of 5 MB.
 	"result5mb": "select repeat('x', 1000) from generate_series(1, 5000);\n",
+	"transaction": "\\set aid random(1, 100000 * :scale)\nbegin;\n" +
+		strings.Repeat("select abalance from pgbench_accounts where aid = :aid;\n", 3) + "commit;\n",
 }
 
 // allRows returns every row in the order of the table.
 func allRows() []row {
 	all, poolers, ours := allTargets(), []string{pgbouncer, postern}, []string{postern}
+	results := []string{"-c", "4", "-j", "2"}
+	connects := []string{"-S", "-C", "-c", "8", "-j", "2"}
 	selectOnly := func(mode string) []string {
 		return []string{"-S", "-M", mode, "-c", strconv.Itoa(loadClients), "-j", "2"}
 	}
@@ -45,13 +49,17 @@ func allRows() []row {
 		{name: "simple", title: "`-S` simple", targets: all, pgbench: selectOnly("simple")},
 		{name: "simple-plain", title: "`-S` simple, Postern without io_uring", targets: poolers, pgbench: selectOnly("simple"), plain: true},
 		{name: "extended", title: "`-S` extended", targets: all, pgbench: selectOnly("extended")},
-		{name: "prepared", title: "`-S` prepared (PgBouncer: extended)", targets: all, pgbench: selectOnly("prepared"), elsewhere: selectOnly("extended")},
+		{name: "prepared", title: "`-S` prepared", targets: all, pgbench: selectOnly("prepared"), elsewhere: selectOnly("extended")},
+		{name: "one", title: "`-S` simple, one client", targets: all, pgbench: []string{"-S", "-c", "1"}},
+		{name: "transaction", title: "BEGIN, 3 selects, COMMIT", targets: all, pgbench: []string{"-c", strconv.Itoa(loadClients), "-j", "2"}, script: "transaction"},
 		{name: "tracking", title: "`-S` simple", targets: ours, tracks: "simple"},
 		{name: "tracking-extended", title: "`-S` extended", targets: ours, tracks: "extended"},
 		{name: "tracking-prepared", title: "`-S` prepared", targets: ours, tracks: "prepared"},
-		{name: "result5mb", title: "5 MB results", targets: all, pgbench: []string{"-c", "4", "-j", "2"}, script: "result5mb"},
+		{name: "result5mb", title: "5 MB results, 4 clients", targets: all, pgbench: results, script: "result5mb"},
+		{name: "result5mb-wide", title: "5 MB results, PgBouncer with `pkt_buf` of 64 KiB", targets: poolers, pgbench: results, script: "result5mb", wide: true},
 		{name: "tls", title: "`-S` over TLS", targets: all, pgbench: selectOnly("simple"), tls: true},
-		{name: "connect", title: "connect per transaction", targets: all, pgbench: []string{"-S", "-C", "-c", "8", "-j", "2"}},
+		{name: "connect", title: "a login for each transaction", targets: all, pgbench: connects},
+		{name: "connect-tls", title: "a login for each transaction, TLS", targets: all, pgbench: connects, tls: true},
 		{name: "idle", title: "idle clients", targets: poolers, idle: true},
 		{name: "idle-tls", title: "idle clients, TLS", targets: poolers, idle: true, tls: true},
 		{name: "wake-one", title: "one client of a sleeping machine", targets: ours, wake: 1},
@@ -59,18 +67,27 @@ func allRows() []row {
 	}
 }
 
-// runsOn says whether the row has a cell for the target.
-func (w row) runsOn(target string) bool { return slices.Contains(w.targets, target) }
+// runsOn says whether the row has a cell for the target. Another Postern has those of this one that load it.
+func (w row) runsOn(target string) bool {
+	if target == against {
+		return w.steady() && !w.wide && slices.Contains(w.targets, postern)
+	}
+	return slices.Contains(w.targets, target)
+}
 
 // steady says that the row's clients work without a pause, on poolers that live as long as the run.
 func (w row) steady() bool { return len(w.pgbench) > 0 }
 
+// An instance is a process of a target with settings of its own; the rows without share one.
+type instance struct {
+	target string
+	plain  bool // a Postern that may not use io_uring: what it is where the kernel does not allow that
+	wide   bool // a PgBouncer with buffers of 64 KiB
+}
+
 // instance is which process the row's cell for a target talks to.
-func (w row) instance(target string) string {
-	if w.plain && target == postern {
-		return posternPlain
-	}
-	return target
+func (w row) instance(target string) instance {
+	return instance{target: target, plain: w.plain && (target == postern || target == against), wide: w.wide && target == pgbouncer}
 }
 
 // rowNames returns the names of all rows in the order of the table.

@@ -17,11 +17,21 @@ type table struct {
 	rows   [][]string
 }
 
-// tables makes the table of the throughput rows, those of the tracking, idle and wake rows; one without rows is left out.
+// tables makes the table of the throughput rows, that of two Posterns, those of the tracking, idle and wake rows; one without rows is
+// left out.
 func (r *report) tables() []table {
-	load := table{header: []string{"", "direct tps", "ms", "PgBouncer tps", "ms", "µs CPU", "Postern tps", "ms", "µs CPU", "CPU ratio", "tps ratio"}}
-	tracking := table{header: []string{"tracking: caches warm-cold", "scanner ns", "link and statements ns", "Postern µs CPU", "scanner %", "link and statements %", "both %", "goal %"}}
-	idle := table{header: []string{"", "PgBouncer KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
+	bouncer := r.Environment.Versions["PgBouncer"]
+	if !strings.HasPrefix(bouncer, "PgBouncer ") {
+		bouncer = "PgBouncer " + bouncer
+	}
+	micros := "µs CPU"
+	if r.Environment.CPUFrom == byTicks {
+		micros += " by ticks"
+	}
+	load := table{header: []string{"", "direct tps", "ms", bouncer + " tps", "ms", micros, "Postern tps", "ms", micros, "CPU ratio", "tps ratio"}}
+	change := table{header: []string{"", "against: tps", "ms", micros, "Postern tps", "ms", micros, "CPU ratio", "tps ratio"}}
+	tracking := table{header: []string{"tracking: caches warm-cold", "scanner ns", "link and statements ns", "Postern " + micros, "scanner %", "link and statements %", "both %", "goal %"}}
+	idle := table{header: []string{"", bouncer + " KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
 	wake := table{header: []string{"", "first answer after a direct client's, ms", "last", "from the first knock to the last answer"}}
 	for _, s := range r.Summary {
 		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
@@ -43,10 +53,21 @@ func (r *report) tables() []table {
 			wake.rows = append(wake.rows, []string{s.row.title, showRatio(p[wakeFirst]), showRatio(p[wakeLast]), showRatio(p[wakeTotal])})
 			continue
 		}
-		load.rows = append(load.rows, []string{s.row.title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
+		if o := s.Targets[against]; o != nil {
+			change.rows = append(change.rows, []string{s.row.title, show(o[tps]), show(o[latency]), show(o[cpu]),
+				show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Change[cpu]), showRatio(s.Change[tps])})
+		}
+		if d == nil && b == nil && s.Targets[against] != nil {
+			continue
+		}
+		title := s.row.title
+		if b != nil && s.row.elsewhere != nil && !preparesByDefault(bouncer) {
+			title += " (PgBouncer: extended)"
+		}
+		load.rows = append(load.rows, []string{title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
 			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
 	}
-	return slices.DeleteFunc([]table{load, tracking, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
+	return slices.DeleteFunc([]table{load, change, tracking, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
 }
 
 // text writes the table in aligned columns.

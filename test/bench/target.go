@@ -18,12 +18,10 @@ const (
 	direct    = "direct"
 	pgbouncer = "pgbouncer"
 	postern   = "postern"
+	against   = "against" // another Postern, given by -against
 )
 
 func allTargets() []string { return []string{direct, pgbouncer, postern} }
-
-// posternPlain is the instance of Postern that may not use io_uring: what it is where the kernel does not allow that.
-const posternPlain = "postern-plain"
 
 // readyWithin is how long a fresh process may take to serve its first query.
 const readyWithin = 30 * time.Second
@@ -38,17 +36,17 @@ type target struct {
 	metrics string // URL of its Prometheus metrics; "" if it has none
 }
 
-// startTarget starts a fresh process for a target, or posternPlain, and waits until it serves a query.
-func (r *rig) startTarget(ctx context.Context, name string) (t *target, err error) {
-	switch name {
+// startTarget starts a fresh process and waits until it serves a query.
+func (r *rig) startTarget(ctx context.Context, i instance) (t *target, err error) {
+	switch i.target {
 	case direct:
 		t = &target{name: direct, host: loopback, port: r.pg.port, user: benchRole}
 	case pgbouncer:
-		t, err = r.startPgBouncer()
+		t, err = r.startPgBouncer(i.wide)
 	case postern:
-		t, err = r.startPostern(name, "auto")
-	case posternPlain:
-		t, err = r.startPostern(name, "off")
+		t, err = r.startPostern(postern, r.programs.postern, i.plain)
+	case against:
+		t, err = r.startPostern(against, r.programs.against, i.plain)
 	}
 	if err != nil {
 		return nil, err
