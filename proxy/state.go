@@ -27,7 +27,7 @@ type policies struct {
 // policiesOf compiles a tenant's. What is allowed is in none of the sets.
 func policiesOf(conf *tenants.Tenant) (p policies) {
 	p.always = conf.ResetAlways
-	p.unnoted = sqltext.StateNamed | sqltext.StateGiven | sqltext.StateReads | sqltext.StateMakes
+	p.unnoted = sqltext.StateNamed | sqltext.StateNameInBind | sqltext.StateReads | sqltext.StateMakes
 	for i, name := range sqltext.StateNames() {
 		kind := sqltext.State(1) << i
 		switch conf.State[tenants.StateKind(name)] {

@@ -10,7 +10,7 @@ import (
 
 // unreadable is what cannot be asked about, and is over if its transaction is
 // rolled back.
-const unreadable = sqltext.StateHidden | sqltext.StateVague
+const unreadable = sqltext.StateHidden | sqltext.StateNameUnknown
 
 // conclusion is how a transaction goes, for the sake of what is unreadable.
 type conclusion struct {
@@ -36,20 +36,20 @@ func (s *server) concluded() {
 func (s *server) soil(noted sqltext.State) {
 	p := &s.tenant.policies
 	minded := p.track | p.pin | p.reset | p.refuse
-	s.dirty = s.dirty || noted&(p.reset|p.refuse) != 0 || noted&sqltext.StateVague != 0 && minded&(sqltext.StateSet|sqltext.StateSeed) != 0
+	s.dirty = s.dirty || noted&(p.reset|p.refuse) != 0 || noted&sqltext.StateNameUnknown != 0 && minded&(sqltext.StateSet|sqltext.StateSeed) != 0
 	s.loaded = s.loaded || noted&minded&sqltext.StateLoad != 0
 }
 
 // mayName notes the parameters that a Bind may name: what follows the name of
 // the statement in it. whole says that all of it is there.
 func (c *client) mayName(portal, rest []byte, whole bool) {
-	if state, _ := c.server.link.Bound(portal); state&sqltext.StateGiven == 0 {
+	if state, _ := c.server.link.Bound(portal); state&sqltext.StateNameInBind == 0 {
 		return
 	}
 	if whole && c.mayNameValues(rest) {
 		return
 	}
-	c.server.noted |= sqltext.StateVague
+	c.server.noted |= sqltext.StateNameUnknown
 }
 
 // mayNameValues reads the values of a Bind.

@@ -8,6 +8,7 @@
 //	TagState(tag, note)   what it has left, once its command tag has come
 //	Refusable(text)       the same guessed beforehand, for those who do not allow it
 //	ParameterNames(text)  the parameters that it sets and that no server lists
+//	ParameterName(value)  the same of a name that comes with a Bind
 //	Vacates(text)         the databases that it wants for itself
 //	Deallocated(text)     the prepared statement that it drops, if it does nothing else
 //	Escapes(text)         whether settings decide where its literals end
@@ -38,7 +39,7 @@
 // arguments, a body in dollar quotes) must be certain, and a comment, an escape
 // or a quote in the way makes it doubtful. The same goes for a text that is
 // replaced (Deallocated): it must be understood to the end. What cannot be read
-// has flags of its own (SetsHidden, HidesNames, BodyHides, Unseen, StateVague,
+// has flags of its own (SetsHidden, HidesNames, BodyHides, Unseen, StateNameUnknown,
 // StateHidden), so that the caller can assume the worst.
 //
 // # Invariants
@@ -58,7 +59,7 @@
 //
 //	scan.go          Scan and its notes, how a text is read, words
 //	state.go         the kinds of session state, from words, tags and beginnings
-//	meaning.go       what equal texts may come to something else by
+//	meaning.go       which texts make the same SQL mean something else later
 //	parameter.go     names of run-time parameters
 //	extension.go     functions of PostgreSQL's contrib modules
 //	function.go      functions that are called by their oids

@@ -12,7 +12,7 @@ var functions = map[uint32]State{
 	1599: StateSeed,                  // setseed
 	2172: StateLoad, 6006: StateLoad, // pg_backup_start, pg_replication_origin_session_setup
 	3779: StateLoad, 3786: StateLoad, 4220: StateLoad, 4221: StateLoad, 4222: StateLoad, 4223: StateLoad, 4224: StateLoad, // pg_create_..., pg_copy_..._replication_slot
-	2078: StateSet | StateVague,                                        // set_config
+	2078: StateSet | StateNameUnknown,                                  // set_config
 	2880: StateLock, 2881: StateLock, 2882: StateLock, 2883: StateLock, // pg_advisory_lock, and what is like it
 	2886: StateLock, 2887: StateLock, 2888: StateLock, 2889: StateLock,
 	2884: StateEnds, 2885: StateEnds, 2890: StateEnds, 2891: StateEnds, 2892: StateEnds, // pg_advisory_unlock
@@ -31,5 +31,5 @@ func FunctionState(oid uint32) State {
 	if slices.Contains(largeObjects, oid) {
 		return 0
 	}
-	return StateAny | StateVague
+	return StateAny | StateNameUnknown
 }

@@ -1,4 +1,4 @@
-// What a text may change of what later ones mean, and whether its own words hang on settings or the time.
+// Which texts make the same SQL mean something else later: settings that parsing looks at, tables and functions, the time.
 
 package sqltext
 

@@ -24,7 +24,7 @@ type naming uint8
 const (
 	nameShown   naming = iota // pg_settings shows it, or there is none of the name
 	nameKnown                 // it does not, and this is the name
-	nameGiven                 // a parameter of the statement holds the name
+	nameInBind                // a parameter of the statement holds the name
 	nameUnclear               // the name is not understood
 )
 
@@ -215,7 +215,7 @@ func firstArgument(rest []byte, buf *[maxParameter]byte) (name []byte, how namin
 			n++
 		}
 		if n > 1 && endsArgument(rest[n:]) {
-			return nil, nameGiven
+			return nil, nameInBind
 		}
 	}
 	return nil, nameUnclear

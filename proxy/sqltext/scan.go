@@ -1,4 +1,4 @@
-// What a statement's text says about state that outlives a transaction.
+// Scan: a text is read once, word by word, for what it may leave (State) and what else it tells (Note).
 
 package sqltext
 
@@ -147,8 +147,8 @@ func scan(text []byte, known *lengths) (note Note, state State) {
 	if r.resets || r.body > 0 || r.calls > 0 && state&StateSet != 0 {
 		note |= Resets
 	}
-	if state&StateVague != 0 {
-		state, note = state&^StateVague, note|HidesNames
+	if state&StateNameUnknown != 0 {
+		state, note = state&^StateNameUnknown, note|HidesNames
 	}
 	return note | r.note(), state
 }

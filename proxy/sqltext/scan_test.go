@@ -15,7 +15,7 @@ const leaves = Note(1 << 15)
 
 func scanned(text []byte) Note {
 	note, state := Scan(text)
-	if state&(StateSet|StateGiven|StateTemp|StateLock|StateCursor|StateSeed) != 0 || note&HidesNames != 0 {
+	if state&(StateSet|StateNameInBind|StateTemp|StateLock|StateCursor|StateSeed) != 0 || note&HidesNames != 0 {
 		note |= leaves
 	}
 	return note

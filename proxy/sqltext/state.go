@@ -23,11 +23,11 @@ const (
 	StateNamed
 	// StateHidden: a parameter is set whose name was not understood.
 	StateHidden
-	// StateVague: something may be set that nobody can ask about, by a name that
-	// is computed or was not seen.
-	StateVague
-	// StateGiven: the text may set parameters that its own parameters name.
-	StateGiven
+	// StateNameUnknown: something may be set that nobody can ask about, because its
+	// name is computed or was not seen.
+	StateNameUnknown
+	// StateNameInBind: the text may set a parameter whose name is in a Bind.
+	StateNameInBind
 	// StateReads: the text may read what StateSequence is about.
 	StateReads
 	// StateMakes: the text may make a table or the like, which is temporary where
@@ -39,7 +39,7 @@ const (
 	// StateUnasked is what it cannot be asked about.
 	StateUnasked = StateLoad | StateSequence | StateSeed
 	// StateUnseen is what must be assumed of a text that was not seen.
-	StateUnseen = StateAny | StateSequence | StateReads | StateVague
+	StateUnseen = StateAny | StateSequence | StateReads | StateNameUnknown
 )
 
 // StateNames are the kinds in the order of their bits, as configuration and
@@ -188,7 +188,7 @@ func (r *reader) systemState(word []byte, next int) State {
 // setConfig judges a call of set_config, whose arguments begin at next.
 func (r *reader) setConfig(next int) State {
 	if r.calls++; r.calls > maxNames {
-		return StateSet | StateNamed | StateVague
+		return StateSet | StateNamed | StateNameUnknown
 	}
 	var buf [maxParameter]byte
 	name, how, local := setConfig(r.text[next:], &buf)
@@ -197,23 +197,23 @@ func (r *reader) setConfig(next int) State {
 		return StateNamed | StateSeed // also where it is local: nothing takes a seed back
 	case local:
 		return StateNamed // others may be set in the same way, and not so
-	case how == nameGiven:
-		return StateSet | StateNamed | StateGiven
+	case how == nameInBind:
+		return StateSet | StateNamed | StateNameInBind
 	case how == nameUnclear:
-		return StateSet | StateNamed | StateVague
+		return StateSet | StateNamed | StateNameUnknown
 	}
 	return StateSet | StateNamed
 }
 
 // TagState judges a CommandComplete tag: which kinds its command left, given
-// what Scan said of the text. Rows without a tag yet have an empty one.
+// what Scan said of the text. That of an Execute which was suspended is empty.
 func TagState(tag []byte, note Note) State {
 	state := tagState(tag, note)
 	if note&Unseen != 0 {
 		state |= StateUnseen
 	}
 	if note&HidesNames != 0 {
-		state |= StateVague
+		state |= StateNameUnknown
 	}
 	return state
 }
@@ -247,7 +247,7 @@ func tagState(tag []byte, note Note) (state State) {
 			state = StateSeed
 		}
 		if note&BodyHides != 0 {
-			state |= StateVague
+			state |= StateNameUnknown
 		}
 		return state | StateAny | StateSequence // its body may do anything, and says so in words of its own
 	case "DISCARD ALL":

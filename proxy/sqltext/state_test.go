@@ -25,7 +25,7 @@ func TestScanState(t *testing.T) {
 		"select set_config('a.b', E'it\\', true)', false)":                          StateSet,
 		"select set_config('a.b', $x$it's, true)$x$, false)":                        StateSet,
 		"select set_config($1, $2, true)":                                           0,
-		"select set_config($1, $2, false)":                                          StateSet | StateGiven,
+		"select set_config($1, $2, false)":                                          StateSet | StateNameInBind,
 		"select set_config(name, value, false) from wanted":                         StateSet,
 		`select "set_config"('a.b', 'c', false)`:                                    StateSet,
 		"select set_config":                                                         0,
@@ -163,8 +163,8 @@ func TestSetsSeed(t *testing.T) {
 }
 
 func TestFunctionState(t *testing.T) {
-	for oid, want := range map[uint32]State{6006: StateLoad, 2172: StateLoad, 3786: StateLoad, 1574: StateSequence, 2559: StateReads, 1599: StateSeed, 2078: StateSet | StateVague, 2880: StateLock,
-		957: 0, 1397: StateAny | StateVague, 1 << 20: StateAny | StateVague} {
+	for oid, want := range map[uint32]State{6006: StateLoad, 2172: StateLoad, 3786: StateLoad, 1574: StateSequence, 2559: StateReads, 1599: StateSeed, 2078: StateSet | StateNameUnknown, 2880: StateLock,
+		957: 0, 1397: StateAny | StateNameUnknown, 1 << 20: StateAny | StateNameUnknown} {
 		if got := FunctionState(oid); got != want {
 			t.Errorf("%d: %b", oid, got)
 		}
@@ -273,10 +273,10 @@ func TestUntold(t *testing.T) {
 		note Note
 		want State
 	}{
-		{"SET", SetsHidden, StateHidden}, {"UPDATE 1", SetsHidden, 0}, {"SET", SetsHidden | SetHarmless, 0}, {"SELECT 1", HidesNames, StateVague}, {"", HidesNames, StateVague},
-		{"DO", BodyHides, StateVague}, {"SELECT 1", BodyHides, 0}, {"SELECT 1", Unseen, StateUnseen},
+		{"SET", SetsHidden, StateHidden}, {"UPDATE 1", SetsHidden, 0}, {"SET", SetsHidden | SetHarmless, 0}, {"SELECT 1", HidesNames, StateNameUnknown}, {"", HidesNames, StateNameUnknown},
+		{"DO", BodyHides, StateNameUnknown}, {"SELECT 1", BodyHides, 0}, {"SELECT 1", Unseen, StateUnseen},
 	} {
-		if got := TagState([]byte(tc.tag), tc.note) &^ (StateAny | StateSequence | StateReads); got != tc.want&(StateHidden|StateVague) {
+		if got := TagState([]byte(tc.tag), tc.note) &^ (StateAny | StateSequence | StateReads); got != tc.want&(StateHidden|StateNameUnknown) {
 			t.Errorf("%s with %b: %b", tc.tag, tc.note, got)
 		}
 	}
