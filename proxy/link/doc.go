@@ -1,5 +1,5 @@
-// Package link is the rule book of a lease: one client and one server in
-// lock-step. It is pure: bytes are framed and moved elsewhere, this package
+// Package link is the rule book of a server connection and of its leases: one
+// client and one server in lock-step. It is pure: bytes are framed and moved elsewhere, this package
 // is told which message went which way and answers what that means.
 //
 // A Link belongs to a server connection and holds the queue of answers that
@@ -29,7 +29,8 @@
 //	Query, FunctionCall            false                             false, in doubt
 //	Flush                          true                              ignored there
 //	CopyDone, CopyFail                                               false
-//	ErrorResponse, extended                        true, unless a    false
+//	ErrorResponse                                                    false
+//	  to an extended message                       true, unless a
 //	                                               Sync was sent
 //	CopyInResponse                 true behind an                    true, unless its
 //	                               Execute alone                     end was sent
@@ -49,7 +50,7 @@
 //	stmt.go session.go cache.go    statements: shared, by a client's names, on a server
 //	unnamed.go named.go portal.go  plans for the messages that define, use and run them
 //	told.go                        what clients were told of them, and what servers hold
-//	meaning.go                     what is one client's alone, since an equal text may come to something else
+//	meaning.go                     when the same SQL must be parsed again, and what is one client's alone
 //	deallocate.go sequence.go      DEALLOCATE of them; DISCARD SEQUENCES in front of a message
 //
 // Invariants: the queue never holds more than MaxOutstanding entries of the

@@ -1,4 +1,4 @@
-// What the queue of outstanding answers is made of.
+// Entry, one outstanding answer: to which message, and what happens to it.
 
 package link
 

@@ -1,4 +1,4 @@
-// The queue of outstanding answers and the release rule.
+// Link: the queue of outstanding answers, and the rule that says when a server is free.
 
 package link
 
@@ -20,11 +20,12 @@ const (
 	ToClient Verdict = iota
 	AsParse          // the client gets a ParseComplete instead
 	Swallow
-	Replace // send the client Postern's own error instead, see Head
+	Replace // send the client Postern's own error instead: Refusal of Last
 	Broken  // not explainable: close the server
 )
 
-// Link is the state of one lease. The zero value is a server that is free.
+// Link is what is known of one server connection, during its leases and between
+// them. Make it with New.
 type Link struct {
 	queue  []Entry // outstanding answers, oldest at head
 	head   int
@@ -226,7 +227,7 @@ func (l *Link) drop() {
 	e := &l.queue[l.head]
 	if e.redefines() {
 		if l.redefinitions--; l.redefinitions == 0 {
-			l.unsure, l.known = false, l.holds(l.client)
+			l.unsure, l.known = false, l.hasUnnamed(l.client)
 			if l.client != nil {
 				l.latest = l.client.Unnamed
 			}

@@ -1,4 +1,4 @@
-// What an equal text may come to something else by: settings that parsing looks at, names that mean other tables, and the time.
+// When the same SQL must be parsed again: after settings that parsing looks at, changes of tables, and with the time.
 
 package link
 
@@ -69,7 +69,7 @@ func (l *Link) lookup(n *Name, env any, types string) *held {
 // prepare has the server hold a client's statement.
 func (l *Link) prepare(n *Name, env any, types string) *held {
 	_, then := l.places(n, env)
-	h := l.hold(l.stmts.Keep(n.stmt), then, types)
+	h := l.insert(l.stmts.Keep(n.stmt), then, types)
 	l.put(Put{Kind: Parse, Name: h.name, Stmt: n.stmt, Types: types}, Entry{held: h})
 	return h
 }

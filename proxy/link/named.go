@@ -86,7 +86,7 @@ func (l *Link) Parse(env any, name, body []byte) Plan {
 		l.Sent(Entry{Kind: Parse, Mode: Stand, named: n})
 		return Plan{Do: StandIn, Name: Nothing}
 	}
-	h := l.hold(l.stmts.Keep(st), n.env, "")
+	h := l.insert(l.stmts.Keep(st), n.env, "")
 	l.Sent(Entry{Kind: Parse, named: n, held: h, name: h.name})
 	plan.Name, plan.Puts = h.name, l.puts
 	return plan
@@ -174,7 +174,7 @@ func (l *Link) CloseStatement(name []byte) Plan {
 	}
 	l.client.remove(n)
 	e, closed := Entry{Kind: Close, named: n}, Nothing
-	if h := l.own(n); h != nil { // nobody else's
+	if h := l.heldAlone(n); h != nil { // nobody else's
 		l.cache.remove(h)
 		e.held, closed = h, h.name
 	}
@@ -182,8 +182,8 @@ func (l *Link) CloseStatement(name []byte) Plan {
 	return Plan{Do: Rename, Name: closed}
 }
 
-// own returns what the server holds of a statement for its client alone.
-func (l *Link) own(n *Name) *held {
+// heldAlone returns what the server holds of a statement for its client alone.
+func (l *Link) heldAlone(n *Name) *held {
 	if !n.alone {
 		return nil
 	}
@@ -209,9 +209,9 @@ func (l *Link) unknown(kind Kind, name []byte) Plan {
 	return Plan{Do: Rename, Name: Nothing}
 }
 
-// hold makes room for a statement whose Parse is to be sent next, and counts it
+// insert makes room for a statement whose Parse is to be sent next, and counts it
 // as held. It takes over the reference.
-func (l *Link) hold(st *Stmt, env any, types string) *held {
+func (l *Link) insert(st *Stmt, env any, types string) *held {
 	limit := l.Limit
 	if limit <= 0 {
 		limit = DefaultLimit

@@ -1,4 +1,4 @@
-// What an Execute or a Query runs, as far as it can be told.
+// Portals: which statement's text an Execute may run, and plans for Execute and Query.
 
 package link
 

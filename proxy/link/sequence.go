@@ -1,4 +1,4 @@
-// What currval and lastval would show of others: how a server is made to forget it, in front of a client's message.
+// DISCARD SEQUENCES in front of a client's message, so that currval and lastval show nothing of others.
 
 package link
 

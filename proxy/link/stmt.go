@@ -44,8 +44,9 @@ type Statements struct {
 
 	byBody map[string]*Stmt
 	unused int
-	// changes counts what may have made an equal Parse mean something else: the
-	// CREATEs, ALTERs and DROPs of all clients.
+	// changes counts what may have made an equal Parse mean something else: each
+	// CREATE, ALTER, DROP, GRANT and REVOKE of all clients, once more the end of its
+	// transaction, and what a server says has changed unseen.
 	changes uint64
 }
 

@@ -23,7 +23,8 @@ import (
 type shape struct {
 	types string // of its parameters, as in a ParameterDescription and in a Parse
 	// columns digests their names, types and type modifiers, which is what Postgres
-	// itself compares, less collations, which nobody is told. 0: there are none.
+	// itself compares, less collations, which nobody is told. 0: there are none, or
+	// Postgres holds the statement to none.
 	columns uint64
 }
 
@@ -175,7 +176,7 @@ func (l *Link) tell(e *Entry, s *shape) {
 			l.restored = agrees
 		}
 		if l.redefinitions == 0 {
-			l.known = l.holds(l.client)
+			l.known = l.hasUnnamed(l.client)
 		}
 	case e.Mode == Forward && e.named != nil && e.named.told == nil:
 		e.named.told = s

@@ -5,13 +5,13 @@ package link
 // Begin starts a lease for a client whose messages follow.
 func (l *Link) Begin(s *Session) {
 	l.client = s
-	l.known = l.holds(s)
+	l.known = l.hasUnnamed(s)
 	l.bound, l.portals, l.altered, l.restored = bound{}, bound{}, 0, agrees
 }
 
-// holds reports whether the server's unnamed statement is the client's, and what
-// it was told of that, perhaps elsewhere.
-func (l *Link) holds(s *Session) bool {
+// hasUnnamed reports whether the server's unnamed statement is the client's, and
+// as it was told of it, perhaps elsewhere.
+func (l *Link) hasUnnamed(s *Session) bool {
 	return s != nil && l.owner == s && l.unnamed == s.Unnamed && (s.told == nil || l.shape != nil && l.shape.same(s.told))
 }
 
@@ -45,7 +45,8 @@ func (l *Link) Close() {
 	l.cache.clear(l.stmts)
 }
 
-// Forget records that Postern itself used the server's unnamed statement.
+// Forget gives up on knowing the server's unnamed statement, because Postern
+// itself uses it, or how it ends is not known.
 func (l *Link) Forget() { l.owner, l.unnamed, l.known = nil, nil, false }
 
 // missing is asked before a Bind or Describe of the unnamed statement is sent:
@@ -107,8 +108,8 @@ func (l *Link) restore() {
 // While the server waits for COPY data nothing is worth waiting for.
 func (l *Link) undecided() bool { return l.unsure && !l.copyIn }
 
-// redefines reports whether the message changes the server's unnamed statement,
-// which all Parses of Postern's own define.
+// redefines reports whether the message changes the server's unnamed statement.
+// A Parse that Postern asks for itself counts, whatever name it has.
 func (e Entry) redefines() bool {
 	return e.Stmt != nil || e.Kind == Query || e.Kind == Parse && e.Mode == Internal || e.Kind == Close && e.name == Unnamed
 }
