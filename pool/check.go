@@ -1,4 +1,4 @@
-// Check recounts the books; tests call it after every step.
+// Check recounts the books; tests call it after every step, and the gate after a panic.
 
 package pool
 
@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// Check walks over all lists of the tenant and returns everything that contradicts the invariants in doc.go, or nil.
-// It takes time in proportion to the number of servers and waiting clients.
+// Check walks over all lists of the tenant and returns everything that is counted or linked wrongly by the
+// invariants in doc.go, or nil. It takes time in proportion to the number of servers and waiting clients.
 func (t *Tenant) Check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

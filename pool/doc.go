@@ -59,12 +59,15 @@
 //     servers.
 //   - An operation that the state does not allow is a bug of the caller and panics with "BUG" before it changes anything.
 //
-// [Tenant.Check] recounts all of it.
+// [Tenant.Check] recounts what can be counted of it.
 //
 // # How a caller reads
 //
-//	if err := p.Failing(now, now); err != nil { refuse(c, err) }         // before a client may queue
-//	if s := p.Acquire(c, c.last, now); s != nil { serve(c, s) }     // otherwise it waits
+//	if s := p.Acquire(c, nil, now); s != nil { serve(c, s) }        // otherwise it waits
+//	if err := p.Failing(c.WaitedSince(), now); err != nil {         // and perhaps in vain: asked while it waits
+//		p.Leave(c)
+//		refuse(c, err)
+//	}
 //	next := p.Release(s, now)                                       // or EndCleaning, DialDone
 //	switch {
 //	case next.Close != pool.Keep: close(s, next.Close)

@@ -136,7 +136,7 @@ func (p *Pool) Release(s *Server, now time.Time) Next { return p.settle(s, Activ
 func (p *Pool) BeginCleaning(s *Server) { p.set(s, Active, Cleaning, nil) }
 
 // EndCleaning says that the server is clean; it is then treated as by Release. A server that did not get clean is
-// given to Remove instead.
+// given to RemoveServer instead.
 func (p *Pool) EndCleaning(s *Server, now time.Time) Next { return p.settle(s, Cleaning, now) }
 
 // RemoveServer takes a server out of whatever state it is in, because its owner closes it. Its client, if it has one, is

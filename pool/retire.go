@@ -18,7 +18,7 @@ type Reason uint8
 // The reasons that the pool has for closing a server.
 const (
 	Keep        Reason = iota // it is not to be closed
-	Retired                   // its generation or configuration is no longer current
+	Retired                   // it leads to what was replaced or is wanted by somebody alone: see Retire, Vacate
 	Lifetime                  // older than Settings.ServerLifetime allows
 	IdleTimeout               // idle for Settings.ServerIdle
 	Surplus                   // more servers than a limit allows since it was lowered

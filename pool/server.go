@@ -1,4 +1,4 @@
-// A Server is one server connection's place in the books, and set is the only function that moves it.
+// A Server is one server connection's place in the books, and Pool.set is the only function that moves it.
 
 package pool
 

@@ -1,4 +1,4 @@
-// A Tenant holds its pools under one limit and decides which of them may dial next.
+// A Tenant: its settings, its pools, and the group of all of them.
 
 package pool
 
