@@ -18,13 +18,12 @@ import (
 type acceptor struct {
 	gate    *Gate
 	conf    *Listener
-	mode    poolMode
 	trusted proxyproto.Trusted
 	ln      net.Listener
 }
 
 func newAcceptor(g *Gate, conf *Listener, ln net.Listener) *acceptor {
-	return &acceptor{gate: g, conf: conf, mode: parseMode(conf.Mode), trusted: proxyproto.NewTrusted(conf.Trusted), ln: ln}
+	return &acceptor{gate: g, conf: conf, trusted: proxyproto.NewTrusted(conf.Trusted), ln: ln}
 }
 
 // run accepts until the listener is closed. After an error, such as too many
@@ -51,17 +50,13 @@ func (a *acceptor) run() {
 // owns conn.
 func (a *acceptor) start(conn *net.TCPConn) {
 	g := a.gate
-	select {
-	case g.handshakes <- struct{}{}:
-	default:
-		g.count(denyHandshakes, "")
-		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "handshakes"}, "too many handshakes at a time: connection closed", "listener", a.conf.Name)
+	if !g.enterHandshake(a.conf) {
 		conn.Close()
 		return
 	}
 	if !g.spawn(func() {
-		h := &handshake{gate: g, acceptor: a, tcp: conn, swap: &loop.Swap{Conn: conn}, started: time.Now()}
-		defer func() { <-g.handshakes }()
+		h := a.handshake(conn)
+		defer g.leaveHandshake()
 		defer func() {
 			if r := recover(); r != nil {
 				g.metrics.panics.Inc()
@@ -71,9 +66,13 @@ func (a *acceptor) start(conn *net.TCPConn) {
 		}()
 		h.run()
 	}) {
-		<-g.handshakes
+		g.leaveHandshake()
 		conn.Close()
 	}
+}
+
+func (a *acceptor) handshake(conn *net.TCPConn) *handshake {
+	return &handshake{visitor: visitor{gate: a.gate, via: a.conf, started: time.Now()}, trusted: a.trusted, tcp: conn, swap: &loop.Swap{Conn: conn}}
 }
 
 // socketAddr is the TCP peer, unmapped once and for all.

@@ -1,8 +1,9 @@
-// Proving the password: SCRAM with a client, real or mock, and what its proof leaves behind.
+// Proving the password, over whatever way: SCRAM with a client, real or mock, and what its proof leaves behind.
 
 package proxy
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -17,42 +18,45 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// authenticate holds the SCRAM conversation. conf is nil for an unknown
-// tenant, which goes through the same motions as an unknown user.
-func (h *handshake) authenticate(conf *tenants.Tenant) error {
-	g := h.gate
+// Proof is how a visitor shows that it has the password of its user: [Password] or [SASL].
+type Proof interface {
+	// prove says whether it does, and has the throttle count it: see visitor.judge. genuine is false if the verifier is a mock:
+	// then it costs the same, and nothing is good enough. final is what a visitor that has proved its password is to be told first.
+	// errQuiet: it has gone.
+	prove(ctx context.Context, v *visitor, verifier scram.Verifier, genuine bool) (key scram.ClientKey, final []byte, err error)
+}
+
+// prove has the visitor prove its password, and reserves a place. conf is nil
+// for an unknown tenant, which goes through the same motions as an unknown user.
+func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r reservation, final []byte, err error) {
+	g := v.gate
 	start := time.Now()
-	verifier, genuine := g.verifier(conf, h.route)
+	verifier, genuine := g.verifier(conf, v.route)
 	var t *tenant
 	if conf != nil {
 		t = g.tenant(conf.ID)
 	}
-	server, err := scram.NewServer(verifier, genuine, scram.EndpointBinding(h.cert))
-	if err != nil {
-		return fmt.Errorf("scram: %w", err)
-	}
-	key, final, err := h.converse(server)
+	key, final, err := p.prove(ctx, v, verifier, genuine)
 	switch {
 	case errors.Is(err, errQuiet):
 		if t != nil {
 			t.counters.loginsAborted.Add(1)
 		}
-		return err
+		return r, nil, err
 	case err != nil:
 		if t != nil { // a stranger's tenant gets no series of its own
 			t.counters.loginsFailed.Add(1)
 		}
-		return blame(err, t != nil, genuine)
+		return r, nil, blame(err, t != nil, genuine)
 	}
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
-	t.learn(h.route.User, verifier, key)
-	at := h.place(conf)
-	if full := g.reserve(t, conf, at); full != nil {
-		return full
+	t.learn(v.route.User, verifier, key)
+	r = reservation{t, conf, v.place(conf)}
+	if full := g.reserve(t, conf, r.place); full != nil {
+		return r, nil, full
 	}
 	t.counters.loginsOK.Add(1)
-	h.owed = pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final))
-	return h.handOver(t, conf, at)
+	return r, final, nil
 }
 
 // blame says of a login that failed, in the log alone, what was wrong first.
@@ -70,12 +74,50 @@ func blame(err error, tenant, user bool) error {
 	return d
 }
 
-// converse exchanges the SASL messages.
-func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final []byte, err error) {
-	if err := h.write(pgwire.AppendSASL(nil, server.Mechanisms())); err != nil {
+// judge has the throttle count what a login comes to. It is asked again under
+// the same lock, because parallel logins would have a guess each otherwise.
+func (v *visitor) judge(login func() error) (err error) {
+	v.gate.throttle.with(func(t throttle) {
+		now, tenant, addr := time.Now(), v.route.Tenant, v.peer.Client.Addr()
+		if wait := t.Wait(now, tenant, addr); wait > 0 {
+			err = denyFor(wait)
+			return
+		}
+		if err = login(); err == nil {
+			t.Succeeded(now, tenant, addr)
+			return
+		}
+		d := denyProof(err, v.route.User)
+		if d.why == denyPassword {
+			t.Failed(now, tenant, addr)
+		}
+		err = d
+	})
+	return err
+}
+
+// sasl is a conversation in SASL messages, which nobody reads ahead of.
+type sasl struct {
+	in      io.Reader
+	out     io.Writer
+	binding scram.ChannelBinding
+}
+
+// prove implements Proof.
+func (s sasl) prove(_ context.Context, v *visitor, verifier scram.Verifier, genuine bool) (key scram.ClientKey, final []byte, err error) {
+	server, err := scram.NewServer(verifier, genuine, s.binding)
+	if err != nil {
+		return key, nil, fmt.Errorf("scram: %w", err)
+	}
+	if u := v.startup; u.Negotiate {
+		if err := s.say(pgwire.AppendNegotiate(nil, u.Version, u.Unrecognized)); err != nil {
+			return key, nil, err
+		}
+	}
+	if err := s.say(pgwire.AppendSASL(nil, server.Mechanisms())); err != nil {
 		return key, nil, err
 	}
-	body, err := h.saslMessage()
+	body, err := s.hear()
 	if err != nil {
 		return key, nil, err
 	}
@@ -85,47 +127,35 @@ func (h *handshake) converse(server *scram.Server) (key scram.ClientKey, final [
 	}
 	challenge, err := server.First(mechanism, initial)
 	if err != nil {
-		return key, nil, denyProof(err, h.route.User)
+		return key, nil, denyProof(err, v.route.User)
 	}
-	if err := h.write(pgwire.AppendSASLContinue(nil, challenge)); err != nil {
+	if err := s.say(pgwire.AppendSASLContinue(nil, challenge)); err != nil {
 		return key, nil, err
 	}
-	if body, err = h.saslMessage(); err != nil {
+	if body, err = s.hear(); err != nil {
 		return key, nil, err
 	}
-	return h.judge(server, body)
-}
-
-// judge takes the proof, and has the throttle count what it came to. It is asked
-// again under the same lock, because parallel logins would have a guess each
-// otherwise.
-func (h *handshake) judge(server *scram.Server, proof []byte) (key scram.ClientKey, final []byte, err error) {
-	var wait time.Duration
-	h.gate.throttle.with(func(t throttle) {
-		now, tenant, addr := time.Now(), h.route.Tenant, h.peer.Client.Addr()
-		if wait = t.Wait(now, tenant, addr); wait > 0 {
-			return
-		}
-		if final, key, err = server.Final(proof); err == nil {
-			t.Succeeded(now, tenant, addr)
-			return
-		}
-		d := denyProof(err, h.route.User)
-		if d.why == denyPassword {
-			t.Failed(now, tenant, addr)
-		}
-		err = d
+	err = v.judge(func() (err error) {
+		final, key, err = server.Final(body)
+		return err
 	})
-	if wait > 0 {
-		return key, nil, denyFor(wait)
+	if err != nil {
+		return scram.ClientKey{}, nil, err
 	}
-	return key, final, err
+	return key, pgwire.AppendSASLFinal(nil, final), nil
 }
 
-// saslMessage reads the one kind of message that may come here.
-func (h *handshake) saslMessage() ([]byte, error) {
+func (s sasl) say(b []byte) error {
+	if _, err := s.out.Write(b); err != nil {
+		return errQuiet
+	}
+	return nil
+}
+
+// hear reads the one kind of message that may come here.
+func (s sasl) hear() ([]byte, error) {
 	var head [pgwire.HeaderSize]byte
-	if _, err := io.ReadFull(h.br, head[:]); err != nil {
+	if _, err := io.ReadFull(s.in, head[:]); err != nil {
 		return nil, errQuiet
 	}
 	switch head[0] {
@@ -140,7 +170,7 @@ func (h *handshake) saslMessage() ([]byte, error) {
 		return nil, denyViolation("invalid SASL message length")
 	}
 	body := make([]byte, n-4)
-	if _, err := io.ReadFull(h.br, body); err != nil {
+	if _, err := io.ReadFull(s.in, body); err != nil {
 		return nil, errQuiet
 	}
 	return body, nil

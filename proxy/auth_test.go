@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"bufio"
 	"errors"
 	"net"
 	"net/netip"
@@ -55,13 +54,9 @@ func (b *bench) guess(verifier scram.Verifier, ready func(), start <-chan struct
 		return err
 	}
 	defer conn.Close()
-	server, err := scram.NewServer(verifier, true, scram.ChannelBinding{})
-	if err != nil {
-		return err
-	}
-	h := &handshake{gate: b.gate, tcp: conn.(*net.TCPConn), br: bufio.NewReader(conn), route: tenants.Route{Tenant: "acme", User: "app"},
+	v := &visitor{gate: b.gate, startup: new(pgwire.Startup), route: tenants.Route{Tenant: "acme", User: "app"},
 		peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1"))}
-	_, _, err = h.converse(server)
+	_, _, err = sasl{in: conn, out: conn}.prove(b.t.Context(), v, verifier, true)
 	return err
 }
 

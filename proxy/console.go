@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -98,7 +97,7 @@ func (c *consoles) closed(tenant string) bool {
 
 // wantsConsole reports whether the client asks for the console and may.
 func (h *handshake) wantsConsole() bool {
-	return h.acceptor.conf.Console && h.gate.opts.Console != nil && isConsole(h.startup.Database)
+	return h.via.Console && h.gate.opts.Console != nil && isConsole(h.startup.Database)
 }
 
 // loginConsole authenticates a user of the console, who belongs to no tenant,
@@ -112,17 +111,8 @@ func (h *handshake) loginConsole() error {
 	if err := h.throttled(); err != nil {
 		return err
 	}
-	if s.Negotiate {
-		if err := h.write(pgwire.AppendNegotiate(nil, s.Version, s.Unrecognized)); err != nil {
-			return err
-		}
-	}
 	verifier, genuine := g.consoleVerifier(s.User)
-	server, err := scram.NewServer(verifier, genuine, scram.EndpointBinding(h.cert))
-	if err != nil {
-		return fmt.Errorf("scram: %w", err)
-	}
-	_, final, err := h.converse(server)
+	_, final, err := h.sasl().prove(g.ctx, &h.visitor, verifier, genuine)
 	if err != nil {
 		return blame(err, true, genuine)
 	}
@@ -134,7 +124,7 @@ func (h *handshake) loginConsole() error {
 	c := &consoleSession{gate: g, conn: h.stream(), tcp: h.tcp, br: h.br, interrupt: make(chan struct{}, 1),
 		log: g.log.With("console_user", clip(s.User), "client", h.peer.Client.String())}
 	h.tcp = nil
-	hello := c.greeting(pgwire.AppendAuthenticationOk(pgwire.AppendSASLFinal(nil, final)), s)
+	hello := c.greeting(pgwire.AppendAuthenticationOk(final), s)
 	if !g.spawn(func() { c.run(hello) }) {
 		c.tcp.Close()
 		<-g.consoles.slots

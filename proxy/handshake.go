@@ -10,15 +10,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/postern/postern/proxy/loop"
-	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
-	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/proxy/scram"
 )
 
 // readBuffer is how much a handshake reads ahead.
@@ -29,34 +26,20 @@ var errQuiet = errors.New("closed quietly")
 
 // handshake is the state of a connection before its hand-over.
 type handshake struct {
-	gate     *Gate
-	acceptor *acceptor
-	tcp      *net.TCPConn // nil once handed over
-	swap     *loop.Swap   // around tcp
-	br       *bufio.Reader
-	tls      *tls.Conn
-	cert     *tls.Certificate // that the client was shown
-	peer     proxyproto.Peer
-	started  time.Time
-	sslDone  bool
-	gssDone  bool
-	slot     bool // of the client's address is taken
-	startup  *pgwire.Startup
-	route    tenants.Route
-	early    []byte // what the client sent ahead
-	owed     []byte // goes out in front of what is written next
+	visitor
+	trusted proxyproto.Trusted
+	tcp     *net.TCPConn // nil once handed over
+	swap    *loop.Swap   // around tcp
+	br      *bufio.Reader
+	tls     *tls.Conn
+	cert    *tls.Certificate // that the client was shown
+	sslDone bool
+	gssDone bool
+	slot    bool   // of the client's address is taken
+	early   []byte // what the client sent ahead
+	owed    []byte // goes out in front of what is written next
 
 	versionTwo bool // the client speaks protocol 2, or an older one
-}
-
-// handover is what a loop needs of a handshake.
-type handover struct {
-	tls    *tls.Conn
-	swap   *loop.Swap
-	early  []byte
-	owed   []byte // to be written before the greeting
-	key    poolKey
-	params []pgwire.Param
 }
 
 // close ends what was not handed over.
@@ -102,16 +85,16 @@ func (h *handshake) run() {
 func (h *handshake) identify() bool {
 	g := h.gate
 	socket := socketAddr(h.tcp)
-	if !h.acceptor.conf.ProxyProtocol {
+	if !h.via.ProxyProtocol {
 		h.peer = proxyproto.Direct(socket)
 		return true
 	}
 	count := func(r proxyproto.Reason) { g.metrics.headerByName[r].Inc() }
-	if !h.acceptor.trusted.Contains(socket.Addr()) {
+	if !h.trusted.Contains(socket.Addr()) {
 		count(proxyproto.ReasonUntrusted)
 		g.count(denyUntrusted, "")
-		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "untrusted:" + h.acceptor.conf.Name}, "connection from an address that is not in trusted_proxies closed",
-			"listener", h.acceptor.conf.Name, "address", socket.Addr().String())
+		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "untrusted:" + h.via.Name}, "connection from an address that is not in trusted_proxies closed",
+			"listener", h.via.Name, "address", socket.Addr().String())
 		return false
 	}
 	_ = h.tcp.SetDeadline(h.started.Add(min(g.opts.Timeouts.ProxyHeader, g.opts.Timeouts.Login)))
@@ -133,7 +116,7 @@ func (h *handshake) identify() bool {
 	}
 	g.count(denyHeader, "")
 	g.limited.log(g.log, slog.LevelWarn, logKey{cause: "header:" + string(e.Reason)}, "connection without a usable PROXY header closed",
-		"listener", h.acceptor.conf.Name, "address", socket.Addr().String(), "reason", string(e.Reason), "hint", e.Hint())
+		"listener", h.via.Name, "address", socket.Addr().String(), "reason", string(e.Reason), "hint", e.Hint())
 	return false
 }
 
@@ -228,120 +211,55 @@ func (h *handshake) answerSSL() error {
 	return h.startTLS(false)
 }
 
-// login routes, admits and authenticates the client, and hands it over.
+// login admits the client, has it prove its password, and hands it over.
 func (h *handshake) login() error {
-	g := h.gate
-	s := h.startup
 	if h.wantsConsole() {
 		return h.loginConsole()
 	}
-	claim := tenants.Claim{User: s.User, Database: s.Database, Domain: g.opts.TenantDomain, Destination: h.peer.Destination.Addr()}
-	if len(s.References) > 0 {
-		claim.Reference = s.References[0]
-		claim.ReferenceConflict = slices.ContainsFunc(s.References, func(r string) bool { return r != claim.Reference })
-	}
 	if h.tls != nil {
-		claim.SNI = h.tls.ConnectionState().ServerName
+		h.secure, h.host = true, h.tls.ConnectionState().ServerName
 	}
-	route, err := tenants.Resolve(claim)
-	switch {
-	case errors.Is(err, tenants.ErrConflict):
-		return deny(denyTwoTenants)
-	case err != nil:
-		return deny(denyNoTenant)
-	case route.User == "":
-		return deny(denyNoUser)
-	}
-	h.route = route
-	conf, known := g.opts.Directory.Current().Tenant(route.Tenant)
-	if known {
-		a := admission{conf: conf, secure: h.tls != nil, addr: h.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
-		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
-			return err
-		}
-	}
-	if err := h.throttled(); err != nil {
+	conf, err := h.admit()
+	if err != nil {
 		return err
 	}
-	if s.Negotiate {
-		if err := h.write(pgwire.AppendNegotiate(nil, s.Version, s.Unrecognized)); err != nil {
-			return err
-		}
+	r, final, err := h.prove(h.gate.ctx, conf, h.sasl())
+	if err != nil {
+		return err
 	}
-	return h.authenticate(conf)
+	h.owed = pgwire.AppendAuthenticationOk(final)
+	return h.handOver(r)
 }
 
-// admission is what can be judged of a client before its password, without a
-// trace of it anywhere.
-type admission struct {
-	conf    *tenants.Tenant
-	secure  bool // over TLS
-	addr    netip.Addr
-	clients int64 // of all tenants
-	most    int64
-}
-
-// judge asks everything, cheapest first. own counts the tenant's clients, and is
-// asked only for those who may come otherwise.
-func (a admission) judge(own func() int64) error {
-	switch {
-	case a.conf.RequireTLS && !a.secure:
-		return deny(denyTLS)
-	case !a.conf.Allow.Allows(a.addr):
-		return deny(denyAddress, a.addr, a.conf.ID)
-	case a.clients >= a.most:
-		return deny(denyClients)
-	case own() >= int64(a.conf.Pool.MaxClients):
-		return deny(denyTenantClients)
-	}
-	return nil
+// sasl is the conversation about the password over this connection.
+func (h *handshake) sasl() sasl {
+	return sasl{h.br, h.stream(), scram.EndpointBinding(h.cert)}
 }
 
 // handOver gives the client to its tenant's loop, with everything it has sent
 // ahead. The place that was reserved goes with it.
-func (h *handshake) handOver(t *tenant, conf *tenants.Tenant, at place) error {
-	if h.gate.consoles.closed(conf.ID) {
-		h.gate.release(t, at)
-		return deny(denyDisabled)
-	}
-	if h.startup.Replication != "" {
-		if err := h.write(nil); err != nil {
-			h.gate.release(t, at)
-			return err
+func (h *handshake) handOver(r reservation) error {
+	err := h.refusal(r)
+	if err == nil && h.startup.Replication != "" {
+		if err = h.write(nil); err == nil {
+			return h.replicate(r.tenant, r.conf, r.place)
 		}
-		return h.replicate(t, conf, at)
 	}
-	g := h.gate
-	user, database := at.user, at.database
-	if !conf.AllowsDatabase(database) {
-		g.release(t, at)
-		return deny(denyDatabase, clip(database))
-	}
-	if name := params.StartOnly(h.startup.Params); name != "" {
-		g.release(t, at)
-		return deny(denyStartOnly, name)
-	}
-	mode := h.acceptor.mode
-	if conf.Pool.Mode != "" {
-		mode = parseMode(conf.Pool.Mode)
+	if err != nil {
+		r.release()
+		return err
 	}
 	if n := h.br.Buffered(); n > 0 {
 		h.early, _ = h.br.Peek(n)
 	}
-	c := &client{tenant: t, place: at, peer: h.peer, database: database, mode: mode, started: h.started, listener: h.acceptor.conf}
-	c.id, c.long = g.ids.Add(1), h.startup.Version == pgwire.Version32
 	tcp := h.tcp
 	h.tcp = nil
 	fd, err := loop.Detach(tcp)
 	if err != nil {
-		g.release(t, at)
+		r.release()
 		return err
 	}
-	over := handover{tls: h.tls, swap: h.swap, early: h.early, owed: h.owed, key: poolKey{user, database}, params: h.startup.Params}
-	if !t.post(func() { t.admit(c, fd, over) }) {
-		loop.CloseFD(fd)
-		g.release(t, at)
-	}
+	h.begin(r, fd, handover{tls: h.tls, swap: h.swap, early: h.early, owed: h.owed})
 	return nil
 }
 
@@ -364,20 +282,13 @@ func (h *handshake) write(b []byte) error {
 }
 
 // refuse counts a denial, tells the client, if it is to be told, and waits until
-// it has read it. The log comes after the answer, which must not take longer for
-// a tenant that exists.
+// it has read it.
 func (h *handshake) refuse(err error) {
 	if h.tcp == nil || errors.Is(err, errQuiet) {
 		return
 	}
-	g, log := h.gate, h.gate.log
-	var d *denied
-	if !errors.As(err, &d) {
-		g.limited.log(log, slog.LevelInfo, logKey{cause: "handshake"}, "handshake failed", "client", h.peer.Client.String(), "error", err)
-		return
-	}
-	g.count(d.why, h.route.Tenant)
-	if d.told == nil {
+	d := h.denied(err)
+	if d == nil || d.told == nil {
 		return
 	}
 	out := d.told.Append(nil)
@@ -390,8 +301,7 @@ func (h *handshake) refuse(err error) {
 		}
 		_ = h.tcp.CloseWrite()
 	}
-	g.limited.log(log, slog.LevelInfo, g.logKey(h.route.Tenant, d.Error()), "client refused", "client", h.peer.Client.String(), "tenant", clip(h.route.Tenant),
-		"user", clip(h.route.User), "cause", d.Error(), "sqlstate", d.told.Code, "message", d.told.Message)
+	h.logDenial(d)
 	if err == nil {
 		_ = h.tcp.SetReadDeadline(time.Now().Add(lingerFor))
 		_, _ = io.CopyN(io.Discard, h.tcp, 64<<10)

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern/postern/netrestrict"
-	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -94,7 +93,7 @@ func (d *door) visit(l *Listener, client func(net.Conn)) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		h := &handshake{gate: d.gate, acceptor: newAcceptor(d.gate, l, nil), tcp: theirs.(*net.TCPConn), swap: &loop.Swap{Conn: theirs}, started: time.Now()}
+		h := newAcceptor(d.gate, l, nil).handshake(theirs.(*net.TCPConn))
 		defer h.close()
 		h.run()
 	}()

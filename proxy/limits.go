@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"log/slog"
 	"net/netip"
 	"sync"
 
@@ -14,6 +15,21 @@ import (
 // that a single stranger cannot keep everybody else out.
 const addressShare = 2
 
+// enterHandshake takes one of the places for who is not logged in yet.
+func (g *Gate) enterHandshake(via *Listener) bool {
+	select {
+	case g.handshakes <- struct{}{}:
+		return true
+	default:
+		g.count(denyHandshakes, "")
+		g.limited.log(g.log, slog.LevelWarn, logKey{cause: "handshakes"}, "too many handshakes at a time: connection closed", "listener", via.Name)
+		return false
+	}
+}
+
+func (g *Gate) leaveHandshake() { <-g.handshakes }
+
+// enterAddress takes one of those that an address may have.
 func (g *Gate) enterAddress(a netip.Addr) (ok bool) {
 	limit := max(1, g.room.Handshakes/addressShare)
 	g.perClient.with(func(m map[netip.Addr]int) {
@@ -80,11 +96,11 @@ func less(m map[string]int, name string) {
 }
 
 // place is what the client will count against.
-func (h *handshake) place(conf *tenants.Tenant) place {
-	if h.startup.Replication != "" && h.startup.Replication != "database" {
-		return place{user: h.route.User}
+func (v *visitor) place(conf *tenants.Tenant) place {
+	if v.startup.Replication != "" && v.startup.Replication != "database" {
+		return place{user: v.route.User}
 	}
-	return place{h.route.User, conf.DatabaseOf(h.route)}
+	return place{v.route.User, conf.DatabaseOf(v.route)}
 }
 
 // reserve takes a place for a client that has proved its password.

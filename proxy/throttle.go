@@ -16,9 +16,9 @@ import (
 type throttle = *netrestrict.Throttle
 
 // throttled refuses an address that has failed too often.
-func (h *handshake) throttled() error {
+func (v *visitor) throttled() error {
 	var wait time.Duration
-	h.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), h.route.Tenant, h.peer.Client.Addr()) })
+	v.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), v.route.Tenant, v.peer.Client.Addr()) })
 	if wait == 0 {
 		return nil
 	}
