@@ -57,7 +57,7 @@ func (c *client) mayReadAhead() bool {
 }
 
 // readOn reads input that cannot be dealt with yet. False: the session is over,
-// or its turn.
+// or nothing more can be read in this turn.
 func (c *client) readOn() (more bool, err error) {
 	buf := c.tenant.loop.Scratch()
 	n, err := c.conn.Read(buf)

@@ -275,7 +275,7 @@ func (c *client) acquire() bool {
 		return c.lent(s.Owner.(*server))
 	}
 	c.blocked, c.timeouts = true, c.due
-	t.look()
+	t.keepSweeping()
 	t.dialMore()
 	if c.books.Waiting() {
 		if err := c.pool.books.Failing(c.books.WaitedSince(), t.loop.Now()); err != nil {
@@ -383,7 +383,7 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	}
 	c.due = t.timeoutsOf(c)
 	c.timeouts = c.due
-	t.look()
+	t.keepSweeping()
 	switch {
 	case t.conf == nil:
 		c.fail(errRevoked, "tenant_removed")

@@ -99,7 +99,7 @@ func (v *consoleGate) released(list []*tenant, busy func(*tenant) bool) error {
 	})
 }
 
-// pause holds a tenant's clients, and is done when it has no server connection left.
+// pause has a tenant's clients wait, and is done when it has no server connection left.
 func (v *consoleGate) pause(id string) error {
 	if err := v.gate.Pause(id); err != nil {
 		return err
@@ -196,7 +196,7 @@ func (c *consoles) disable(tenant string, is bool) {
 	}
 }
 
-// kill ends every session and every server connection now, and holds those who come next.
+// kill ends every session and every server connection now, and has those wait who come next.
 func (t *tenant) kill() {
 	t.endReplicas(&ending{"killed", errKilled})
 	t.pause()

@@ -19,7 +19,7 @@ var ErrNoMachine = errors.New("the tenant has no machine: it has an upstream")
 // ErrGateClosed means that the gate has ended.
 var ErrGateClosed = errors.New("the gate is closed")
 
-// ErrPaused means that the tenant's clients are held.
+// ErrPaused means that the tenant's clients wait until it is resumed.
 var ErrPaused = errors.New("the tenant is paused")
 
 // BusyError says what keeps a machine from being suspended.
@@ -84,7 +84,7 @@ func (g *Gate) SuspendMachine(id string) error {
 	})
 }
 
-// Pause holds all clients of a tenant: what runs may finish, and what comes
+// Pause has all clients of a tenant wait: what runs may finish, and what comes
 // waits until Resume, for as long as it would wait for a machine to wake.
 func (g *Gate) Pause(id string) error { return g.withTenant(id, (*tenant).pause) }
 

@@ -150,7 +150,7 @@ func (t *tenant) dial(p *serverPool) {
 	p.books.StartDial(&s.books, t.loop.Now())
 	s.target = target
 	s.target.Credentials = scram.Credentials{}
-	t.look()
+	t.keepSweeping()
 	g := t.gate
 	if !g.spawn(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)

@@ -41,9 +41,9 @@ type Gate struct {
 	ctx         context.Context // ends with Close
 	stop        context.CancelFunc
 
-	work      sync.WaitGroup // handshakes, dials, cancels
+	work      sync.WaitGroup // what spawn runs: handshakes, dials, cancels, sessions without a loop
 	spawning  sync.Mutex     // held to add to work, and to end ctx
-	running   sync.WaitGroup // loops, accept loops
+	running   sync.WaitGroup // what Start runs: loops, listeners, what is done by the clock
 	listeners []net.Listener
 	draining  atomic.Bool
 	clients   atomic.Int64

@@ -48,7 +48,7 @@ type Known struct {
 type knownPool struct{ tenant, machine, user, database string }
 
 type knownSet struct {
-	Params []pgwire.Param `json:"params,omitempty"` // what the client asked for, application_name aside
+	Params []pgwire.Param `json:"params,omitempty"` // what the client asked for, without its own name and address
 	Status []pgwire.Param `json:"status"`           // what the server reported then
 }
 

@@ -40,8 +40,9 @@ type machine struct {
 	since     time.Time
 }
 
-// hold takes part in the machine that conf names, if it names one.
-func (t *tenant) hold(conf *tenants.Tenant) {
+// joinMachine takes part in the machine that conf names, if it names one, until
+// leaveMachine.
+func (t *tenant) joinMachine(conf *tenants.Tenant) {
 	defer t.noteReach()
 	t.machine.holder, t.machine.view = nil, machines.View{}
 	has := conf != nil && conf.Machine != nil
@@ -178,7 +179,7 @@ func (t *tenant) machineIs(v machines.View) {
 	}
 	t.counters.machine.Store(int32(v.State))
 	t.dialMore()
-	t.look()
+	t.keepSweeping()
 }
 
 // dropOlder closes every connection to an earlier run of the machine: it is a
@@ -260,7 +261,7 @@ func (t *tenant) moveMachine(old, conf *tenants.Tenant) (moved bool) {
 		return false
 	}
 	t.leaveMachine(conf.Machine)
-	t.hold(conf)
+	t.joinMachine(conf)
 	t.noteReach()
 	return true
 }
@@ -272,7 +273,7 @@ func (t *tenant) awake() bool {
 }
 
 // patrol takes part in every machine of a new snapshot that was not in the old
-// one (nil: none was), a few at a time, so that one that was left running by
+// one (nil: none was), one after the other, so that one that was left running by
 // somebody is put to sleep although no client comes.
 func (g *Gate) patrol(old, now *tenants.Snapshot) {
 	tick := time.NewTicker(patrolPace)
@@ -303,7 +304,7 @@ func (t *tenant) letGo() {
 	}
 }
 
-// pause holds all clients: what runs may finish, and what comes waits.
+// pause has all clients wait: what runs may finish, and what comes waits.
 func (t *tenant) pause() {
 	t.paused = true
 	t.unseatReplicas(nil, &ending{"paused", errPaused})
@@ -312,7 +313,7 @@ func (t *tenant) pause() {
 	t.publish()
 }
 
-// resume lets the held clients go on.
+// resume lets the waiting clients go on.
 func (t *tenant) resume() {
 	t.paused = false
 	t.noteReach()
@@ -325,8 +326,8 @@ type waiting struct {
 	reason        string // in the log of ended sessions
 }
 
-// holds says what keeps the tenant from dialing.
-func (t *tenant) holds() waiting {
+// unreachable says why the tenant's pools may not dial.
+func (t *tenant) unreachable() waiting {
 	if t.paused {
 		return waiting{noticePaused, errPaused, "paused"}
 	}
@@ -338,7 +339,7 @@ func (t *tenant) waitsFor(p *pool.Pool) waiting {
 	down := p.Outage()
 	switch {
 	case t.paused || !t.machine.reachable:
-		return t.holds()
+		return t.unreachable()
 	case down != nil:
 		return waiting{noticeDown, errDial(down), "no_server"}
 	case p.Connecting():

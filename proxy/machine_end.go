@@ -35,7 +35,7 @@ func (t *tenant) leaveMachine(next *tenants.Machine) {
 	}
 	h.Use(true, false) // by what still leads to it
 	t.machine.former = append(t.machine.former, former{h, t.loop.Now()})
-	t.look()
+	t.keepSweeping()
 }
 
 // retireFormer gives up former machines to which nothing of the tenant's leads

@@ -40,11 +40,11 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_cancels_total",
 			Help: "Cancel requests by outcome."}, []string{"result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_panics_total",
-			Help: "Recovered panics; each cost one session."}),
+			Help: "Recovered panics."}),
 		headerByName: make(map[proxyproto.Reason]prometheus.Counter),
 	}
 	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_refusals_total",
-		Help: "Connections refused before authentication, by reason."}, []string{"reason"})
+		Help: "Connections refused, by reason. Failed logins are counted elsewhere."}, []string{"reason"})
 	for r := uncounted + 1; r < numReasons; r++ {
 		m.refused[r] = refusals.WithLabelValues(r.String())
 	}
@@ -63,8 +63,8 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// counters are one tenant's, written by its loop or by handshakes and read by
-// scrapes.
+// counters are one tenant's, written by its loop, by handshakes and replication
+// sessions, and read by scrapes.
 type counters struct {
 	clientsActive, clientsIdle, clientsWaiting atomic.Int64
 	dialing, idle, active, cleaning            atomic.Int64
@@ -107,7 +107,7 @@ var (
 	descServers      = prometheus.NewDesc("postern_server_connections", "Server connections by state.", []string{"tenant", "state"}, nil)
 	descWaiting      = prometheus.NewDesc("postern_waiting_clients", "Clients that wait for a server connection.", []string{"tenant"}, nil)
 	descTransactions = prometheus.NewDesc("postern_transactions_total", "Transactions completed.", []string{"tenant"}, nil)
-	descQueries      = prometheus.NewDesc("postern_queries_total", "Queries and executions received from clients.", []string{"tenant"}, nil)
+	descQueries      = prometheus.NewDesc("postern_queries_total", "Queries and executions passed on to servers.", []string{"tenant"}, nil)
 	descBytes        = prometheus.NewDesc("postern_bytes_total", "Bytes received from and sent to clients after login.", []string{"tenant", "direction"}, nil)
 	descLogins       = prometheus.NewDesc("postern_logins_total", "Client logins by result.", []string{"tenant", "result"}, nil)
 	descServerLogins = prometheus.NewDesc("postern_server_logins_total", "Logins on the tenant's servers by result.", []string{"tenant", "result"}, nil)

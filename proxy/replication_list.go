@@ -116,7 +116,7 @@ func (r *replica) cancel() (result string) {
 	return r.cancelServer()
 }
 
-// isServed reports whether the session has a server, or had one.
+// isServed reports whether the session has a server, and is not over.
 func (r *replica) isServed() bool {
 	select {
 	case <-r.served:

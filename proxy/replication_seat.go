@@ -151,7 +151,7 @@ func (t *tenant) seat(r *replica) seat {
 			return seat{over: &ending{"no_server", errMachine(v.Err)}}
 		}
 		t.want()
-		w := t.holds()
+		w := t.unreachable()
 		return seat{waits: &w}
 	}
 	database := r.database
@@ -179,5 +179,5 @@ func (t *tenant) keepSeat(r *replica, s seat) bool {
 func (t *tenant) used() {
 	t.machine.leases++
 	t.tellUse()
-	t.look()
+	t.keepSweeping()
 }

@@ -57,7 +57,7 @@ func (s *server) reportCost() int {
 	return n
 }
 
-// report takes note of a ParameterStatus. told says that the client hears it, too.
+// report takes note of a ParameterStatus.
 func (s *server) report(p pgwire.Param) {
 	s.shown = s.pool.reports.With(s.shown, p)
 	s.reported = s.reported || p.Name != params.ApplicationName

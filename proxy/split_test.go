@@ -95,7 +95,7 @@ type far struct {
 
 // restFor is how long a loop with nothing to do may still have something to
 // say: what the gate does by the clock, or in a goroutine, it does by then.
-const restFor = 4 * janitorPeriod
+const restFor = 4 * sweepPeriod
 
 // errSilent is instead of waiting: the loop has dealt with everything.
 var errSilent = errors.New("nothing comes any more")
@@ -106,7 +106,7 @@ func (f *far) Read(p []byte) (n int, err error) {
 		if time.Since(at) > restFor {
 			return f.now(p)
 		}
-		_ = f.SetReadDeadline(time.Now().Add(janitorPeriod / 10))
+		_ = f.SetReadDeadline(time.Now().Add(sweepPeriod / 10))
 		if n, err = f.Conn.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}

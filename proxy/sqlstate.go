@@ -1,4 +1,5 @@
-// Where causes become what a client is told: SQLSTATE, text, hint. What keeps a connection from becoming a session is in denial.go.
+// What clients are told, by its cause: SQLSTATE, text, hint. Denials have denial.go; what is wrong in a message or a
+// command of the console is said where it is read, by packages pgwire, scram and console.
 
 package proxy
 

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// janitorPeriod is how often a tenant with clients or servers is looked after.
-	janitorPeriod = 500 * time.Millisecond
+	// sweepPeriod is how often a tenant with clients or servers is swept.
+	sweepPeriod = 500 * time.Millisecond
 	// noticeAfter is when a waiting client is told that it waits.
 	noticeAfter = 5 * time.Second
 	// forgetAfter is how long an unused tenant keeps its counters.
@@ -44,7 +44,7 @@ type tenant struct {
 	lastUse    atomic.Int64 // unix seconds
 	hasMachine atomic.Bool
 	derive     chan struct{}
-	mu         sync.Mutex
+	mu         sync.Mutex        // of logins
 	logins     map[string]*login // by user: what is known for logging in to the server
 
 	// Owned by the loop's thread.
@@ -56,11 +56,11 @@ type tenant struct {
 	servers  map[*server]struct{}
 	stmts    link.Statements
 	insert   []byte // scratch for messages that are put in
-	janitor  *loop.Timer
+	sweeper  *loop.Timer
 	redial   *loop.Timer
 	machine  machine
 	policies policies
-	paused   bool // all clients are held
+	paused   bool // what clients ask for waits until it is resumed
 	timeouts map[timeoutsKey]*sessionTimeouts
 	timed    bool // somebody has timeouts, or has had some
 	draining bool
@@ -104,7 +104,7 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t.machine.reachable = conf != nil
 	if conf != nil && conf.Machine != nil {
 		t.hasMachine.Store(true)
-		t.post(func() { t.hold(conf) }) // before anything else that is posted
+		t.post(func() { t.joinMachine(conf) }) // before anything else that is posted
 	}
 	return t
 }
@@ -217,17 +217,17 @@ func (t *tenant) publish() {
 	c.clientsIdle.Store(int64(max(0, len(t.clients)-n.Active-n.Waiting)))
 }
 
-// look keeps the janitor coming while there is something to look after.
-func (t *tenant) look() {
-	if t.janitor == nil {
-		t.janitor = t.loop.AfterFunc(janitorPeriod, t.checked(t.sweep))
-	} else if !t.janitor.Armed() {
-		t.janitor.Reset(janitorPeriod)
+// keepSweeping has sweep called again soon, while there is something to sweep.
+func (t *tenant) keepSweeping() {
+	if t.sweeper == nil {
+		t.sweeper = t.loop.AfterFunc(sweepPeriod, t.checked(t.sweep))
+	} else if !t.sweeper.Armed() {
+		t.sweeper.Reset(sweepPeriod)
 	}
 }
 
-// sweep is the only periodic work: old servers, clients that waited too long,
-// empty pools, published counts.
+// sweep is a tenant's only periodic work: old and silent servers, clients that
+// waited or took too long, empty pools, published counts.
 func (t *tenant) sweep() {
 	now := t.loop.Now()
 	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
@@ -247,7 +247,7 @@ func (t *tenant) sweep() {
 	t.tellUse()
 	t.retireFormer(now)
 	if len(t.clients) > 0 || t.books.Servers() > 0 || len(t.machine.former) > 0 {
-		t.look()
+		t.keepSweeping()
 	}
 }
 
@@ -293,7 +293,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 		}
 		t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("tenant removed") })
 		t.leaveMachine(nil)
-		t.hold(nil)
+		t.joinMachine(nil)
 		t.retireFormer(t.loop.Now())
 		return
 	}
@@ -351,5 +351,5 @@ func (t *tenant) closeAll(e *pgwire.Error, reason string) {
 	}
 	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut(reason) })
 	t.redial.Stop()
-	t.janitor.Stop()
+	t.sweeper.Stop()
 }
