@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -121,7 +122,7 @@ func (h *handshake) loginConsole() error {
 	default:
 		return deny(denyConsoles)
 	}
-	c := &consoleSession{gate: g, conn: h.stream(), tcp: h.tcp, br: h.br, interrupt: make(chan struct{}, 1),
+	c := &consoleSession{gate: g, conn: h.stream(), tcp: h.tcp, tls: h.tls, br: h.br, interrupt: make(chan struct{}, 1),
 		log: g.log.With("console_user", clip(s.User), "client", h.peer.Client.String())}
 	h.tcp = nil
 	hello := c.greeting(pgwire.AppendAuthenticationOk(final), s)
@@ -150,6 +151,7 @@ type consoleSession struct {
 	gate *Gate
 	conn net.Conn // tcp, or TLS over it
 	tcp  *net.TCPConn
+	tls  *tls.Conn     // nil in plaintext
 	br   *bufio.Reader // of conn
 	log  *slog.Logger
 
@@ -233,8 +235,11 @@ func (c *consoleSession) run(hello []byte) {
 		reason = "refused"
 	}
 	if last != nil {
-		_ = c.tcp.SetDeadline(time.Now().Add(time.Second))
-		_, _ = c.conn.Write(last.Append(nil))
+		_ = farewell(c.tcp, c.tls, func() error {
+			_, err := c.conn.Write(last.Append(nil))
+			return err
+		})
+		linger(c.tcp)
 	}
 }
 

@@ -26,6 +26,7 @@
 //	descriptors.go          the files that may be open, shared among sockets
 //	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log
 //	limits.go               places of clients, handshakes of an address, groups of pools
+//	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	auth.go                 SCRAM, real and mock, and what a proof leaves behind
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
@@ -62,7 +63,7 @@
 //	console_view.go         what is shown of tenants, databases, pools and users
 //	console_sockets.go      of single connections
 //	console_stats.go        of counters
-//	sqlstate.go             where other causes become what a client is told
+//	sqlstate.go             what clients are told, by its cause
 //	watchdog.go             when the gate stands still
 //	metrics.go limitlog.go  what Prometheus is told; log lines that strangers can cause
 //
@@ -105,8 +106,9 @@
 //
 // A handshake owns its net.Conn and closes it, unless it hands the descriptor
 // over to the loop. From then on the loop's thread owns everything about the
-// session; client.end and server.shut are the only ways out. Other goroutines
-// post functions to the loop and read atomics.
+// session. A session ends in client.end and a server connection in server.shut,
+// but for those that tenant.verify closes when the books cannot be trusted.
+// Other goroutines post functions to the loop and read atomics.
 //
 // # Invariants
 //
@@ -114,7 +116,9 @@
 //   - A server is released only when link.Free says so, no cancel is aimed at
 //     it, and nothing was received behind its last answer.
 //   - A client's settings are on the server before its first message is.
-//   - Every error that a client sees is made by sqlstate.go's functions, is in
-//     the table of denial.go, or comes from its server.
-//   - After a panic on a loop the tenant's books are checked; see tenant.verify.
+//   - Every error that a client sees is in sqlstate.go or in the table of
+//     denial.go, comes from its server, or says what is wrong in what it sent,
+//     in the words of whoever read that: packages pgwire, scram and console.
+//   - After a panic in what is a tenant's on a loop its books are checked; see
+//     tenant.verify.
 package proxy

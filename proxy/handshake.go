@@ -295,15 +295,9 @@ func (h *handshake) refuse(err error) {
 	if h.versionTwo {
 		out = d.told.AppendV2(nil)
 	}
-	if err = h.write(out); err == nil {
-		if h.tls != nil {
-			_ = h.tls.CloseWrite()
-		}
-		_ = h.tcp.CloseWrite()
-	}
+	err = farewell(h.tcp, h.tls, func() error { return h.write(out) })
 	h.logDenial(d)
 	if err == nil {
-		_ = h.tcp.SetReadDeadline(time.Now().Add(lingerFor))
-		_, _ = io.CopyN(io.Discard, h.tcp, 64<<10)
+		linger(h.tcp)
 	}
 }

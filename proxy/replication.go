@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -155,11 +154,12 @@ func (r *replica) run() {
 	r.end(over)
 	<-unblocked
 	r.copying.Wait()
+	var words []byte
 	if told := r.why().told; told != nil && !greeted {
-		r.farewell(told.Append(nil))
-	} else {
-		r.farewell(nil)
+		words = told.Append(nil)
 	}
+	_ = farewell(r.tcp, r.tls, func() error { r.write(words); return nil })
+	linger(r.tcp)
 }
 
 // unblock has the session's end interrupt whoever reads or writes. The channel
@@ -219,19 +219,6 @@ func (r *replica) greet() *ending {
 	r.key = r.gate.keys.add(r, r.tenant, r.long, r.server.PID)
 	out = pgwire.AppendBackendKeyData(out, r.key.pid, r.key.secret)
 	return r.write(pgwire.AppendReady(out, 'I'))
-}
-
-// farewell says the last words and waits until the client has read them.
-func (r *replica) farewell(words []byte) {
-	_ = r.tcp.SetDeadline(time.Now().Add(lingerFor))
-	if words != nil {
-		_ = r.write(words)
-	}
-	if r.tls != nil {
-		_ = r.tls.CloseWrite()
-	}
-	_ = r.tcp.CloseWrite()
-	_, _ = io.CopyN(io.Discard, r.tcp, 64<<10)
 }
 
 // recovered ends the session after a panic, which costs nobody else anything.
