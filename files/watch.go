@@ -168,9 +168,12 @@ func (w *watching) read() {
 	w.failed = w.Changed() != nil
 	w.last = w.look()
 	for path := range w.last {
-		// What was read is what was there before, so that a change in between is found by the next look.
+		// What was read is what was there before, so that a change in between is found by the next look. Of a file that was named
+		// only by what was read, nobody knows how it looked then: to the next look it is new.
 		if f, ok := before[path]; ok {
 			w.last[path] = f
+		} else {
+			delete(w.last, path)
 		}
 	}
 }
