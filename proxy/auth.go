@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/postern/postern/proxy/pgwire"
@@ -230,75 +229,52 @@ func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, 
 // counted once: whoever asks for unknown users must not take longer the more
 // known ones there are.
 func (g *Gate) rounds(conf *tenants.Tenant) int {
-	if n, ok := g.derived.rounds.Load(conf); ok {
-		return n.(int)
-	}
-	n := scram.DefaultIterations
-	for _, u := range conf.Users {
-		if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
-			n = max(n, v.Iterations)
+	return g.derived.roundsOf(conf, g.current, func() int {
+		n := scram.DefaultIterations
+		for _, u := range conf.Users {
+			if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
+				n = max(n, v.Iterations)
+			}
 		}
-	}
-	g.derived.rounds.Store(conf, n)
-	return n
+		return n
+	})
 }
 
 func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifier, error) {
 	if !u.Verifier.IsZero() {
 		return scram.ParseVerifier(u.Verifier.Reveal())
 	}
-	return g.derived.get(u, func() (scram.Verifier, error) {
+	return g.derived.of(conf, u, g.current, func() (scram.Verifier, error) {
 		mac := hmac.New(sha256.New, g.opts.MockSecret)
 		fmt.Fprintf(mac, "salt\x00%s\x00%s", conf.ID, u.Name)
 		return scram.NewVerifier(u.Password.Reveal(), scram.DefaultIterations, mac.Sum(nil)[:16])
 	})
 }
 
-// derivedVerifiers remembers the verifiers made of password files, because
-// making one takes a while. Safe for concurrent use.
-type derivedVerifiers struct {
-	rounds sync.Map // of *tenants.Tenant: int
-	mu     sync.Mutex
-	byUser map[*tenants.User]func() (scram.Verifier, error)
+// current reports whether a tenant is still what it was when somebody looked.
+func (g *Gate) current(conf *tenants.Tenant) bool {
+	now, ok := g.opts.Directory.Tenant(conf.ID)
+	return ok && now == conf
 }
 
-// get returns the user's verifier; derive runs at most once per user.
-func (d *derivedVerifiers) get(u *tenants.User, derive func() (scram.Verifier, error)) (scram.Verifier, error) {
-	d.mu.Lock()
-	if d.byUser == nil {
-		d.byUser = make(map[*tenants.User]func() (scram.Verifier, error))
-	}
-	once, ok := d.byUser[u]
-	if !ok {
-		once = sync.OnceValues(derive)
-		d.byUser[u] = once
-	}
-	d.mu.Unlock()
-	return once()
-}
-
-// clear forgets the users of an old snapshot.
-func (d *derivedVerifiers) clear() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.byUser = nil
-	d.rounds.Clear()
-}
-
-// deriveAll makes the verifiers before anybody asks, so that the first login
+// deriveAhead makes the verifiers before anybody asks, so that the first login
 // of a user with a password file takes no longer than any other.
-func (g *Gate) deriveAll(s *tenants.Snapshot) {
-	for t := range s.All() {
-		g.rounds(t)
-		for _, u := range t.Users {
-			if g.ctx.Err() != nil || g.opts.Directory.Current() != s {
+func (g *Gate) deriveAhead() {
+	g.toDerive.work(g.ctx, func(id string) {
+		conf, ok := g.opts.Directory.Tenant(id)
+		if !ok {
+			return
+		}
+		g.rounds(conf)
+		for _, u := range conf.Users {
+			if g.ctx.Err() != nil {
 				return
 			}
 			if u.Verifier.IsZero() {
-				_, _ = g.userVerifier(t, u)
+				_, _ = g.userVerifier(conf, u)
 			}
 		}
-	}
+	})
 }
 
 // learn keeps the key that a proof gave away, for logins to the server, for as

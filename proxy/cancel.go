@@ -50,7 +50,7 @@ func (h *handshake) cancel(body []byte) {
 		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", addr) })
 		return
 	}
-	conf, known := g.opts.Directory.Current().Tenant(found.tenant.id)
+	conf, known := g.opts.Directory.Tenant(found.tenant.id)
 	if !known || !conf.Allow.Allows(addr) {
 		count("refused")
 		g.count(denyAddress, found.tenant.id)

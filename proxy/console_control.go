@@ -72,7 +72,7 @@ func (v *consoleGate) known(c console.Command) error {
 	if isConsole(c.Arg) {
 		return consoleError("42809", "cannot "+strings.ToLower(c.Verb)+" admin db: "+c.Arg, "")
 	}
-	if _, ok := v.gate.opts.Directory.Current().Tenant(c.Arg); ok {
+	if _, ok := v.gate.opts.Directory.Tenant(c.Arg); ok {
 		return nil
 	}
 	hint := "SHOW TENANTS lists them."
@@ -148,7 +148,7 @@ func (g *Gate) pauseAll() error {
 		return consoleError("55000", "already suspended/paused", "")
 	}
 	var ids []string
-	for conf := range g.opts.Directory.Current().All() {
+	for _, conf := range g.opts.Directory.All() {
 		_ = g.withTenant(conf.ID, func(t *tenant) { // which fails for what is going away
 			if !t.paused {
 				t.pause()

@@ -118,7 +118,7 @@ func (g *Gate) uses() map[string]*use {
 // Tenants are all that are registered.
 func (v *consoleGate) Tenants() (out []console.Tenant) {
 	uses := v.gate.uses()
-	for conf := range v.gate.opts.Directory.Current().All() {
+	for _, conf := range v.gate.opts.Directory.All() {
 		row := console.Tenant{}
 		if u := uses[conf.ID]; u != nil {
 			row = u.row
@@ -138,7 +138,7 @@ func (v *consoleGate) Tenants() (out []console.Tenant) {
 // Databases are those that configurations name, and those in use.
 func (v *consoleGate) Databases() (out []console.Database) {
 	uses := v.gate.uses()
-	for conf := range v.gate.opts.Directory.Current().All() {
+	for _, conf := range v.gate.opts.Directory.All() {
 		u := uses[conf.ID]
 		names := append([]string{conf.Database}, conf.Databases...)
 		if u != nil {
@@ -179,7 +179,7 @@ func tighter(own, outer int) int {
 // Users are those of all registered tenants.
 func (v *consoleGate) Users() (out []console.User) {
 	uses := v.gate.uses()
-	for conf := range v.gate.opts.Directory.Current().All() {
+	for _, conf := range v.gate.opts.Directory.All() {
 		for _, user := range conf.Users {
 			row := console.User{Tenant: conf.ID, Name: user.Name, PoolSize: user.PoolSize, ReservePoolSize: conf.Pool.Reserve,
 				MaxServers: user.MaxServers, MaxClients: user.MaxClients}
@@ -196,7 +196,7 @@ func (v *consoleGate) Users() (out []console.User) {
 func (v *consoleGate) Lists() (l console.Lists) {
 	g := v.gate
 	l.Databases = len(v.Databases())
-	for conf := range g.opts.Directory.Current().All() {
+	for _, conf := range g.opts.Directory.All() {
 		l.Users += len(conf.Users)
 	}
 	g.eachTenant(func(t *tenant) {

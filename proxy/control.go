@@ -93,7 +93,7 @@ func (g *Gate) Resume(id string) error { return g.withTenant(id, (*tenant).resum
 
 // withTenant runs f on the loop of a registered tenant.
 func (g *Gate) withTenant(id string, f func(*tenant)) error {
-	if _, ok := g.opts.Directory.Current().Tenant(id); !ok {
+	if _, ok := g.opts.Directory.Tenant(id); !ok {
 		return ErrNoTenant
 	}
 	t := g.tenant(id)

@@ -80,7 +80,7 @@ type denialRow struct {
 
 const (
 	sayPassword = `password authentication failed for user "%s"`
-	howToName   = `Name the tenant in the user ("user.tenant"), in options ("reference=tenant") or by the host name.`
+	howToName   = `Name the project in the user ("user.project"), in options ("reference=project") or by the host name.`
 )
 
 // denials is the one table of them. It is never changed.
@@ -91,16 +91,16 @@ var denials = [numDenials]denialRow{
 	denyProtocol:   {reasonStartup, "not_the_protocol", "", "", ""},
 	denyStartup:    {reasonStartup, "startup_message", "", "", ""}, // in the words of whoever read it
 	denyNoUser:     {reasonStartup, "no_user", "28000", "no PostgreSQL user name specified in startup packet", ""},
-	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no tenant", howToName},
-	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different tenants", howToName},
-	denyTLS:        {reasonTLS, "tls_required", "28000", "this tenant requires TLS", "Connect with sslmode=require or stronger."},
+	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no project", howToName},
+	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different projects", howToName},
+	denyTLS:        {reasonTLS, "tls_required", "28000", "this project requires TLS", "Connect with sslmode=require or stronger."},
 	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},
 
 	denyClients:         {reasonLimit, "limits.clients", "53300", "too many clients already", ""},
-	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this tenant already", ""},
+	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this project already", ""},
 	denyUserClients:     {reasonLimit, "max_clients", "53300", `too many clients for user "%s" already`, "The user's max_clients is reached."},
-	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The tenant's max_database_clients is reached."},
-	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this tenant already", ""},
+	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The project's max_database_clients is reached."},
+	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this project already", ""},
 	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},
 	denyThrottled:       {reasonThrottle, "throttled", "53400", "too many failed logins", "Try again in %d seconds."},
 
@@ -115,7 +115,7 @@ var denials = [numDenials]denialRow{
 	denyDatabase:           {uncounted, "unknown_database", "3D000", `database "%s" does not exist`, ""},
 	denyStartOnly:          {uncounted, "start_only_parameter", "55P02", `parameter "%s" cannot be set after connection start`, "A pooled connection has started already."},
 	denySetting:            {uncounted, "unknown_parameter", "42704", `unrecognized configuration parameter "%s"`, ""},
-	denyPhysical:           {uncounted, "physical_replication", "28000", "physical replication is not allowed for this tenant", "It reads all databases, and the tenant allows only some."},
+	denyPhysical:           {uncounted, "physical_replication", "28000", "physical replication is not allowed for this project", "It reads all databases, and the project allows only some."},
 	denyConsoleReplication: {reasonStartup, "console_replication", "0A000", "the admin console has nothing to replicate", ""},
 }
 
@@ -166,7 +166,7 @@ func (g *Gate) count(why denial, tenant string) {
 		return
 	}
 	g.metrics.refused[r].Inc()
-	if _, known := g.opts.Directory.Current().Tenant(tenant); known {
+	if _, known := g.opts.Directory.Tenant(tenant); known {
 		g.denials.of(tenant)[r].Add(1)
 	}
 }
@@ -192,12 +192,19 @@ func (d *tenantDenials) of(tenant string) *[numReasons]atomic.Uint64 {
 	return n
 }
 
-// keep lets go of tenants that are not in a snapshot.
-func (d *tenantDenials) keep(s *tenants.Snapshot) {
+// drop lets go of a tenant.
+func (d *tenantDenials) drop(tenant string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.byID, tenant)
+}
+
+// keep lets go of tenants that are not there: one may be counted while it is removed.
+func (d *tenantDenials) keep(all *tenants.Directory) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id := range d.byID {
-		if _, ok := s.Tenant(id); !ok {
+		if _, ok := all.Tenant(id); !ok {
 			delete(d.byID, id)
 		}
 	}

@@ -3,11 +3,7 @@
 
 package proxy
 
-import (
-	"log/slog"
-
-	"github.com/postern/postern/tenants"
-)
+import "log/slog"
 
 const (
 	// spareFiles are kept aside for what is not counted: standard streams, files and folders that are read and watched, logs,
@@ -47,24 +43,20 @@ func (r Room) within(files, own int) Room {
 }
 
 // roomWanted is what the limits of the configuration and of the tenants come to.
-func (g *Gate) roomWanted(s *tenants.Snapshot) Room {
-	r := Room{Clients: g.opts.Limits.Clients, Handshakes: g.opts.Limits.Handshakes, Cancels: maxCancels, Admin: maxAdmin}
-	for t := range s.All() {
-		r.Servers += t.Pool.MaxServers
-	}
-	return r
+func (g *Gate) roomWanted() Room {
+	return Room{Clients: g.opts.Limits.Clients, Handshakes: g.opts.Limits.Handshakes, Servers: int(g.serversWanted.Load()), Cancels: maxCancels, Admin: maxAdmin}
 }
 
 // makeRoom fits limits into the files that may be open, and says so if fewer clients are let in than before. Tenants come and
 // go, and with them servers; what else there is room for does not change.
-func (g *Gate) makeRoom(s *tenants.Snapshot) Room {
-	want := g.roomWanted(s)
+func (g *Gate) makeRoom() Room {
+	want := g.roomWanted()
 	room := want
 	if files := g.opts.OpenFiles; files > 0 {
 		own := spareFiles + loopFiles*g.opts.Loops + len(g.opts.Listeners)
 		room = want.within(files, own)
 		if old := g.admits.Swap(int64(room.Clients)); room.Clients < want.Clients && room.Clients != int(old) {
-			g.log.Log(g.ctx, slog.LevelWarn, "few files may be open: fewer clients are let in than limits say", "open_files", files, "enough", own+want.total(),
+			g.limited.log(g.log, slog.LevelWarn, logKey{"", "room"}, "few files may be open: fewer clients are let in than limits say", "open_files", files, "enough", own+want.total(),
 				"clients", room.Clients, "limits.clients", want.Clients, "handshakes", room.Handshakes, "limits.handshakes", want.Handshakes)
 		}
 	} else {

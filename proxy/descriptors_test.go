@@ -2,15 +2,11 @@ package proxy
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
-
-	"github.com/postern/postern/tenants"
 )
 
 func TestRoom(t *testing.T) {
@@ -59,23 +55,14 @@ func TestRoomFits(t *testing.T) {
 func TestRoomFollowsTenants(t *testing.T) {
 	var said bytes.Buffer
 	g := &Gate{opts: Options{OpenFiles: 1000, Limits: Limits{Clients: 700, Handshakes: 10}}, log: slog.New(slog.NewTextHandler(&said, nil)), ctx: t.Context()}
-	snapshot := func(n int) *tenants.Snapshot {
-		var all []*tenants.Tenant
-		for i := range n {
-			all = append(all, &tenants.Tenant{ID: fmt.Sprintf("t%d", i), Pool: tenants.Pool{MaxServers: 50}})
-		}
-		s, err := tenants.NewSnapshot(time.Now(), all...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
 	const own = spareFiles
 	for _, c := range []struct{ tenants, clients, lines int }{
 		{1, 700, 0}, {6, 510, 1}, {6, 510, 0}, {100, 405, 1}, {1, 700, 0},
 	} {
 		said.Reset()
-		room := g.makeRoom(snapshot(c.tenants))
+		g.limited = newLimitedLog()
+		g.serversWanted.Store(int64(50 * c.tenants))
+		room := g.makeRoom()
 		if int(g.admits.Load()) != c.clients || room.Clients != c.clients || room.Clients+room.Servers > 1000-own {
 			t.Errorf("%d tenants: %+v, want %d clients", c.tenants, room, c.clients)
 		}
@@ -84,7 +71,8 @@ func TestRoomFollowsTenants(t *testing.T) {
 		}
 	}
 	g.opts.OpenFiles = 0
-	if room := g.makeRoom(snapshot(100)); g.admits.Load() != 700 || room.Clients != 700 {
+	g.serversWanted.Store(5000)
+	if room := g.makeRoom(); g.admits.Load() != 700 || room.Clients != 700 {
 		t.Errorf("any number of files: %+v", room)
 	}
 }

@@ -17,7 +17,7 @@
 //
 // In the order in which a client's bytes meet them:
 //
-//	options.go gate.go      what a gate is made from; its start, reload, drain and end
+//	options.go gate.go      what a gate is made from; its start, drain and end
 //	socket_linux.go         listening, with socket options
 //	socket_other.go         the same elsewhere, with fewer
 //	accept.go               one goroutine per listener
@@ -28,7 +28,7 @@
 //	limits.go               places of clients, handshakes of an address, groups of pools
 //	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
-//	auth.go                 SCRAM, real and mock, and what a proof leaves behind
+//	auth.go derived.go      SCRAM, real and mock, and what a proof leaves behind; verifiers that are made of passwords
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease
@@ -45,7 +45,7 @@
 //	timeouts.go             queries, transactions and clients that take too long
 //	client_end.go           how a session ends
 //	server_clean.go         how a server gets clean without its client
-//	tenant.go               a tenant at run time: its pools, clients, sweeps and reloads
+//	tenant.go changes.go    a tenant at run time: its pools, clients, sweeps; and what follows when it changes
 //	dial.go                 logging in to servers
 //	machine.go              when pools may dial, and what keeps a machine awake
 //	machine_end.go          how a tenant parts from a machine

@@ -1,4 +1,4 @@
-// The Gate: what all sessions share, and how it starts, reloads, drains and ends.
+// The Gate: what all sessions share, and how it starts, drains and ends.
 
 package proxy
 
@@ -19,7 +19,6 @@ import (
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/loop"
-	"github.com/postern/postern/tenants"
 )
 
 // Gate accepts clients and serves them. Make it with New, start it with Start,
@@ -49,7 +48,9 @@ type Gate struct {
 	clients   atomic.Int64
 	admits    atomic.Int64 // clients at most
 	room      Room         // as of New
-	closeOnce sync.Once
+	// serversWanted is how many servers all tenants may have together.
+	serversWanted atomic.Int64
+	closeOnce     sync.Once
 
 	denials   tenantDenials
 	throttle  guarded[*netrestrict.Throttle]
@@ -59,6 +60,8 @@ type Gate struct {
 	ids       atomic.Uint32 // of sessions, in the console
 	replicas  replicas
 	derived   derivedVerifiers
+	toDerive  backlog // see deriveAhead
+	toPatrol  backlog // see patrol
 	pending   pending
 	consoles  *consoles
 
@@ -94,7 +97,8 @@ func New(o Options) (*Gate, error) {
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.ctx, g.stop = context.WithCancel(context.Background())
-	g.room = g.makeRoom(o.Directory.Current())
+	o.Directory.Subscribe(g.changed)
+	g.room = g.makeRoom()
 	g.cancelSlots, g.handshakes = make(chan struct{}, g.room.Cancels), make(chan struct{}, g.room.Handshakes)
 	for i := range o.Loops {
 		l, err := loop.New(i, o.Log, g.metrics.panics.Inc)
@@ -113,8 +117,6 @@ func New(o Options) (*Gate, error) {
 	if err := o.Registerer.Register(g); err != nil {
 		return nil, err
 	}
-	o.Directory.Subscribe(g.reloaded)
-	g.spawn(func() { g.deriveAll(o.Directory.Current()) })
 	return g, nil
 }
 
@@ -140,7 +142,8 @@ func (g *Gate) Start() error {
 	}
 	g.running.Go(g.forgetUnused)
 	g.running.Go(g.watch)
-	g.spawn(func() { g.patrol(nil, g.opts.Directory.Current()) })
+	g.spawn(g.deriveAhead)
+	g.spawn(g.patrol)
 	if g.opts.Console != nil {
 		g.running.Go(g.sampleStats)
 	}
@@ -260,9 +263,9 @@ func (g *Gate) tenant(id string) *tenant {
 	defer g.mu.Unlock()
 	t, ok := g.tenants[id]
 	if !ok {
-		// The directory is asked under the lock, so that a reload either finds the
+		// The directory is asked under the lock, so that a change either finds the
 		// tenant here or has been seen by it.
-		conf, _ := g.opts.Directory.Current().Tenant(id)
+		conf, _ := g.opts.Directory.Tenant(id)
 		t = newTenant(g, id, conf)
 		g.tenants[id] = t
 	}
@@ -280,27 +283,6 @@ func (g *Gate) runtimeTenants() []*tenant {
 	return out
 }
 
-// reloaded is called by the directory with every new snapshot.
-func (g *Gate) reloaded(old, now *tenants.Snapshot) {
-	g.makeRoom(now)
-	g.derived.clear()
-	g.amendThrottle(old, now)
-	g.denials.keep(now)
-	g.spawn(func() { g.deriveAll(now) })
-	g.spawn(func() { g.patrol(old, now) })
-	for _, t := range g.runtimeTenants() {
-		conf, ok := now.Tenant(t.id)
-		if !ok {
-			conf = nil
-		}
-		t.post(func() {
-			before := t.conf
-			t.apply(conf)
-			t.reviewReplicas(before, conf)
-		})
-	}
-}
-
 // forgetUnused lets go of tenants that nobody has used for a while, and with
 // them of their metric series.
 func (g *Gate) forgetUnused() {
@@ -312,6 +294,7 @@ func (g *Gate) forgetUnused() {
 			return
 		case <-tick.C:
 		}
+		g.denials.keep(g.opts.Directory)
 		for _, t := range g.runtimeTenants() {
 			if t.admitted.Load() > 0 {
 				t.touch()
@@ -332,6 +315,7 @@ func (g *Gate) forgetTenant(t *tenant) {
 		return
 	}
 	t.letGo()
+	t.forgotten = true
 	delete(g.tenants, t.id)
 }
 

@@ -42,7 +42,7 @@ func newDoor(t *testing.T) *door {
 	}
 	users := map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret(verifier.Encode()), ServerUser: "app"}}
 	room := tenants.Pool{Size: 1, MaxClients: 9, MaxServers: 1}
-	snapshot, err := tenants.NewSnapshot(time.Now(),
+	directory, err := tenants.NewDirectory(
 		&tenants.Tenant{ID: "acme", Database: "app", Users: users, Pool: room},
 		&tenants.Tenant{ID: "picky", Database: "app", Users: users, Pool: room, Allow: only},
 		&tenants.Tenant{ID: "secure", Database: "app", Users: users, Pool: room, RequireTLS: true},
@@ -52,10 +52,6 @@ func newDoor(t *testing.T) *door {
 		t.Fatal(err)
 	}
 	d := &door{t: t, log: new(bytes.Buffer), registry: prometheus.NewRegistry()}
-	directory, err := tenants.NewDirectory(func() (*tenants.Snapshot, error) { return snapshot, nil }, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	d.gate, err = New(Options{Directory: directory, Log: slog.New(slog.NewTextHandler(d.log, nil)), Registerer: d.registry, Loops: 1,
 		NoIOUring: true, Timeouts: Timeouts{Login: time.Minute, ProxyHeader: time.Minute, ServerConnect: time.Second},
 		Session: tenants.Timeouts{QueryWait: new(time.Minute)}, Limits: Limits{Clients: 9, Handshakes: 10}})

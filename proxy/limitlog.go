@@ -22,7 +22,7 @@ type logKey struct{ tenant, cause string }
 
 // logKey is the key of a line about a tenant that a client has named.
 func (g *Gate) logKey(tenant, cause string) logKey {
-	if _, known := g.opts.Directory.Current().Tenant(tenant); !known {
+	if _, known := g.opts.Directory.Tenant(tenant); !known {
 		tenant = ""
 	}
 	return logKey{tenant, cause}

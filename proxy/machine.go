@@ -272,30 +272,6 @@ func (t *tenant) awake() bool {
 	return t.machine.holder != nil && t.machine.view.State != machines.StateAsleep
 }
 
-// patrol takes part in every machine of a new snapshot that was not in the old
-// one (nil: none was), one after the other, so that one that was left running by
-// somebody is put to sleep although no client comes.
-func (g *Gate) patrol(old, now *tenants.Snapshot) {
-	tick := time.NewTicker(patrolPace)
-	defer tick.Stop()
-	for t := range now.All() {
-		if t.Machine == nil {
-			continue
-		}
-		if old != nil {
-			if before, ok := old.Tenant(t.ID); ok && before.Machine != nil && before.Machine.SameMachine(t.Machine) {
-				continue
-			}
-		}
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-tick.C:
-		}
-		g.tenant(t.ID)
-	}
-}
-
 // letGo ends the tenant's part in its machine, which sleeps.
 func (t *tenant) letGo() {
 	if h := t.machine.holder; h != nil {

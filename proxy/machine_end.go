@@ -98,10 +98,6 @@ func (t *tenant) machineKey() string {
 
 // names reports whether a tenant in force names a machine.
 func (g *Gate) names(key string) bool {
-	for t := range g.opts.Directory.Current().All() {
-		if t.Machine != nil && t.Machine.Key() == key {
-			return true
-		}
-	}
-	return false
+	_, ok := g.opts.Directory.Machine(key)
+	return ok
 }

@@ -188,7 +188,7 @@ func (t *tenant) collect(ch chan<- prometheus.Metric) {
 // TenantMetrics collects what concerns one tenant alone: its series among the
 // gate's, and its refusals. It fails with ErrNoTenant.
 func (g *Gate) TenantMetrics(id string) (prometheus.Gatherer, error) {
-	if _, known := g.opts.Directory.Current().Tenant(id); !known {
+	if _, known := g.opts.Directory.Tenant(id); !known {
 		return nil, ErrNoTenant
 	}
 	r := prometheus.NewRegistry()

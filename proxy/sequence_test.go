@@ -18,7 +18,7 @@ var noSequences = (&pgwire.Error{Severity: pgwire.Err, Code: "55000", Message: "
 
 // sequencePolicy has the tenant treat sequences so.
 func (b *bench) sequencePolicy(p tenants.Policy) {
-	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	conf, _ := b.gate.opts.Directory.Tenant("acme")
 	changed := *conf
 	changed.State = map[tenants.StateKind]tenants.Policy{tenants.StateSequence: p}
 	b.tenant.loop.Call(func() { b.tenant.policies = policiesOf(&changed) })

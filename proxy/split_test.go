@@ -39,12 +39,8 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	conf := &tenants.Tenant{ID: "acme", Database: "app", Users: map[string]*tenants.User{"app": {Name: "app", ServerUser: "app"}},
 		Pool: tenants.Pool{Size: 2, MaxClients: 100, MaxServers: 2}}
-	snapshot, err := tenants.NewSnapshot(time.Now(), conf)
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := slog.New(slog.DiscardHandler)
-	directory, err := tenants.NewDirectory(func() (*tenants.Snapshot, error) { return snapshot, nil }, log)
+	directory, err := tenants.NewDirectory(conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +187,7 @@ func (b *bench) server() net.Conn {
 
 // conf is the tenant's configuration.
 func (b *bench) conf() *tenants.Tenant {
-	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	conf, _ := b.gate.opts.Directory.Tenant("acme")
 	return conf
 }
 

@@ -61,11 +61,13 @@ type tenant struct {
 	machine  machine
 	policies policies
 	paused   bool // what clients ask for waits until it is resumed
-	timeouts map[timeoutsKey]*sessionTimeouts
-	timed    bool // somebody has timeouts, or has had some
-	draining bool
-	pending  int64 // bytes, see charge
-	cancels  int   // on their way to servers of its pools
+	// forgotten says that the gate has let go of it: what changes is the next one's affair.
+	forgotten bool
+	timeouts  map[timeoutsKey]*sessionTimeouts
+	timed     bool // somebody has timeouts, or has had some
+	draining  bool
+	pending   int64 // bytes, see charge
+	cancels   int   // on their way to servers of its pools
 
 	reportWork reportWork
 }

@@ -25,10 +25,10 @@ func (v *visitor) throttled() error {
 	return denyFor(wait)
 }
 
-// amendThrottle tells the throttle what a new snapshot has repaired or taken
+// amendThrottle tells the throttle what changes have repaired or taken
 // away. Nobody's failures are held against them where they may have been right.
-func (g *Gate) amendThrottle(old, now *tenants.Snapshot) {
-	repaired, removed := amendments(old, now)
+func (g *Gate) amendThrottle(all []tenants.Change) {
+	repaired, removed := amendments(all)
 	if len(repaired)+len(removed) == 0 {
 		return
 	}
@@ -45,16 +45,14 @@ func (g *Gate) amendThrottle(old, now *tenants.Snapshot) {
 
 // amendments are the tenants that have appeared, or where what proves a user's
 // password has changed, and those that are gone.
-func amendments(old, now *tenants.Snapshot) (repaired map[string]bool, removed []string) {
+func amendments(all []tenants.Change) (repaired map[string]bool, removed []string) {
 	repaired = make(map[string]bool)
-	for t := range now.All() {
-		if before, ok := old.Tenant(t.ID); !ok || newProof(before, t) {
-			repaired[t.ID] = true
-		}
-	}
-	for t := range old.All() {
-		if _, ok := now.Tenant(t.ID); !ok {
-			removed = append(removed, t.ID)
+	for _, c := range all {
+		switch {
+		case c.New == nil:
+			removed = append(removed, c.ID())
+		case c.Old == nil || newProof(c.Old, c.New):
+			repaired[c.ID()] = true
 		}
 	}
 	return repaired, removed

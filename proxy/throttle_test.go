@@ -64,13 +64,8 @@ func TestBans(t *testing.T) {
 }
 
 func TestAmendments(t *testing.T) {
-	snapshot := func(list ...*tenants.Tenant) *tenants.Snapshot {
-		s, err := tenants.NewSnapshot(time.Time{}, list...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
+	type list = []*tenants.Tenant
+	snapshot := func(all ...*tenants.Tenant) list { return all }
 	tenant := func(id string, users ...tenants.User) *tenants.Tenant {
 		out := &tenants.Tenant{ID: id, Users: make(map[string]*tenants.User)}
 		for _, u := range users {
@@ -84,7 +79,7 @@ func TestAmendments(t *testing.T) {
 	webChanged := tenants.User{Name: "web", Password: tenants.NewSecret("two")}
 	elsewhere := tenants.User{Name: "app", Verifier: tenants.NewSecret("one"), ServerUser: "other", PoolSize: 7}
 	for name, c := range map[string]struct {
-		old, now          *tenants.Snapshot
+		old, now          list
 		repaired, removed []string
 	}{
 		"nothing":               {snapshot(tenant("acme", app, web)), snapshot(tenant("acme", app, web)), nil, nil},
@@ -97,7 +92,17 @@ func TestAmendments(t *testing.T) {
 		"a user is gone":        {snapshot(tenant("acme", app, web)), snapshot(tenant("acme", app)), nil, nil},
 		"a user's other fields": {snapshot(tenant("acme", app)), snapshot(tenant("acme", elsewhere)), nil, nil},
 	} {
-		repaired, removed := amendments(c.old, c.now)
+		d, err := tenants.NewDirectory(c.old...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var changes []tenants.Change
+		d.Subscribe(func(some []tenants.Change) { changes = some })
+		changes = nil
+		if err := d.Replace(c.now); err != nil {
+			t.Fatal(err)
+		}
+		repaired, removed := amendments(changes)
 		if got := slices.Sorted(maps.Keys(repaired)); !cmp.Equal(got, c.repaired) || !cmp.Equal(removed, c.removed) {
 			t.Errorf("%s: repaired %v, removed %v; want %v, %v", name, got, removed, c.repaired, c.removed)
 		}

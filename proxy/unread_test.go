@@ -16,7 +16,7 @@ import (
 
 // policy has the tenant treat some kinds of state otherwise.
 func (b *bench) policy(change func(*tenants.Tenant)) {
-	conf, _ := b.gate.opts.Directory.Current().Tenant("acme")
+	conf, _ := b.gate.opts.Directory.Tenant("acme")
 	changed := *conf
 	change(&changed)
 	b.tenant.loop.Call(func() { b.tenant.policies = policiesOf(&changed) })

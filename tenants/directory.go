@@ -1,96 +1,173 @@
-// The directory: the current Snapshot, and how it is replaced.
+// The directory: all tenants as they are now, and who is told when one changes.
 
 package tenants
 
 import (
-	"errors"
-	"log/slog"
+	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
-// Directory holds the current Snapshot. Its methods may be called by any number of goroutines.
+// Directory holds all tenants. It knows nothing of where they come from: a store puts them there, one at a time or all at
+// once. Its methods may be called by any number of goroutines.
 type Directory struct {
-	load func() (*Snapshot, error)
-	log  *slog.Logger
+	changing    sync.Mutex // held for the whole of a change, subscribers included
+	subscribers []func([]Change)
 
-	current atomic.Pointer[Snapshot]
-
-	reloading sync.Mutex // held for the whole of a reload, subscribers included
-
-	mu          sync.Mutex // guards what follows; held briefly
-	subscribers []func(old, new *Snapshot)
-	stats       Stats
+	mu        sync.RWMutex // guards what follows; held briefly
+	byID      map[string]*Tenant
+	byMachine map[string]*Tenant // by the machine's key
 }
 
-// Stats tells how the loads went.
-type Stats struct {
-	LastOK     bool      // whether the last one succeeded
-	LoadedAt   time.Time // of the current Snapshot
-	OK, Failed uint64    // loads so far, the first included
+// Change is one tenant that is not what it was.
+type Change struct {
+	Old *Tenant // nil: it was not there
+	New *Tenant // nil: it is not there any more
 }
 
-// NewDirectory loads the first Snapshot, which must succeed. load is never called twice at a time.
-func NewDirectory(load func() (*Snapshot, error), log *slog.Logger) (*Directory, error) {
-	d := &Directory{load: load, log: log}
-	if err := d.Reload(); err != nil {
-		return nil, err
+// ID is the tenant's.
+func (c Change) ID() string {
+	if c.New != nil {
+		return c.New.ID
 	}
-	return d, nil
+	return c.Old.ID
 }
 
-// Current returns the current Snapshot, never nil. Take it once per decision: two calls may differ.
-func (d *Directory) Current() *Snapshot { return d.current.Load() }
+// NewDirectory makes a directory of some tenants. It fails as Replace does.
+func NewDirectory(all ...*Tenant) (*Directory, error) {
+	d := &Directory{byID: make(map[string]*Tenant, len(all)), byMachine: make(map[string]*Tenant)}
+	return d, d.Replace(all)
+}
 
-// Reload loads again. A load that fails changes nothing: the last good Snapshot stays. Concurrent calls queue, because
-// each caller wants what is on disk after its own call. When Reload returns, the subscribers have been told.
-func (d *Directory) Reload() error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
+// Tenant returns the tenant called id, which may be any text. Take it once per decision: two calls may differ.
+func (d *Directory) Tenant(id string) (*Tenant, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t, ok := d.byID[id]
+	return t, ok
+}
 
-	fresh, err := d.load()
-	if err == nil && fresh == nil {
-		err = errors.New("BUG: the tenants' load function returned neither tenants nor an error")
-	}
-	if err != nil {
-		d.mu.Lock()
-		d.stats.LastOK = false
-		d.stats.Failed++
-		d.mu.Unlock()
-		d.log.Error("tenants not loaded, what was loaded before stays", "error", err)
-		return err
-	}
+// Machine returns the tenant whose machine has the key.
+func (d *Directory) Machine(key string) (*Tenant, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t, ok := d.byMachine[key]
+	return t, ok
+}
 
-	old := d.current.Swap(fresh)
-	d.mu.Lock()
-	subscribers := slices.Clone(d.subscribers)
-	d.mu.Unlock()
-	for _, tell := range subscribers {
-		tell(old, fresh)
+// Len is the number of tenants.
+func (d *Directory) Len() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.byID)
+}
+
+// All returns every tenant of one moment, in no order. It takes time and memory in proportion to Len.
+func (d *Directory) All() []*Tenant {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Collect(maps.Values(d.byID))
+}
+
+// Put says that one tenant is now this; it must be valid, and from now on never be changed. No other tenant is looked at, but
+// one that has the same machine: that is a *ConflictError, and nothing changes. When Put returns, the subscribers have been
+// told, unless the tenant was like this already.
+func (d *Directory) Put(t *Tenant) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	old, ok := d.Tenant(t.ID)
+	if ok && old.Equal(t) {
+		return nil
 	}
-	// Counted and logged when it is in force everywhere: who sees the one or the other may rely on it.
-	d.mu.Lock()
-	d.stats.LastOK, d.stats.LoadedAt = true, fresh.LoadedAt
-	d.stats.OK++
-	d.mu.Unlock()
-	d.log.Info("tenants loaded", "tenants", fresh.Len())
+	if t.Machine != nil {
+		if other, taken := d.Machine(t.Machine.Key()); taken && other.ID != t.ID {
+			return &ConflictError{t.ID, other.ID, t.Machine.Key()}
+		}
+	}
+	d.apply([]Change{{old, t}})
 	return nil
 }
 
-// Subscribe has tell called after each successful Reload from now on, in the order of the Subscribe calls, by the
-// goroutine that reloads. old is what Current returned before. tell must not call Reload. Who needs the present state,
-// too, subscribes first and then takes Current.
-func (d *Directory) Subscribe(tell func(old, new *Snapshot)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.subscribers = append(d.subscribers, tell)
+// Remove says that one tenant is not there any more. What was not there changes nothing.
+func (d *Directory) Remove(id string) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if old, ok := d.Tenant(id); ok {
+		d.apply([]Change{{old, nil}})
+	}
 }
 
-// Stats returns how the loads went so far.
-func (d *Directory) Stats() Stats {
+// Replace says that these are all tenants. It is all or nothing, a *ConflictError says why nothing, and it is applied as a
+// difference: who is told, is told of those alone that are not what they were.
+func (d *Directory) Replace(all []*Tenant) error {
+	if conflicts := Conflicts(all); len(conflicts) > 0 {
+		return conflicts[0].Err
+	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.apply(d.difference(all))
+	return nil
+}
+
+// difference is what changes if these are all, those that go first.
+func (d *Directory) difference(all []*Tenant) (changes []Change) {
+	stay := make(map[string]struct{}, len(all))
+	for _, t := range all {
+		stay[t.ID] = struct{}{}
+	}
+	for _, old := range d.All() {
+		if _, ok := stay[old.ID]; !ok {
+			changes = append(changes, Change{old, nil})
+		}
+	}
+	for _, t := range all {
+		if old, ok := d.Tenant(t.ID); !ok || !old.Equal(t) {
+			changes = append(changes, Change{old, t})
+		}
+	}
+	return changes
+}
+
+// apply puts changes in force and tells of them. The caller holds d.changing.
+func (d *Directory) apply(changes []Change) {
+	if len(changes) == 0 {
+		return
+	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.stats
+	for _, c := range changes { // first, because a machine may go from one to another
+		if c.Old != nil && c.Old.Machine != nil {
+			delete(d.byMachine, c.Old.Machine.Key())
+		}
+	}
+	for _, c := range changes {
+		if c.New == nil {
+			delete(d.byID, c.Old.ID)
+			continue
+		}
+		d.byID[c.New.ID] = c.New
+		if c.New.Machine != nil {
+			d.byMachine[c.New.Machine.Key()] = c.New
+		}
+	}
+	d.mu.Unlock()
+	for _, tell := range d.subscribers {
+		tell(changes)
+	}
+}
+
+// Subscribe has tell called with all that are there as if they had just appeared, if any are, and from then on with the
+// changes of each Put, Remove and Replace, once they are in force, by the goroutine that makes them. Nothing is missed or told
+// twice, changes are told in the order in which they happen, and to subscribers in the order of the Subscribe calls. tell must
+// change nothing itself, and be quick: the next change waits for it.
+func (d *Directory) Subscribe(tell func([]Change)) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.subscribers = append(d.subscribers, tell)
+	var present []Change
+	for _, t := range d.All() {
+		present = append(present, Change{nil, t})
+	}
+	if len(present) > 0 {
+		tell(present)
+	}
 }

@@ -1,279 +1,332 @@
-// Tests of the directory: what a reload changes, and when the watch reloads.
+// Tests of the directory: what a change touches, who is told, and what it costs.
 
 package tenants
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
-const oneTenant = "tenants:\n- {id: %s, upstream: {host: h, tls: disable}}\n"
-
-func fileDirectory(t *testing.T, path string) *Directory {
+func directory(t testing.TB, all ...*Tenant) *Directory {
 	t.Helper()
-	d, err := NewDirectory(func() (*Snapshot, error) { return LoadFile(FileOptions{Path: path}) }, discard())
+	d, err := NewDirectory(all...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-func TestReloadIsAllOrNothing(t *testing.T) {
-	dir := t.TempDir()
-	path := write(t, dir, "tenants.yaml", fmt.Sprintf(oneTenant, "acme"))
-	d := fileDirectory(t, path)
-	first := d.Current()
-	var told []string
-	d.Subscribe(func(old, fresh *Snapshot) {
-		if d.Current() != fresh {
-			t.Error("told before the new tenants are current")
+// story writes down what a directory tells.
+type story struct{ told []string }
+
+func (s *story) tell(all []Change) {
+	var parts []string
+	for _, c := range all {
+		sign := "~"
+		switch {
+		case c.Old == nil:
+			sign = "+"
+		case c.New == nil:
+			sign = "-"
 		}
-		told = append(told, fmt.Sprintf("a: %d to %d", old.Len(), fresh.Len()))
+		parts = append(parts, sign+c.ID())
+	}
+	s.told = append(s.told, strings.Join(parts, " "))
+}
+
+func (s *story) since() []string {
+	told := s.told
+	s.told = nil
+	return told
+}
+
+func TestDirectoryTells(t *testing.T) {
+	d := directory(t)
+	var s, late story
+	d.Subscribe(s.tell)
+	put := func(x *Tenant) {
+		t.Helper()
+		if err := d.Put(x); err != nil {
+			t.Error(err)
+		}
+	}
+	sized := func(id string, size int) *Tenant {
+		x := good(id)
+		x.Pool.Size = size
+		return x
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		if d := cmp.Diff(want, s.since()); d != "" {
+			t.Error(d)
+		}
+	}
+	put(good("a"))
+	put(good("b"))
+	expect("+a", "+b")
+	first, _ := d.Tenant("a")
+	put(good("a"))
+	if now, _ := d.Tenant("a"); now != first {
+		t.Error("one that is the same has replaced what was there")
+	}
+	expect()
+	put(sized("a", 7))
+	expect("~a")
+	d.Remove("nobody")
+	d.Remove("a")
+	expect("-a")
+	put(good("a"))
+	expect("+a")
+
+	kept, _ := d.Tenant("a")
+	if err := d.Replace([]*Tenant{good("c"), good("a"), sized("b", 7)}); err != nil {
+		t.Error(err)
+	}
+	expect("+c ~b")
+	if now, _ := d.Tenant("a"); now != kept {
+		t.Error("one that is the same has replaced what was there")
+	}
+	if err := d.Replace([]*Tenant{good("c")}); err != nil {
+		t.Error(err)
+	}
+	if told := s.since(); len(told) != 1 || told[0] != "-a -b" && told[0] != "-b -a" {
+		t.Errorf("told %q", told)
+	}
+	d.Subscribe(late.tell)
+	put(good("d"))
+	if d := cmp.Diff([]string{"+c", "+d"}, late.since()); d != "" {
+		t.Errorf("one who comes later: %s", d)
+	}
+}
+
+// TestDirectoryConflicts: what only one tenant may have is looked after with every change, and goes from one to another.
+func TestDirectoryConflicts(t *testing.T) {
+	d := directory(t, local("a"), good("b"))
+	var s story
+	d.Subscribe(s.tell)
+	s.since()
+	same := local("c")
+	same.Machine.Name = "a"
+	var conflict *ConflictError
+	if err := d.Put(same); !errors.As(err, &conflict) || *conflict != (ConflictError{"c", "a", "local/a"}) {
+		t.Errorf("a machine that another one has: %v", err)
+	}
+	if err := d.Replace([]*Tenant{local("a"), same}); !errors.As(err, &conflict) || conflict.ID != "c" {
+		t.Errorf("all of them: %v", err)
+	}
+	if err := d.Replace([]*Tenant{good("b"), good("b")}); !errors.As(err, &conflict) || *conflict != (ConflictError{ID: "b", Other: "b"}) {
+		t.Errorf("one twice: %v", err)
+	}
+	if len(s.told) > 0 || d.Len() != 2 {
+		t.Errorf("what was refused was told: %q", s.told)
+	}
+	if err := d.Put(good("a")); err != nil { // which has let go of it
+		t.Error(err)
+	}
+	if err := d.Put(same); err != nil {
+		t.Error(err)
+	}
+	back := local("a")
+	if err := d.Replace([]*Tenant{back, good("b"), good("c")}); err != nil { // from c to a, at once
+		t.Error(err)
+	}
+	if is, ok := d.Machine("local/a"); !ok || is != back {
+		t.Errorf("the machine is %+v's", is)
+	}
+}
+
+// TestDirectoryModel: whatever happens in whatever order, the directory has what a plain map would have, and who only listens
+// has the same.
+func TestDirectoryModel(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		d := directory(t)
+		model, heard := map[string]*Tenant{}, map[string]*Tenant{}
+		listen := func(all []Change) {
+			for _, c := range all {
+				if heard[c.ID()] != c.Old || c.Old == nil && c.New == nil || c.Old != nil && c.New != nil && c.Old.Equal(c.New) {
+					r.Fatalf("told of %+v, had %+v", c, heard[c.ID()])
+				}
+				if c.New == nil {
+					delete(heard, c.ID())
+				} else {
+					heard[c.ID()] = c.New
+				}
+			}
+		}
+		subscribed := false
+		tenant := func() *Tenant {
+			id := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(r, "id")
+			x := good(id)
+			if rapid.Bool().Draw(r, "machine") {
+				x = local(id)
+				x.Machine.Name = rapid.SampledFrom([]string{"m", "n"}).Draw(r, "name")
+			}
+			x.Pool.Size = rapid.IntRange(1, 2).Draw(r, "size")
+			return x
+		}
+		clash := func(all map[string]*Tenant) bool {
+			return len(Conflicts(slices.Collect(maps.Values(all)))) > 0
+		}
+		r.Repeat(map[string]func(*rapid.T){
+			"put": func(*rapid.T) {
+				x := tenant()
+				next := maps.Clone(model)
+				next[x.ID] = x
+				if err := d.Put(x); (err != nil) != clash(next) {
+					r.Fatal(err)
+				} else if err == nil {
+					model = next
+				}
+			},
+			"remove": func(*rapid.T) {
+				id := tenant().ID
+				d.Remove(id)
+				delete(model, id)
+			},
+			"replace": func(*rapid.T) {
+				next := map[string]*Tenant{}
+				for range rapid.IntRange(0, 4).Draw(r, "n") {
+					x := tenant()
+					next[x.ID] = x
+				}
+				if err := d.Replace(slices.Collect(maps.Values(next))); (err != nil) != clash(next) {
+					r.Fatal(err)
+				} else if err == nil {
+					model = next
+				}
+			},
+			"subscribe": func(*rapid.T) {
+				if !subscribed {
+					subscribed = true
+					d.Subscribe(listen)
+				}
+			},
+			"": func(*rapid.T) {
+				machines := 0
+				for id, want := range model {
+					got, ok := d.Tenant(id)
+					if !ok || !got.Equal(want) || subscribed && heard[id] != got {
+						r.Fatalf("%s is %+v, want %+v", id, got, want)
+					}
+					if want.Machine != nil {
+						machines++
+						if is, _ := d.Machine(want.Machine.Key()); is != got {
+							r.Fatalf("the machine of %s is %+v's", id, is)
+						}
+					}
+				}
+				if d.Len() != len(model) || len(d.All()) != len(model) || len(d.byMachine) != machines || subscribed && len(heard) != len(model) {
+					r.Fatalf("%d tenants, %d machines, %d heard of, want %d and %d", d.Len(), len(d.byMachine), len(heard), len(model), machines)
+				}
+			},
+		})
 	})
-	d.Subscribe(func(_, _ *Snapshot) { told = append(told, "b") })
-
-	good := fmt.Sprintf(oneTenant, "globex") + "- {id: initech, upstream: {host: h}, allow_list: null}\n"
-	write(t, dir, "tenants.yaml", good)
-	if err := d.Reload(); err == nil || d.Current() != first {
-		t.Errorf("one bad tenant of two: error %v, replaced %v", err, d.Current() != first)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Reload(); err == nil || d.Current() != first {
-		t.Errorf("no file: error %v", err)
-	}
-	if s := d.Stats(); s.LastOK || s.OK != 1 || s.Failed != 2 || !s.LoadedAt.Equal(first.LoadedAt) || len(told) != 0 {
-		t.Errorf("stats %+v, told %v", s, told)
-	}
-
-	write(t, dir, "tenants.yaml", "tenants: []")
-	if err := d.Reload(); err != nil || d.Current().Len() != 0 || first.Len() != 1 {
-		t.Errorf("a good file: error %v, %d tenants", err, d.Current().Len())
-	}
-	if s := d.Stats(); !s.LastOK || s.OK != 2 || s.Failed != 2 || !s.LoadedAt.Equal(d.Current().LoadedAt) {
-		t.Errorf("stats %+v", s)
-	}
-	if len(told) != 2 || told[0] != "a: 1 to 0" || told[1] != "b" {
-		t.Errorf("told %v", told)
-	}
 }
 
-// TestHalfWrittenFile: a file cut short anywhere changes nothing or, where the cut leaves valid YAML, still has tenants.
-func TestHalfWrittenFile(t *testing.T) {
-	dir := t.TempDir()
-	whole := `tenants:
-  - id: acme
-    upstream: {host: h, port: 5433, tls: disable}
-    users:
-      - {name: app, verifier: v}
-  - id: globex
-    upstream: {host: h, port: 5434, tls: disable}
-`
-	path := write(t, dir, "tenants.yaml", whole)
-	d := fileDirectory(t, path)
-	for n := range len(whole) {
-		write(t, dir, "tenants.yaml", whole[:n])
-		before := d.Current()
-		err := d.Reload()
-		if err != nil && d.Current() != before {
-			t.Fatalf("a failed reload replaced the tenants: %q", whole[:n])
+// TestDirectoryTellsInOrder: writers race, and every listener hears each tenant's changes one after the other, as they happened.
+func TestDirectoryTellsInOrder(t *testing.T) {
+	d := directory(t)
+	last := map[string]*Tenant{} // no lock: the race detector would see two at a time
+	d.Subscribe(func(all []Change) {
+		for _, c := range all {
+			if last[c.ID()] != c.Old {
+				t.Error("told out of order")
+			}
+			if now, _ := d.Tenant(c.ID()); now != c.New {
+				t.Error("told of what is not in force")
+			}
+			last[c.ID()] = c.New
 		}
-		if err == nil && d.Current().Len() == 0 {
-			t.Fatalf("half a file means no tenants: %q", whole[:n])
-		}
-	}
-}
-
-func TestNewDirectoryNeedsAFirstLoad(t *testing.T) {
-	broken := errors.New("broken")
-	if d, err := NewDirectory(func() (*Snapshot, error) { return nil, broken }, discard()); d != nil || !errors.Is(err, broken) {
-		t.Errorf("%v, %v", d, err)
-	}
-	if _, err := NewDirectory(func() (*Snapshot, error) { return nil, nil }, discard()); err == nil {
-		t.Error("a load of nothing succeeds")
-	}
-}
-
-func TestReloadsAreSerialized(t *testing.T) {
-	var running, loads, told atomic.Int32
-	d, err := NewDirectory(func() (*Snapshot, error) {
-		if running.Add(1) > 1 {
-			t.Error("two loads at a time")
-		}
-		defer running.Add(-1)
-		loads.Add(1)
-		for range 100 {
-			runtime.Gosched() // let another load begin, if it can
-		}
-		return NewSnapshot(when)
-	}, discard())
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := d.Current()
-	d.Subscribe(func(old, fresh *Snapshot) { // no lock: the race detector would see two at a time
-		if old != last {
-			t.Error("told out of order")
-		}
-		last = fresh
-		told.Add(1)
 	})
 	var wg sync.WaitGroup
-	for range 20 {
+	for i := range 4 {
 		wg.Go(func() {
-			if err := d.Reload(); err != nil {
-				t.Error(err)
+			for n := range 100 {
+				x := good(fmt.Sprintf("t%d", n%3))
+				x.Pool.Size = 1 + i*100 + n
+				if err := d.Put(x); err != nil {
+					t.Error(err)
+				}
+				_, _ = d.Tenant(x.ID)
+				if n%10 == 0 {
+					d.Remove(x.ID)
+				}
+				if n%25 == 0 {
+					_ = d.Replace(d.All()) // of a moment that is over, perhaps
+				}
 			}
-			_ = d.Current().Len()
-			_ = d.Stats()
 		})
 	}
 	wg.Wait()
-	if loads.Load() != 21 || told.Load() != 20 {
-		t.Errorf("%d loads, %d told", loads.Load(), told.Load())
+}
+
+func many(n int) []*Tenant {
+	all := make([]*Tenant, n)
+	for i := range all {
+		all[i] = good(fmt.Sprintf("t%d", i))
+	}
+	return all
+}
+
+// TestOneChangeAmongMany costs what it costs among few.
+func TestOneChangeAmongMany(t *testing.T) {
+	cost := func(n int) float64 {
+		d := directory(t, many(n)...)
+		sizes := []*Tenant{good("t0"), good("t0")}
+		sizes[1].Pool.Size = 7
+		i := 0
+		return testing.AllocsPerRun(100, func() {
+			i++
+			if err := d.Put(sizes[i%2]); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if few, lots := cost(10), cost(20_000); lots > few+2 {
+		t.Errorf("%v allocations among 10 tenants, %v among 20,000", few, lots)
 	}
 }
 
-// eventually waits until the condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in a minute: %s", what)
-		}
+// BenchmarkPut is one change in a directory of a hundred thousand tenants, with the directory's own memory for each.
+func BenchmarkPut(b *testing.B) {
+	all := many(100_000)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	d := directory(b, all...)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.Cleanup(func() { runtime.KeepAlive(all) })
+	changed := make([]*Tenant, 2000)
+	for i := range changed {
+		changed[i] = good(fmt.Sprintf("t%d", i%1000))
+		changed[i].Pool.Size = 1 + i/1000
 	}
-}
-
-func has(d *Directory, id string) func() bool {
-	return func() bool { _, ok := d.Current().Tenant(id); return ok }
-}
-
-// startWatch watches until the test ends, which it must then do promptly. It returns once the watch is on.
-func startWatch(t *testing.T, d *Directory, rescan time.Duration, paths ...string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	before := d.Stats().OK
-	go func() {
-		defer close(ended)
-		d.watch(ctx, rescan, paths)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
-	eventually(t, "the reload at the start", func() bool { return d.Stats().OK > before })
-}
-
-func TestWatch(t *testing.T) {
-	const never = time.Hour // no rescans: events must do it
-	dir := t.TempDir()
-	path := write(t, dir, "tenants.yaml", fmt.Sprintf(oneTenant, "a0"))
-	d := fileDirectory(t, path)
-	startWatch(t, d, never, path)
-
-	// Of another size, because file systems tell times a few milliseconds apart for the same.
-	write(t, dir, "tenants.yaml", fmt.Sprintf(oneTenant, "another"))
-	eventually(t, "written in place", has(d, "another"))
-
-	if err := os.Rename(write(t, dir, ".new", fmt.Sprintf(oneTenant, "a2")), path); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "renamed over", has(d, "a2"))
-
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the failure of a missing file", func() bool { return !d.Stats().LastOK })
-	if !has(d, "a2")() {
-		t.Error("the last good tenants are gone")
-	}
-	write(t, dir, "tenants.yaml", fmt.Sprintf(oneTenant, "a3"))
-	eventually(t, "back again", has(d, "a3"))
-
-	write(t, dir, "tenants.yaml", "tenants: [{id: a4, upstream: {host: h, tls: disable}, users: [{name: u, password_file: late.pw}]}]")
-	eventually(t, "the failure of a missing password", func() bool { return !d.Stats().LastOK })
-	write(t, dir, "late.pw", "one")
-	eventually(t, "a file that no good load named", has(d, "a4"))
-
-	write(t, dir, "late.pw", "another")
-	eventually(t, "a new password", func() bool {
-		tenant, _ := d.Current().Tenant("a4")
-		return tenant.Users["u"].Password.Reveal() == "another"
-	})
-}
-
-// TestWatchSymlinkSwap is how Kubernetes mounts a secret: the file links into ..data, which links to a dated folder.
-func TestWatchSymlinkSwap(t *testing.T) {
-	dir := t.TempDir()
-	version := func(name, id string) {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, name), "tenants.yaml", fmt.Sprintf(oneTenant, id))
-	}
-	link := func(target, name string) {
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	version("v1", "a1")
-	link("v1", "..data")
-	link("..data/tenants.yaml", "tenants.yaml")
-	path := filepath.Join(dir, "tenants.yaml")
-	d := fileDirectory(t, path)
-	startWatch(t, d, time.Hour, path)
-
-	version("v2", "a2")
-	link("v2", "..tmp")
-	if err := os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the swapped link", has(d, "a2"))
-
-	write(t, filepath.Join(dir, "v2"), "tenants.yaml", fmt.Sprintf(oneTenant, "a3"))
-	eventually(t, "written behind the link", has(d, "a3"))
-}
-
-// TestWatchReplacedFolder: no event tells of a folder that came back; the rescan finds it.
-func TestWatchReplacedFolder(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "conf")
-	put := func(id string) string {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		return write(t, dir, "tenants.yaml", fmt.Sprintf(oneTenant, id))
-	}
-	path := put("a0")
-	d := fileDirectory(t, path)
-	startWatch(t, d, 20*time.Millisecond, path)
-	for _, id := range []string{"a1", "a2"} {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the failure of a missing folder", func() bool { return !d.Stats().LastOK })
-		put(id)
-		eventually(t, "the new folder", has(d, id))
-	}
-}
-
-// BenchmarkLoad is a reload of ten thousand tenants.
-func BenchmarkLoad(b *testing.B) {
-	text := []byte("tenants:\n")
-	for i := range 10_000 {
-		text = fmt.Appendf(text, "- {id: t%d, upstream: {host: h, tls: disable}, users: [{name: u, verifier: v}], allow_list: [10.0.0.0/8]}\n", i)
-	}
+	i := 0
 	for b.Loop() {
-		if _, err := (&loader{}).load(text, when); err != nil {
+		if err := d.Put(changed[i%len(changed)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(len(all)), "B/tenant")
+}
+
+// BenchmarkReplaceWithTheSame is a reload of a hundred thousand tenants that changes nothing.
+func BenchmarkReplaceWithTheSame(b *testing.B) {
+	d := directory(b, many(100_000)...)
+	again := many(100_000)
+	for b.Loop() {
+		if err := d.Replace(again); err != nil {
 			b.Fatal(err)
 		}
 	}

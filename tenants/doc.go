@@ -3,21 +3,16 @@
 //
 // # Jobs
 //
-//   - LoadFile reads the tenants file, strictly, and reports every problem at once.
-//   - A Directory holds the current Snapshot and replaces it: all or nothing, the last good one is kept.
+//   - Validate judges one tenant, whichever store it comes from, and reports every problem at once. Defaults are New's and
+//     Complete's.
+//   - A Directory holds all tenants as they are now, and tells who asked which ones have changed. Stores, which are packages of
+//     their own (file), say "this one is now that" or "these are all".
 //   - Resolve turns what a client said (options, user, SNI) into a tenant's id; it looks nothing up.
 //
 // # Invariants
 //
-//   - A Snapshot and everything that hangs off it never changes. Readers take Current once per decision, without a lock.
-//   - A file with any problem changes nothing. A list that was meant to restrict can therefore never be lost to a typing
-//     error: null is refused where absence means "everyone".
+//   - A Tenant and everything that hangs off it never changes once it is in the Directory. Readers take it once per decision.
+//   - A change of one tenant costs nothing to the others: neither time in proportion to their number, nor a call.
+//   - Only what is good as a whole is put in force: what the stores cannot vouch for leaves what there was.
 //   - Passwords and verifiers are Secrets and are printed nowhere, not even in error messages about them.
-//   - A key that is documented but not built yet is an error, never ignored.
-//
-// # Reading YAML
-//
-// The process configuration is read with viper; this file is not, but from the parser's own node tree. viper lower-cases
-// keys, takes null for absent, and forgets the lines; here null must not mean absent, and a person who gets twenty
-// messages about a file of ten thousand tenants wants the line of each.
 package tenants

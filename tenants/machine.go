@@ -4,9 +4,6 @@ package tenants
 
 import "time"
 
-// DefaultSuspendAfter is how long a machine stays unused before it is put to sleep, unless the file says otherwise.
-const DefaultSuspendAfter = 5 * time.Minute
-
 // leastSuspendAfter keeps a machine from being put to sleep between two queries.
 const leastSuspendAfter = time.Second
 
@@ -54,6 +51,11 @@ func (m *Machine) Key() string {
 		return string(m.Provider) + "/" + m.App + "/" + m.ID
 	}
 	return string(m.Provider) + "/" + m.Name
+}
+
+// named reports whether Key names it: a machine that is not valid may lack what makes it one.
+func (m *Machine) named() bool {
+	return m.Provider == ProviderFly && m.App != "" && m.ID != "" || m.Provider == ProviderLocal && m.Name != ""
 }
 
 // SameMachine reports whether both are one machine that sleeps in one way, so that who runs it need not be replaced. Where

@@ -2,7 +2,7 @@
 
 package tenants
 
-// StateKind is a kind of session state, by its key in the tenants file.
+// StateKind is a kind of session state, by its key in stores.
 type StateKind string
 
 // The kinds.

@@ -5,22 +5,13 @@ package tenants
 import (
 	"cmp"
 	"crypto/x509"
+	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
-)
-
-// Defaults of the tenants file.
-const (
-	DefaultDatabase   = "postgres"
-	DefaultPort       = 5432
-	DefaultPoolSize   = 20
-	DefaultMaxClients = 1000
-	DefaultMaxServers = 60
-	// DefaultReserveAfter is PgBouncer's reserve_pool_timeout.
-	DefaultReserveAfter = 5 * time.Second
 )
 
 // IDPattern is what a tenant's id looks like: fit for a DNS label, a file name and a metric label.
@@ -31,7 +22,7 @@ var idPattern = regexp.MustCompile(IDPattern) // immutable, safe for concurrent 
 // ValidID reports whether id has the form of a tenant's id.
 func ValidID(id string) bool { return idPattern.MatchString(id) }
 
-// Tenant is one tenant. Like everything it points to, it never changes once it is part of a Snapshot.
+// Tenant is one tenant. Like everything it points to, it never changes once it is in a Directory.
 type Tenant struct {
 	ID         string
 	Upstream   Upstream               // without a Host if there is a Machine, and without a Port if that is local
@@ -47,6 +38,17 @@ type Tenant struct {
 	ResetAlways   bool
 	ClientAddress ClientAddress
 	Pool          Pool
+}
+
+// Equal reports whether both say the same. Certificates and allowlists are compared by content.
+func (t *Tenant) Equal(o *Tenant) bool {
+	if !t.Allow.Equal(o.Allow) || !t.Upstream.Same(o.Upstream) || !maps.Equal(t.State, o.State) {
+		return false
+	}
+	a, b := *t, *o
+	a.Allow, a.Upstream, a.State = nil, Upstream{}, nil
+	b.Allow, b.Upstream, b.State = nil, Upstream{}, nil
+	return reflect.DeepEqual(a, b) // all that is left are plain values, however deep
 }
 
 // User returns the user that a client calls name. The name is compared byte by byte, as Postgres does.

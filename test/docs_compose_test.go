@@ -17,6 +17,7 @@ import (
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 // compose is what the test looks at in compose.yaml. A key that is not here is an error.
@@ -56,7 +57,7 @@ func TestCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := tenants.LoadFile(tenants.FileOptions{Path: conf.Tenants.File, CheckVerifier: func(text string) error {
+	s, err := file.Load(file.Options{Path: conf.Tenants.File, CheckVerifier: func(text string) error {
 		_, err := scram.ParseVerifier(text)
 		return err
 	}})
@@ -92,7 +93,7 @@ func TestCompose(t *testing.T) {
 		t.Fatalf("scripts %v, %v", scripts, err)
 	}
 	sql := read(t, scripts[0])
-	for tenant := range s.All() {
+	for _, tenant := range s.Tenants {
 		if _, ok := c.Services[tenant.Upstream.Host]; !ok || tenant.Upstream.TLS != tenants.TLSDisable {
 			t.Errorf("tenant %s is at %+v", tenant.ID, tenant.Upstream)
 		}

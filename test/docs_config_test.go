@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/configs"
-	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 var yamlBlock = regexp.MustCompile("(?ms)^```ya?ml\n(.*?)^```$")
@@ -73,7 +73,7 @@ func loadBlock(t *testing.T, block string) error {
 		_, err := configs.Load(path)
 		return err
 	}
-	_, err := tenants.LoadFile(tenants.FileOptions{Path: path})
+	_, err := file.Load(file.Options{Path: path})
 	return err
 }
 

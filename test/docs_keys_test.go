@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/configs"
-	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 // notBuilt are the keys that are refused by name.
@@ -125,7 +125,7 @@ func shortDuration(d time.Duration) string {
 	return s
 }
 
-// keysOf are the functions of package tenants that read keys, with where their keys stand.
+// keysOf are the functions of package tenants/file that read keys, with where their keys stand.
 var keysOf = map[string][]string{
 	"tenant":   {""},
 	"upstream": {"upstream."},
@@ -139,11 +139,11 @@ var keysOf = map[string][]string{
 // sections are keys with keys of their own, which are read elsewhere.
 var sections = []string{"upstream", "machine", "users", "pool", "timeouts", "state", "users[].timeouts", "users[].upstream"}
 
-// TestDocsKeysOfATenant compares with what package tenants reads, and with what it makes of a tenant that says nothing.
+// TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {
 	want := make(map[string]string)
-	for _, name := range []string{"decode.go", "decode_machine.go"} {
-		f, err := parser.ParseFile(token.NewFileSet(), "../tenants/"+name, nil, 0)
+	for _, name := range []string{"decode.go"} {
+		f, err := parser.ParseFile(token.NewFileSet(), "../tenants/file/"+name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +174,7 @@ tenants:
   - {id: a, upstream: {host: h}, users: [{name: u, verifier: v}]}
   - {id: b, machine: {provider: fly, app: a, id: b, server_name: s}, users: []}
 `)
-	s, err := tenants.LoadFile(tenants.FileOptions{Path: path})
+	s, err := file.Load(file.Options{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}

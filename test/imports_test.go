@@ -55,7 +55,8 @@ type wall struct {
 }
 
 // walls lists every package. Arrows point down: cmd, then proxy and admin,
-// then pool, tenants and machines, then netrestrict and the leaves.
+// then pool, tenants (stores of them below it see it) and machines, then
+// netrestrict and the leaves.
 var walls = map[string]wall{
 	commandRoom:           {ours: []string{anyPackage}, modules: []string{cobra, pflag, prometheus, xterm}},
 	commandRoom + "/demo": {ours: []string{"machines", "tenants", "proxy/scram"}, modules: []string{pgx, goproxy}},
@@ -78,7 +79,8 @@ var walls = map[string]wall{
 	"proxy/sqltext":    {pure: true},
 	"pool":             {pure: true},
 	"netrestrict":      {pure: true, modules: []string{bart}},
-	"tenants":          {ours: []string{"files", "netrestrict"}, modules: []string{yaml}},
+	"tenants":          {ours: []string{"netrestrict"}},
+	"tenants/file":     {ours: []string{"files", "netrestrict", "tenants"}, modules: []string{yaml}},
 	"machines":         {},
 	"machines/fly":     {ours: []string{"files", "machines"}, modules: []string{xtime}},
 	"machines/local":   {ours: []string{"files", "machines"}, modules: []string{backoff, pgx}},
@@ -271,6 +273,10 @@ func TestWallsRefuse(t *testing.T) {
 		{"proxy/backend", ours("proxy/link"), false},
 		{"tenants", ours("netrestrict"), true},
 		{"tenants", ours("pool"), false},
+		{"tenants", ours("files"), false},
+		{"tenants", ours("tenants/file"), false},
+		{"tenants/file", ours("tenants"), true},
+		{"proxy", ours("tenants/file"), false},
 		{"netrestrict", ours("tenants"), false},
 		{"pool", "time", true},
 		{"pool", "sync", false},

@@ -15,7 +15,7 @@ import (
 	"github.com/postern/postern/files"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/scram"
-	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 func newCheckConfig() *cobra.Command {
@@ -56,14 +56,14 @@ func newCheckConfig() *cobra.Command {
 		if err := errors.Join(problems...); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %d tenants: ok\n", *path, len(conf.Listeners), snapshot.Len())
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %d tenants: ok\n", *path, len(conf.Listeners), len(snapshot.Tenants))
 		return err
 	}
 	return cmd
 }
 
-func loadTenants(conf *configs.Config, lane *files.Lane) (*tenants.Snapshot, error) {
-	return tenants.LoadFile(tenants.FileOptions{Path: conf.Tenants.File, Lane: lane, CheckVerifier: func(s string) error {
+func loadTenants(conf *configs.Config, lane *files.Lane) (*file.Snapshot, error) {
+	return file.Load(file.Options{Path: conf.Tenants.File, Lane: lane, CheckVerifier: func(s string) error {
 		_, err := scram.ParseVerifier(s)
 		return err
 	}})

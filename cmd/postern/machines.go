@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,10 +37,12 @@ type drivers struct {
 	mu    sync.Mutex
 	local map[string]*local.Machine           // by name; a cluster has one for as long as the process lives
 	flies map[fly.MachineOptions]*fly.Machine // likewise: it knows of a suspend that is under way
+
+	failed map[string]bool // clusters without what their tenants have now, by the machine's key
 }
 
 func newDrivers(conf *configs.Config, log *slog.Logger, reg prometheus.Registerer) (*drivers, error) {
-	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine), flies: make(map[fly.MachineOptions]*fly.Machine)}
+	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine), flies: make(map[fly.MachineOptions]*fly.Machine), failed: make(map[string]bool)}
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_machine_calls_total",
 		Help: "Calls of the machine provider's API."}, []string{"provider", "op", "result"})
 	reg.MustRegister(calls)
@@ -129,21 +132,46 @@ func databases(t *tenants.Tenant) []string {
 	return slices.Compact(all)
 }
 
-// reloaded gives the clusters that are there the users and databases of new tenants.
-func (d *drivers) reloaded(_, now *tenants.Snapshot) {
-	for t := range now.All() {
-		if t.Machine == nil || t.Machine.Provider != tenants.ProviderLocal {
+// changed gives the clusters that are there the users and databases of tenants that have changed.
+func (d *drivers) changed(all []tenants.Change) {
+	for _, c := range all {
+		if c.New == nil || c.New.Machine == nil || c.New.Machine.Provider != tenants.ProviderLocal {
 			continue
 		}
+		if c.Old == nil || c.Old.Machine == nil || c.Old.Machine.Key() != c.New.Machine.Key() ||
+			!slices.Equal(roles(c.Old), roles(c.New)) || !slices.Equal(databases(c.Old), databases(c.New)) {
+			d.reconfigure(c.New)
+		}
+	}
+}
+
+// again tries what has failed before.
+func (d *drivers) again(all *tenants.Directory) {
+	d.mu.Lock()
+	failed := slices.Collect(maps.Keys(d.failed))
+	d.mu.Unlock()
+	for _, key := range failed {
+		if t, ok := all.Machine(key); ok {
+			d.reconfigure(t)
+		}
+	}
+}
+
+// reconfigure gives a tenant's cluster, if it is there, the tenant's users and databases. Where that fails, its next start does it.
+func (d *drivers) reconfigure(t *tenants.Tenant) {
+	key := t.Machine.Key()
+	d.mu.Lock()
+	m := d.local[t.Machine.Name]
+	delete(d.failed, key)
+	d.mu.Unlock()
+	if m == nil {
+		return
+	}
+	if err := m.Reconfigure(context.Background(), roles(t), databases(t)); err != nil {
+		d.log.Error("users and databases of a machine on this computer are not as configured", "tenant", t.ID, "error", err)
 		d.mu.Lock()
-		m := d.local[t.Machine.Name]
+		d.failed[key] = true
 		d.mu.Unlock()
-		if m == nil {
-			continue
-		}
-		if err := m.Reconfigure(context.Background(), roles(t), databases(t)); err != nil {
-			d.log.Error("users and databases of a machine on this computer are not as configured", "tenant", t.ID, "error", err)
-		}
 	}
 }
 

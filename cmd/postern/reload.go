@@ -52,7 +52,9 @@ func (p *process) reloadWhenAsked(ctx context.Context, log *slog.Logger) {
 	lane := files.NewLane()
 	again := func() error {
 		_ = p.compareConfig(lane, log) // which has no part in the outcome: nothing of it is applied
-		return errors.Join(p.directory.Reload(), p.reloadCertificates(log))
+		err := p.store.Reload()
+		p.drivers.again(p.directory)
+		return errors.Join(err, p.reloadCertificates(log))
 	}
 	for {
 		select {
@@ -85,10 +87,10 @@ func (p *process) reloadCertificates(log *slog.Logger) error {
 
 // compareConfig reads the process's own configuration and says what of it needs a restart. It applies nothing.
 func (p *process) compareConfig(lane *files.Lane, log *slog.Logger) error {
-	if p.file == "" {
+	if p.path == "" {
 		return nil
 	}
-	now, err := files.Do(lane, "reading "+p.file, func() (*configs.Config, error) { return configs.Load(p.file) })
+	now, err := files.Do(lane, "reading "+p.path, func() (*configs.Config, error) { return configs.Load(p.path) })
 	if err != nil {
 		log.Error("the configuration has changed and cannot be used: what runs stays as it is", "error", err)
 		return err
@@ -108,10 +110,10 @@ func (p *process) watch(ctx context.Context, log *slog.Logger) {
 		watch(files.Watch{What: "certificates", Paths: p.certs.Files, Log: log,
 			Changed: func() error { return p.reloadCertificates(log) }})
 	}
-	if p.file != "" {
+	if p.path != "" {
 		lane := files.NewLane()
-		watch(files.Watch{What: "configuration", Paths: func() []string { return []string{p.file} }, Log: log,
+		watch(files.Watch{What: "configuration", Paths: func() []string { return []string{p.path} }, Log: log,
 			Changed: func() error { return p.compareConfig(lane, log) }})
 	}
-	p.directory.Watch(ctx, p.conf.Tenants.File)
+	p.store.Watch(ctx, p.conf.Tenants.File)
 }

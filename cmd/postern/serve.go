@@ -29,6 +29,7 @@ import (
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 func newServe() *cobra.Command {
@@ -50,7 +51,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		p.file = *path
+		p.path = *path
 		return p.run(cmd.Context(), log, func() {})
 	}
 	return cmd
@@ -69,8 +70,9 @@ func newLogger(conf configs.Log, out io.Writer) *slog.Logger {
 // process is everything that serve runs.
 type process struct {
 	conf      *configs.Config
-	file      string // conf was read from; "": not to be read again
+	path      string // conf was read from; "": not to be read again
 	directory *tenants.Directory
+	store     *file.Store // which fills it
 	certs     *proxy.Certificates
 	drivers   *drivers
 	gate      *proxy.Gate
@@ -91,7 +93,10 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	signal.Notify(p.hups, syscall.SIGHUP) // before what may take long
 	var err error
 	lane := files.NewLane()
-	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
+	if p.directory, err = tenants.NewDirectory(); err != nil {
+		return nil, err
+	}
+	p.store, err = file.Open(p.directory, func() (*file.Snapshot, error) {
 		s, err := loadTenants(conf, lane)
 		if err != nil {
 			return nil, err
@@ -123,7 +128,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
-	p.directory.Subscribe(p.drivers.reloaded) // after the gate: to revoke cannot wait for a server
+	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
 		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
 			Gatherer: registry, Ready: p.gate.Ready, Gate: control{p.gate}, Log: log})
@@ -182,10 +187,10 @@ func newRegistry(p *process, dropped func() uint64) *prometheus.Registry {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postern_log_dropped_total", Help: "Log lines that nobody was there to read, or not fast enough."},
 			func() float64 { return float64(dropped()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_age_seconds", Help: "Age of the tenants in force."},
-			func() float64 { return time.Since(p.directory.Stats().LoadedAt).Seconds() }),
+			func() float64 { return time.Since(p.store.Stats().LoadedAt).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_directory_last_reload_success", Help: "1 if the tenants' last reload succeeded."},
 			func() float64 {
-				if p.directory.Stats().LastOK {
+				if p.store.Stats().LastOK {
 					return 1
 				}
 				return 0
@@ -196,8 +201,8 @@ func newRegistry(p *process, dropped func() uint64) *prometheus.Registry {
 			Help: "Loads by what was loaded and how it went, the first included.", ConstLabels: prometheus.Labels{"what": what, "result": result}},
 			func() float64 { return float64(count()) }))
 	}
-	reloads("tenants", "ok", func() uint64 { return p.directory.Stats().OK })
-	reloads("tenants", "failed", func() uint64 { return p.directory.Stats().Failed })
+	reloads("tenants", "ok", func() uint64 { return p.store.Stats().OK })
+	reloads("tenants", "failed", func() uint64 { return p.store.Stats().Failed })
 	reloads("tls", "ok", p.tlsOK.Load)
 	reloads("tls", "failed", p.tlsFailed.Load)
 	return r

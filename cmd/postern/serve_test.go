@@ -19,6 +19,7 @@ import (
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/file"
 )
 
 // signalSelf must only be called while serve or demo waits for signals: they would end the test otherwise.
@@ -100,13 +101,13 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 	hung, released := make(chan struct{}, 10), make(chan struct{})
 	defer close(released)
 	first := true
-	p.directory, err = tenants.NewDirectory(func() (*tenants.Snapshot, error) {
+	p.store, err = file.Open(p.directory, func() (*file.Snapshot, error) {
 		if !first {
 			hung <- struct{}{}
 			<-released
 		}
 		first = false
-		return tenants.NewSnapshot(time.Now())
+		return &file.Snapshot{LoadedAt: time.Now()}, nil
 	}, log)
 	if err != nil {
 		t.Fatal(err)

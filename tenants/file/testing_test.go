@@ -1,6 +1,6 @@
 // Helpers of this package's tests.
 
-package tenants
+package file
 
 import (
 	"crypto/ecdsa"
@@ -40,7 +40,7 @@ func loadText(t testing.TB, content string) (*Snapshot, error) {
 	write(t, dir, "bad.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 	write(t, dir, "key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
 	path := write(t, dir, "tenants.yaml", content)
-	return LoadFile(FileOptions{Path: path, CheckVerifier: checkVerifier, Now: func() time.Time { return when }})
+	return Load(Options{Path: path, CheckVerifier: checkVerifier, Now: func() time.Time { return when }})
 }
 
 func newCA(t testing.TB) string {

@@ -1,13 +1,16 @@
 // Tests of the key machine: what a good one means, what each bad one is told, and when two are the same.
 
-package tenants
+package file
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/postern/postern/tenants"
 )
 
 func TestLoadMachines(t *testing.T) {
@@ -30,19 +33,19 @@ tenants:
 	}
 	for _, c := range []struct {
 		id   string
-		want *Machine
-		up   Upstream // RootCAs apart
+		want *tenants.Machine
+		up   tenants.Upstream // RootCAs apart
 		key  string
 	}{
-		{"plain", nil, Upstream{Host: "h", Port: 5432, TLS: TLSVerifyFull}, ""},
-		{"short", &Machine{ProviderFly, "acme-db", "9080e6f1", "", 5 * time.Minute, WakeOnConnect, SleepSuspend},
-			Upstream{Port: 5432, TLS: TLSVerifyFull, ServerName: "acme"}, "fly/acme-db/9080e6f1"},
-		{"long", &Machine{ProviderFly, "1", "9080", "", 90 * time.Second, WakeOnQuery, SleepStop},
-			Upstream{Port: 5433, TLS: TLSVerifyFull, ServerName: "acme"}, "fly/1/9080"},
-		{"clear", &Machine{ProviderFly, "acme-db", "a", "", 0, WakeOnConnect, SleepSuspend}, Upstream{Port: 5432, TLS: TLSDisable}, "fly/acme-db/a"},
-		{"required", &Machine{ProviderFly, "acme-db", "b", "", time.Second, WakeOnConnect, SleepSuspend}, Upstream{Port: 5432, TLS: TLSRequire}, "fly/acme-db/b"},
-		{"here", &Machine{ProviderLocal, "", "", "acme", 5 * time.Minute, WakeOnConnect, SleepStop}, Upstream{TLS: TLSDisable}, "local/acme"},
-		{"frozen", &Machine{ProviderLocal, "", "", "1_b-c", 10 * time.Second, WakeOnConnect, SleepSuspend}, Upstream{TLS: TLSDisable}, "local/1_b-c"},
+		{"plain", nil, tenants.Upstream{Host: "h", Port: 5432, TLS: tenants.TLSVerifyFull}, ""},
+		{"short", &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "9080e6f1", Name: "", SuspendAfter: 5 * time.Minute, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend},
+			tenants.Upstream{Port: 5432, TLS: tenants.TLSVerifyFull, ServerName: "acme"}, "fly/acme-db/9080e6f1"},
+		{"long", &tenants.Machine{Provider: tenants.ProviderFly, App: "1", ID: "9080", Name: "", SuspendAfter: 90 * time.Second, Wake: tenants.WakeOnQuery, Sleep: tenants.SleepStop},
+			tenants.Upstream{Port: 5433, TLS: tenants.TLSVerifyFull, ServerName: "acme"}, "fly/1/9080"},
+		{"clear", &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "a", Name: "", SuspendAfter: 0, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{Port: 5432, TLS: tenants.TLSDisable}, "fly/acme-db/a"},
+		{"required", &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "b", Name: "", SuspendAfter: time.Second, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{Port: 5432, TLS: tenants.TLSRequire}, "fly/acme-db/b"},
+		{"here", &tenants.Machine{Provider: tenants.ProviderLocal, App: "", ID: "", Name: "acme", SuspendAfter: 5 * time.Minute, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepStop}, tenants.Upstream{TLS: tenants.TLSDisable}, "local/acme"},
+		{"frozen", &tenants.Machine{Provider: tenants.ProviderLocal, App: "", ID: "", Name: "1_b-c", SuspendAfter: 10 * time.Second, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{TLS: tenants.TLSDisable}, "local/1_b-c"},
 	} {
 		got, _ := s.Tenant(c.id)
 		if d := cmp.Diff(c.want, got.Machine); d != "" {
@@ -66,11 +69,7 @@ tenants:
 }
 
 func TestProvidersOfNoMachines(t *testing.T) {
-	s, err := NewSnapshot(when, &Tenant{ID: "a"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p := s.Providers(); len(p) != 0 {
+	if p := newSnapshot(when, []*tenants.Tenant{{ID: "a"}}).Providers(); len(p) != 0 {
 		t.Errorf("got %v", p)
 	}
 }
@@ -80,7 +79,7 @@ func TestMachineProblems(t *testing.T) {
 		at    = "tenants[0].machine"
 		app   = " is not the name of a Fly app: it must match ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 		id    = " is not the id of a Fly machine: it must match ^[a-z0-9]{1,63}$"
-		name  = " is not the name of a machine: it must match " + IDPattern
+		name  = " is not the name of a machine: it must match " + tenants.IDPattern
 		clear = "tenants[0].users[0].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full"
 		unit  = ".suspend_after: needs a unit, such as 30s or 5m"
 		after = ".suspend_after: must be at least 1s, or 0s for never"
@@ -111,7 +110,7 @@ func TestMachineProblems(t *testing.T) {
 		{"machine: {provider: fly, app: Acme, id: ../b, tls: disable}", []string{at + `.app: "Acme"` + app, at + `.id: "../b"` + id}},
 		{"machine: {provider: fly, app: -a, id: B, tls: disable}", []string{at + `.app: "-a"` + app, at + `.id: "B"` + id}},
 		{"machine: {provider: fly, app: a_b, id: a-b, tls: disable}", []string{at + `.app: "a_b"` + app, at + `.id: "a-b"` + id}},
-		{"machine: {provider: fly, app: a-, id: '', tls: disable}", []string{at + `.app: "a-"` + app, at + `.id: ""` + id}},
+		{"machine: {provider: fly, app: a-, id: '', tls: disable}", []string{at + `.app: "a-"` + app, at + `.id: must not be empty`}},
 		{"machine: {provider: fly, app: " + long + ", id: " + long + ", tls: disable}", []string{at + `.app: "` + long + `"` + app, at + `.id: "` + long + `"` + id}},
 		{"machine: {provider: fly, app: 7, id: 9080e6, tls: disable}", []string{
 			at + ".app: must be text, not a number (put it in quotes if you mean its digits)",
@@ -167,38 +166,12 @@ func TestMachineProblems(t *testing.T) {
 	}
 }
 
-func TestSameMachine(t *testing.T) {
-	fly := Machine{ProviderFly, "app", "id", "", time.Minute, WakeOnConnect, SleepSuspend}
-	local := Machine{ProviderLocal, "", "", "name", time.Minute, WakeOnConnect, SleepStop}
-	for _, c := range []struct {
-		name   string
-		of     Machine
-		change func(*Machine)
-		same   bool
-	}{
-		{"suspend_after", fly, func(m *Machine) { m.SuspendAfter = 0 }, true},
-		{"wake", fly, func(m *Machine) { m.Wake = WakeOnQuery }, true},
-		{"sleep", fly, func(m *Machine) { m.Sleep = SleepStop }, false},
-		{"app", fly, func(m *Machine) { m.App = "other" }, false},
-		{"id", fly, func(m *Machine) { m.ID = "other" }, false},
-		{"provider", fly, func(m *Machine) { *m = local }, false},
-		{"settings of a local one", local, func(m *Machine) { m.SuspendAfter, m.Wake = 0, WakeOnQuery }, true},
-		{"name", local, func(m *Machine) { m.Name = "other" }, false},
-	} {
-		changed := c.of
-		c.change(&changed)
-		if got := changed.SameMachine(&c.of); got != c.same || c.of.SameMachine(&changed) != got {
-			t.Errorf("another %s: same is %t", c.name, got)
-		}
-	}
-}
-
 // checkAccepted is for machines that were loaded from any bytes.
-func checkAccepted(t *testing.T, m *Machine, u Upstream) {
+func checkAccepted(t *testing.T, m *tenants.Machine, u tenants.Upstream) {
 	t.Helper()
-	isFly := m.Provider == ProviderFly && flyApp.MatchString(m.App) && flyID.MatchString(m.ID) && m.Name == "" && u.Port != 0
-	isLocal := m.Provider == ProviderLocal && ValidID(m.Name) && m.App == "" && m.ID == "" && u.Port == 0 && u.TLS == TLSDisable
-	if isFly == isLocal || u.Host != "" || u.TLS == TLSVerifyFull && u.ServerName == "" ||
+	isFly := m.Provider == tenants.ProviderFly && regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`).MatchString(m.App) && regexp.MustCompile(`^[a-z0-9]{1,63}$`).MatchString(m.ID) && m.Name == "" && u.Port != 0
+	isLocal := m.Provider == tenants.ProviderLocal && tenants.ValidID(m.Name) && m.App == "" && m.ID == "" && u.Port == 0 && u.TLS == tenants.TLSDisable
+	if isFly == isLocal || u.Host != "" || u.TLS == tenants.TLSVerifyFull && u.ServerName == "" ||
 		m.SuspendAfter != 0 && m.SuspendAfter < time.Second || m.Wake == "" || m.Sleep == "" {
 		t.Fatalf("accepted: %+v, %+v", m, u)
 	}

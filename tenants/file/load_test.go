@@ -1,6 +1,6 @@
 // Tests of loading: what a good file means, and what each bad one is told.
 
-package tenants
+package file
 
 import (
 	"encoding/json"
@@ -11,8 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/tenants"
 )
 
 var verifierForm = regexp.MustCompile(`^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
@@ -43,28 +44,11 @@ tenants:
 		t.Fatal(err)
 	}
 	acme, _ := s.Tenant("acme")
-	if d := cmp.Diff(Timeouts{Query: new(30 * time.Second), IdleTransaction: new(time.Duration), QueryWait: new(time.Second), ServerIdle: new(time.Duration)}, acme.Timeouts); d != "" {
+	if d := cmp.Diff(tenants.Timeouts{Query: new(30 * time.Second), IdleTransaction: new(time.Duration), QueryWait: new(time.Second), ServerIdle: new(time.Duration)}, acme.Timeouts); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(Timeouts{Transaction: new(time.Minute), ClientIdle: new(time.Hour), ServerLifetime: new(2 * time.Hour)}, acme.Users["app"].Timeouts); d != "" {
+	if d := cmp.Diff(tenants.Timeouts{Transaction: new(time.Minute), ClientIdle: new(time.Hour), ServerLifetime: new(2 * time.Hour)}, acme.Users["app"].Timeouts); d != "" {
 		t.Error(d)
-	}
-}
-
-// TestTimeoutsOver: what is said nearer counts, 0s too, for each of them.
-func TestTimeoutsOver(t *testing.T) {
-	fields := reflect.TypeFor[Timeouts]()
-	for i := range fields.NumField() {
-		var near, far Timeouts
-		set := func(t *Timeouts, d time.Duration) { reflect.ValueOf(t).Elem().Field(i).Set(reflect.ValueOf(&d)) }
-		set(&far, time.Minute)
-		if d := cmp.Diff(far, near.Over(far)); d != "" {
-			t.Errorf("%s, said by the outer: %s", fields.Field(i).Name, d)
-		}
-		set(&near, 0)
-		if d := cmp.Diff(near, near.Over(far)); d != "" {
-			t.Errorf("%s, said by both: %s", fields.Field(i).Name, d)
-		}
 	}
 }
 
@@ -94,11 +78,11 @@ tenants:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Len() != 3 || !s.LoadedAt.Equal(when) || !s.AnyAllowList() {
-		t.Errorf("Len %d, LoadedAt %v, AnyAllowList %v", s.Len(), s.LoadedAt, s.AnyAllowList())
+	if len(s.Tenants) != 3 || !s.LoadedAt.Equal(when) || !s.AnyAllowList() {
+		t.Errorf("Len %d, LoadedAt %v, AnyAllowList %v", len(s.Tenants), s.LoadedAt, s.AnyAllowList())
 	}
 	var ids []string
-	for tenant := range s.All() {
+	for _, tenant := range s.Tenants {
 		ids = append(ids, tenant.ID)
 	}
 	if d := cmp.Diff([]string{"acme", "globex-2_b", "initech"}, ids); d != "" {
@@ -109,14 +93,14 @@ tenants:
 	if !ok {
 		t.Fatal("acme is missing")
 	}
-	if a.Upstream.Host != "db.acme.test" || a.Upstream.Port != 5433 || a.Upstream.TLS != TLSVerifyFull ||
+	if a.Upstream.Host != "db.acme.test" || a.Upstream.Port != 5433 || a.Upstream.TLS != tenants.TLSVerifyFull ||
 		a.Upstream.ServerName != "acme" || a.Upstream.RootCAs == nil {
 		t.Errorf("upstream = %+v", a.Upstream)
 	}
 	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS {
 		t.Errorf("tenant = %+v", a)
 	}
-	if d := cmp.Diff(Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,
+	if d := cmp.Diff(tenants.Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,
 		MaxDatabaseClients: 6, MaxDatabaseServers: 7}, a.Pool); d != "" {
 		t.Error(d)
 	}
@@ -126,20 +110,20 @@ tenants:
 	if _, ok := a.User("app"); ok {
 		t.Error("user names are not case-sensitive")
 	}
-	want := map[string]*User{
-		"App":   {Name: "App", Verifier: NewSecret("v"), PoolSize: 7, MaxClients: 8, MaxServers: 9, ServerUser: "App", ServerAuth: AuthSCRAM},
-		"web":   {Name: "web", Password: NewSecret("pw of web"), ServerUser: "web_rw", ServerPassword: NewSecret("pw of rw"), ServerAuth: AuthMD5},
-		"clear": {Name: "clear", Password: NewSecret("pw of web"), ServerUser: "clear", ServerAuth: AuthPassword},
+	want := map[string]*tenants.User{
+		"App":   {Name: "App", Verifier: tenants.NewSecret("v"), PoolSize: 7, MaxClients: 8, MaxServers: 9, ServerUser: "App", ServerAuth: tenants.AuthSCRAM},
+		"web":   {Name: "web", Password: tenants.NewSecret("pw of web"), ServerUser: "web_rw", ServerPassword: tenants.NewSecret("pw of rw"), ServerAuth: tenants.AuthMD5},
+		"clear": {Name: "clear", Password: tenants.NewSecret("pw of web"), ServerUser: "clear", ServerAuth: tenants.AuthPassword},
 	}
-	if d := cmp.Diff(want, a.Users, cmp.Transformer("reveal", Secret.Reveal)); d != "" {
+	if d := cmp.Diff(want, a.Users, cmp.Transformer("reveal", tenants.Secret.Reveal)); d != "" {
 		t.Error(d)
 	}
 
 	g, _ := s.Tenant("globex-2_b")
-	if g.Upstream.Port != 5432 || g.Upstream.TLS != TLSVerifyFull || g.Upstream.RootCAs != nil || g.Database != "postgres" || !g.AllowsDatabase("any") {
+	if g.Upstream.Port != 5432 || g.Upstream.TLS != tenants.TLSVerifyFull || g.Upstream.RootCAs != nil || g.Database != "postgres" || !g.AllowsDatabase("any") {
 		t.Errorf("defaults = %+v", g)
 	}
-	if d := cmp.Diff(Pool{Size: 20, MaxClients: 1000, MaxServers: 60, ReserveAfter: 5 * time.Second}, g.Pool); d != "" {
+	if d := cmp.Diff(tenants.Pool{Size: 20, MaxClients: 1000, MaxServers: 60, ReserveAfter: 5 * time.Second}, g.Pool); d != "" {
 		t.Error(d)
 	}
 	if g.Allow == nil || g.Allow.Allows(netip.MustParseAddr("127.0.0.1")) {
@@ -302,8 +286,39 @@ func checkProblems(t *testing.T, in string, want []string) {
 			got[i] = strings.TrimSuffix(got[i], " (line 2)")
 		}
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	slices.Sort(got) // in which order they are said is TestProblemsAreInOrder's
+	if d := cmp.Diff(slices.Sorted(slices.Values(want)), got); d != "" {
 		t.Errorf("%s\n%s", whole, d)
+	}
+}
+
+// TestProblemsAreInOrder: whoever found them, they come as they stand in the file.
+func TestProblemsAreInOrder(t *testing.T) {
+	_, err := loadText(t, `tenants:
+- id: a
+  users:
+  - {name: u, verifier: v}
+  - {name: u, verifier: v}
+  upstream:
+    host: "h:1"
+    port: x
+  pool: {size: -1, min: y,
+    reserve: -1}
+- id: a
+  upstream: {host: h}
+  tls: disable
+`)
+	if err == nil {
+		t.Fatal("it loads")
+	}
+	var paths []string
+	for line := range strings.Lines(err.Error()) {
+		path, _, _ := strings.Cut(line, ": ")
+		paths = append(paths, path)
+	}
+	if d := cmp.Diff([]string{"tenants[0].users[1]", "tenants[0].upstream.host", "tenants[0].upstream.port", "tenants[0].pool.size",
+		"tenants[0].pool.min", "tenants[0].pool.reserve", "tenants[1]", "tenants[1].tls"}, paths); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -313,18 +328,18 @@ func TestProblemsAreTyped(t *testing.T) {
 	if !errors.As(err, &p) || p.Path != "tenants[0].pool.size" || p.Line != 5 {
 		t.Errorf("error = %#v", p)
 	}
-	if _, err := LoadFile(FileOptions{Path: "missing/tenants.yaml"}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Load(Options{Path: "missing/tenants.yaml"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
 
 func TestExampleLoads(t *testing.T) {
-	s, err := LoadFile(FileOptions{Path: "../configs/tenants.example.yaml", CheckVerifier: checkVerifier})
+	s, err := Load(Options{Path: "../../configs/tenants.example.yaml", CheckVerifier: checkVerifier})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Len() == 0 || time.Since(s.LoadedAt) > time.Minute {
-		t.Errorf("Len %d, LoadedAt %v", s.Len(), s.LoadedAt)
+	if len(s.Tenants) == 0 || time.Since(s.LoadedAt) > time.Minute {
+		t.Errorf("Len %d, LoadedAt %v", len(s.Tenants), s.LoadedAt)
 	}
 	// The example of the process configuration has what they need.
 	if d := cmp.Diff(map[string]string{"fly": "initech"}, s.Providers()); d != "" {
@@ -334,7 +349,7 @@ func TestExampleLoads(t *testing.T) {
 
 // TestExampleCommentedMachineLoads takes the comment signs off the tenant that lives on this computer.
 func TestExampleCommentedMachineLoads(t *testing.T) {
-	text, err := os.ReadFile("../configs/tenants.example.yaml")
+	text, err := os.ReadFile("../../configs/tenants.example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,10 +374,10 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	}
 	tenant, _ := s.Tenant("a")
 	user, _ := tenant.User("web")
-	hidden := struct{ user User }{*user} // fmt asks no methods in here
+	hidden := struct{ user tenants.User }{*user} // fmt asks no methods in here
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
-		for _, it := range []any{s, *s, tenant, *tenant, user, *user, user.Password, []Secret{user.Password}, hidden} {
+		for _, it := range []any{s, *s, tenant, *tenant, user, *user, user.Password, []tenants.Secret{user.Password}, hidden} {
 			fmt.Fprintf(&out, verb+"\n", it)
 		}
 	}
@@ -379,7 +394,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Errorf("%q is printed:\n%s", secret, out.String())
 		}
 	}
-	if !strings.Contains(out.String(), redacted) || user.Password.Reveal() != "pw of web" || user.ServerPassword.Reveal() != "pw of rw" {
+	if !strings.Contains(out.String(), "[redacted]") || user.Password.Reveal() != "pw of web" || user.ServerPassword.Reveal() != "pw of rw" {
 		t.Error("the secrets are not where this test looks")
 	}
 }
@@ -387,14 +402,14 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 func TestUpstreamSame(t *testing.T) {
 	dir := t.TempDir()
 	ca := newCA(t)
-	pool := func(name, content string) Upstream {
+	pool := func(name, content string) tenants.Upstream {
 		l := &loader{read: files.Read, dir: dir}
 		write(t, dir, name, content)
-		var problems []error
-		root, _ := parseYAML([]byte("host: h\nca: "+name), &problems)
-		u := l.upstream(root)
-		if len(problems) > 0 {
-			t.Fatal(problems)
+		root, _ := parseYAML([]byte("host: h\nca: "+name), &l.found)
+		var u tenants.Upstream
+		l.upstream(root, &u)
+		if err := l.found.err(); err != nil {
+			t.Fatal(err)
 		}
 		return u
 	}
@@ -402,24 +417,18 @@ func TestUpstreamSame(t *testing.T) {
 	if !a.Same(b) {
 		t.Error("a renamed CA file is a change")
 	}
-	if a.Same(c) || a.Same(Upstream{Host: "h", Port: 5432, TLS: TLSVerifyFull}) {
+	if a.Same(c) || a.Same(tenants.Upstream{Host: "h", Port: 5432, TLS: tenants.TLSVerifyFull}) {
 		t.Error("another CA is no change")
 	}
-	for _, change := range []func(*Upstream){
-		func(u *Upstream) { u.Host = "i" }, func(u *Upstream) { u.Port = 1 },
-		func(u *Upstream) { u.TLS = TLSRequire }, func(u *Upstream) { u.ServerName = "s" },
+	for _, change := range []func(*tenants.Upstream){
+		func(u *tenants.Upstream) { u.Host = "i" }, func(u *tenants.Upstream) { u.Port = 1 },
+		func(u *tenants.Upstream) { u.TLS = tenants.TLSRequire }, func(u *tenants.Upstream) { u.ServerName = "s" },
 	} {
 		changed := a
 		change(&changed)
 		if a.Same(changed) {
 			t.Errorf("%+v is the same", changed)
 		}
-	}
-}
-
-func TestNewSnapshotRefusesDuplicates(t *testing.T) {
-	if _, err := NewSnapshot(when, &Tenant{ID: "a"}, &Tenant{ID: "a"}); err == nil {
-		t.Error("two tenants with one id")
 	}
 }
 
@@ -438,7 +447,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		keys := map[string]bool{}
-		for tenant := range s.All() {
+		for _, tenant := range s.Tenants {
 			if m := tenant.Machine; m != nil {
 				checkAccepted(t, m, tenant.Upstream)
 				if keys[m.Key()] {
@@ -449,14 +458,14 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("accepted: %+v", tenant.Upstream)
 			}
 			got, ok := s.Tenant(tenant.ID)
-			if !ok || got != tenant || !ValidID(tenant.ID) || tenant.Upstream.TLS == "" ||
+			if !ok || got != tenant || !tenants.ValidID(tenant.ID) || tenant.Upstream.TLS == "" ||
 				tenant.Database == "" || !tenant.AllowsDatabase(tenant.Database) || tenant.Pool.Size < 1 || tenant.Pool.MaxClients < 1 || tenant.Pool.MaxServers < 1 ||
 				tenant.Pool.ReserveAfter <= 0 {
 				t.Fatalf("accepted: %+v", tenant)
 			}
 			for name, u := range tenant.Users {
 				if name == "" || u.Name != name || u.ServerUser == "" || u.Verifier.IsZero() == u.Password.IsZero() || u.ServerAuth == "" ||
-					u.ServerAuth == AuthPassword && tenant.Upstream.TLS != TLSVerifyFull {
+					u.ServerAuth == tenants.AuthPassword && tenant.Upstream.TLS != tenants.TLSVerifyFull {
 					t.Fatalf("accepted: %+v", u)
 				}
 			}

@@ -1,6 +1,6 @@
 // The files that a tenants file points to: passwords and certificates.
 
-package tenants
+package file
 
 import (
 	"bytes"
@@ -39,11 +39,11 @@ func (l *loader) file(v value, limit int) (path string, data []byte, ok bool) {
 	return path, data, true
 }
 
-// password reads a password file: one line, whose end is not part of the password.
-func (l *loader) password(v value) Secret {
+// password reads a password file: one line, whose end is not part of the password; "" if it cannot be read.
+func (l *loader) password(v value) string {
 	_, data, ok := l.file(v, maxPasswordFile)
 	if !ok {
-		return Secret{}
+		return ""
 	}
 	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
 	switch {
@@ -52,9 +52,9 @@ func (l *loader) password(v value) Secret {
 	case bytes.ContainsAny(data, "\n\r\x00"):
 		v.fail("the password file must hold one line of text and nothing else")
 	default:
-		return NewSecret(string(data))
+		return string(data)
 	}
-	return Secret{}
+	return ""
 }
 
 // certificates reads a file of trusted CA certificates. Tenants that name the same file share the pool.

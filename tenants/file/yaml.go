@@ -1,56 +1,52 @@
 // A strict reader of YAML nodes that knows where it is and collects every problem.
 
-package tenants
+package file
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"strconv"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Problem is one thing wrong with a tenants file. Its text repeats no secret.
-type Problem struct {
-	Path    string // such as tenants[2].users[0].verifier; "" for the file as a whole
-	Line    int    // from 1; 0 if unknown
-	Message string
-}
-
-// Error implements error.
-func (p *Problem) Error() string {
-	s := p.Message
-	if p.Path != "" {
-		s = p.Path + ": " + s
-	}
-	if p.Line > 0 {
-		s += fmt.Sprintf(" (line %d)", p.Line)
-	}
-	return s
-}
-
 // value is a node, its path, and where problems go. A reading method that finds a problem reports it and returns the zero
 // value: decoding goes on, to find the next one.
 type value struct {
-	node     *yaml.Node
-	path     string
-	problems *[]error
+	node  *yaml.Node
+	path  string
+	found *problems
+}
+
+// at is v with another node, that of one of its keys.
+func (v value) at(node *yaml.Node, key string) value {
+	if v.path != "" {
+		key = v.path + "." + key
+	}
+	return value{node, key, v.found}
+}
+
+// item is one of a list.
+func (v value) item(i int) value {
+	return value{v.node.Content[i], fmt.Sprintf("%s[%d]", v.path, i), v.found}
 }
 
 // parseYAML returns the root of the only document in data.
-func parseYAML(data []byte, problems *[]error) (value, bool) {
+func parseYAML(data []byte, found *problems) (value, bool) {
 	var doc, more yaml.Node
-	root := value{node: &doc, problems: problems}
+	root := value{node: &doc, found: found}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
 		root.fail("the file is empty")
 		return value{}, false
 	case err != nil:
-		*problems = append(*problems, err) // it names the line and repeats no value
+		found.syntax = err // it names the line and repeats no value
 		return value{}, false
 	}
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
@@ -60,13 +56,6 @@ func parseYAML(data []byte, problems *[]error) (value, bool) {
 	root.node = doc.Content[0]
 	return root, true
 }
-
-func (v value) fail(format string, args ...any) {
-	*v.problems = append(*v.problems, &Problem{Path: v.path, Line: v.node.Line, Message: fmt.Sprintf(format, args...)})
-}
-
-// notBuilt reports a key of the documentation that this version does not know how to obey.
-func (v value) notBuilt(what string) { v.fail("%s is documented but not built yet", what) }
 
 // plainKey is a key that may be repeated in a message. Anything else could be a secret whose key was forgotten.
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
@@ -82,21 +71,17 @@ func (v value) keys(known map[string]func(value)) map[string]bool {
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		key, node := v.node.Content[i], v.node.Content[i+1]
 		name := key.Value
-		at := value{node: key, path: v.path, problems: v.problems}
 		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || !plainKey.MatchString(name) {
-			at.fail("has a key that is not a plain word")
+			value{key, v.path, v.found}.say("has a key that is not a plain word")
 			continue
 		}
-		if v.path != "" {
-			at.path += "."
-		}
-		at.path += name
+		at := v.at(key, name)
 		read, ok := known[name]
 		switch {
 		case !ok:
-			at.fail("unknown key")
+			at.say("unknown key")
 		case seen[name]:
-			at.fail("the key is there twice")
+			at.say("the key is there twice")
 		default:
 			seen[name] = true
 			at.node = node
@@ -112,8 +97,8 @@ func (v value) each(f func(i int, item value)) bool {
 		v.fail("must be a list, not %s", describe(v.node))
 		return false
 	}
-	for i, node := range v.node.Content {
-		f(i, value{node: node, path: fmt.Sprintf("%s[%d]", v.path, i), problems: v.problems})
+	for i := range v.node.Content {
+		f(i, v.item(i))
 	}
 	return true
 }
@@ -129,19 +114,17 @@ func (v value) text() (string, bool) {
 	return v.node.Value, true
 }
 
-// name reads a string that Postgres could take for a name: not empty and without NUL.
+// name reads a string that is not empty, which is what a tenant has where nothing was said.
 func (v value) name() string {
 	s, ok := v.text()
-	switch {
-	case ok && s == "":
+	if ok && s == "" {
 		v.fail("must not be empty")
-	case bytes.IndexByte([]byte(s), 0) >= 0:
-		v.fail("must not contain a NUL character")
-	default:
-		return s
 	}
-	return ""
+	return s
 }
+
+// number reads a number of which a tenant's rules say what it may be.
+func (v value) number() int { return v.integer(math.MinInt, math.MaxInt) }
 
 // integer reads a number between least and most.
 func (v value) integer(least, most int) int {
@@ -170,6 +153,25 @@ func (v value) boolean() bool {
 	}
 	b, _ := strconv.ParseBool(v.node.Value) // true, True, TRUE and the like are all that YAML tags so
 	return b
+}
+
+// duration reads a length of time with its unit.
+func (v value) duration() time.Duration {
+	tag := v.node.ShortTag()
+	_, err := strconv.ParseFloat(v.node.Value, 64)
+	if tag == "!!int" || tag == "!!float" || tag == "!!str" && err == nil { // ParseDuration would let "0" pass
+		v.fail("needs a unit, such as 30s or 5m")
+		return 0
+	}
+	s, ok := v.text()
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		v.fail("must be a duration with its unit, such as 30s or 5m")
+	}
+	return d
 }
 
 // describe says what a node is without repeating it.

@@ -1,0 +1,232 @@
+// The rules of tenants and the file agree: what the one accepts, the other reads, and it is the same.
+
+package file
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
+)
+
+// drawTenant draws a tenant, mostly of good values. What a file cannot say is left out: a key that is there has no empty text,
+// and no 0 where that means "not said".
+func drawTenant(r *rapid.T) *tenants.Tenant {
+	t := tenants.New(pick(r, "id", "a", "b-1", "7", "Bad"))
+	if rapid.Bool().Draw(r, "machine") {
+		t.Machine = &tenants.Machine{Provider: pick(r, "provider", tenants.ProviderFly, tenants.ProviderLocal),
+			SuspendAfter: pick(r, "suspend", 0, time.Second, time.Hour, time.Millisecond), Wake: pick(r, "wake", tenants.WakeOnConnect, tenants.WakeOnQuery, "never"),
+			Sleep: pick(r, "sleep", tenants.SleepStop, tenants.SleepSuspend)}
+		if t.Machine.Provider == tenants.ProviderFly {
+			t.Machine.App, t.Machine.ID, t.Upstream.ServerName = pick(r, "app", "app", "a-1", "-a"), pick(r, "machine id", "1", "ab"), pick(r, "server name", "s", "x.y")
+		} else {
+			t.Machine.Name, t.Upstream.TLS = pick(r, "name", "m", "m_1", "M"), tenants.TLSDisable
+		}
+	} else {
+		t.Upstream = tenants.Upstream{Host: pick(r, "host", "h", "10.0.0.1", "::1", "[::1]", "h:1"), Port: pick[uint16](r, "port", 5432, 1, 65535),
+			TLS: pick(r, "tls", tenants.TLSVerifyFull, tenants.TLSDisable, tenants.TLSRequire, "prefer"), ServerName: pick(r, "server name", "", "", "s")}
+	}
+	t.Database = pick(r, "database", "postgres", "app", "a\x00")
+	t.Databases = rapid.SliceOfN(rapid.SampledFrom([]string{"postgres", "app", "x y", "ü"}), 0, 3).Draw(r, "databases")
+	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"u", "U", "o'brien", "a.b", "x\"]", "null", "7"}), rapid.ID).Draw(r, "users") {
+		t.Users[name] = drawUser(r, name)
+	}
+	switch rapid.IntRange(0, 2).Draw(r, "allow list") {
+	case 1:
+		t.Allow, _ = netrestrict.Compile(nil)
+	case 2:
+		t.Allow, _ = netrestrict.Compile([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")})
+	}
+	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r, "require"), rapid.Bool().Draw(r, "reset")
+	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
+		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
+	t.Timeouts = drawTimeouts(r)
+	t.ClientAddress = pick(r, "address", tenants.AddressOff, tenants.AddressGUC, "on")
+	for _, kind := range slices.Sorted(maps.Keys(t.State)) {
+		if rapid.IntRange(0, 9).Draw(r, "state") == 0 {
+			t.State[kind] = pick(r, "policy", tenants.PolicyReset, tenants.PolicyRefuse, tenants.PolicyAllow, tenants.PolicyTrack, "drop")
+		}
+	}
+	t.Complete()
+	return t
+}
+
+func drawUser(r *rapid.T, name string) *tenants.User {
+	u := &tenants.User{Name: name, PoolSize: pick(r, "pool size", 0, 1, 7, tenants.MaxCount+1), MaxClients: count(r), MaxServers: count(r),
+		Timeouts: drawTimeouts(r), ServerUser: pick(r, "server user", "", "", "role"), ServerAuth: pick(r, "auth", "", "", tenants.AuthMD5, tenants.AuthPassword, "trust")}
+	if rapid.Bool().Draw(r, "verifier") {
+		u.Verifier = tenants.NewSecret(pick(r, "its text", "v", "v", "bad"))
+	} else {
+		u.Password = tenants.NewSecret(pick(r, "password", "secret", "p w"))
+	}
+	u.ServerPassword = tenants.NewSecret(pick(r, "server password", "", "other"))
+	return u
+}
+
+// pick draws one of a few values, mostly the first.
+func pick[T any](r *rapid.T, name string, values ...T) T {
+	if rapid.IntRange(0, 4).Draw(r, name+": another one") > 0 {
+		return values[0]
+	}
+	return rapid.SampledFrom(values).Draw(r, name)
+}
+
+func count(r *rapid.T) int {
+	return pick(r, "count", 1, 2, 1000, 0, -1, tenants.MaxCount, tenants.MaxCount+1)
+}
+
+func drawTimeouts(r *rapid.T) (t tenants.Timeouts) {
+	for _, at := range []**time.Duration{&t.Query, &t.Transaction, &t.IdleTransaction, &t.ClientIdle, &t.QueryWait, &t.ServerIdle, &t.ServerLifetime} {
+		*at = pick(r, "time-out", nil, new(time.Second), new(time.Duration), new(-time.Second))
+	}
+	return t
+}
+
+type section = map[string]any
+
+// written is what a file says of a tenant, with passwords and their files beside it.
+func written(t *tenants.Tenant, passwords map[string]string) section {
+	put := func(in section, key string, value any) {
+		if s := fmt.Sprint(value); s != "" && s != "<nil>" {
+			in[key] = value
+		}
+	}
+	clocks := func(x tenants.Timeouts) section {
+		out := section{}
+		for key, d := range map[string]*time.Duration{"query": x.Query, "transaction": x.Transaction, "idle_transaction": x.IdleTransaction,
+			"client_idle": x.ClientIdle, "query_wait": x.QueryWait, "server_idle": x.ServerIdle, "server_lifetime": x.ServerLifetime} {
+			if d != nil {
+				out[key] = d.String()
+			}
+		}
+		return out
+	}
+	password := func(s tenants.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		path := fmt.Sprintf("/p%d", len(passwords))
+		passwords[path] = s.Reveal() + "\n"
+		return path
+	}
+	up := section{"tls": string(t.Upstream.TLS)}
+	put(up, "server_name", t.Upstream.ServerName)
+	if t.Upstream.Port != 0 {
+		up["port"] = int(t.Upstream.Port)
+	}
+	all := section{"id": t.ID, "database": t.Database, "databases": t.Databases, "require_tls": t.RequireTLS, "server_reset_always": t.ResetAlways,
+		"client_address": string(t.ClientAddress), "timeouts": clocks(t.Timeouts), "state": t.State}
+	if m := t.Machine; m != nil {
+		all["machine"] = up
+		put(up, "provider", string(m.Provider))
+		put(up, "app", m.App)
+		put(up, "id", m.ID)
+		put(up, "name", m.Name)
+		put(up, "wake", string(m.Wake))
+		put(up, "sleep", string(m.Sleep))
+		up["suspend_after"] = m.SuspendAfter.String()
+	} else {
+		all["upstream"] = up
+		put(up, "host", t.Upstream.Host)
+	}
+	p := t.Pool
+	all["pool"] = section{"size": p.Size, "min": p.Min, "reserve": p.Reserve, "reserve_after": p.ReserveAfter.String(), "max_clients": p.MaxClients,
+		"max_servers": p.MaxServers, "max_database_clients": p.MaxDatabaseClients, "max_database_servers": p.MaxDatabaseServers, "mode": p.Mode}
+	if t.Allow != nil {
+		list := []string{}
+		for _, prefix := range t.Allow.Prefixes() {
+			list = append(list, prefix.String())
+		}
+		all["allow_list"] = list
+	}
+	users := []section{}
+	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
+		u := t.Users[name]
+		login := section{"auth": string(u.ServerAuth)}
+		put(login, "user", u.ServerUser)
+		put(login, "password_file", password(u.ServerPassword))
+		user := section{"name": u.Name, "max_clients": u.MaxClients, "max_servers": u.MaxServers, "timeouts": clocks(u.Timeouts), "upstream": login}
+		put(user, "verifier", u.Verifier.Reveal())
+		put(user, "password_file", password(u.Password))
+		if u.PoolSize != 0 {
+			user["pool_size"] = u.PoolSize
+		}
+		users = append(users, user)
+	}
+	all["users"] = users
+	return all
+}
+
+// TestRulesAndFileAgree: a tenant that Validate accepts is read from a file as it is, and of one that it does not accept the
+// file's problems are the same, each with the line of what it is about.
+func TestRulesAndFileAgree(t *testing.T) {
+	accepted, refused := 0, 0
+	rapid.Check(t, func(r *rapid.T) {
+		tenant := drawTenant(r)
+		passwords := map[string]string{}
+		text, err := yaml.Marshal(section{"tenants": []section{written(tenant, passwords)}})
+		if err != nil {
+			r.Fatal(err)
+		}
+		l := &loader{check: checkVerifier, read: func(path string, _ int) ([]byte, error) {
+			if p, ok := passwords[path]; ok {
+				return []byte(p), nil
+			}
+			return nil, fs.ErrNotExist
+		}}
+		s, err := l.load(text, when)
+		problems := tenants.Validate(tenant, checkVerifier)
+		if len(problems) == 0 {
+			accepted++
+			if err != nil {
+				r.Fatalf("%s\n%v", text, err)
+			}
+			if got := s.Tenants[0]; !got.Equal(tenant) && !sameButNil(got, tenant) {
+				r.Fatalf("%s\nread as %+v\nis %+v", text, got, tenant)
+			}
+			return
+		}
+		refused++
+		users := slices.Sorted(maps.Keys(tenant.Users))
+		var want, got []string
+		for _, p := range problems {
+			path, message := inFile(p, users)
+			want = append(want, path+": "+message)
+		}
+		lines := strings.Split(string(text), "\n")
+		for _, p := range l.found.all {
+			path := strings.TrimPrefix(strings.TrimPrefix(p.Path, "tenants[0]"), ".")
+			got = append(got, path+": "+p.Message)
+			if key := path[strings.LastIndex(path, ".")+1:]; key != "" && !strings.Contains(key, "[") && !strings.Contains(lines[p.Line-1], key+":") {
+				r.Fatalf("%v is not about %q", p, lines[p.Line-1])
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(want, got) {
+			r.Fatalf("%s\nthe file says\n%s\nthe rules say\n%s", text, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+	if accepted == 0 || refused == 0 {
+		t.Errorf("%d accepted, %d refused: nothing was compared", accepted, refused)
+	}
+}
+
+// sameButNil takes a list without entries for none.
+func sameButNil(a, b *tenants.Tenant) bool {
+	x, y := *a, *b
+	if len(x.Databases) == 0 && len(y.Databases) == 0 {
+		x.Databases, y.Databases = nil, nil
+	}
+	return x.Equal(&y)
+}
