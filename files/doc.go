@@ -1,6 +1,6 @@
 // Package files reads small files, and notices when they change, without ever waiting long for a file system.
 //
-// Everything that a running process reads comes through here: a pipe in the place of a file, or a mount whose server is away,
+// All that a running process is configured by comes through here: a pipe in the place of a file, or a mount whose server is away,
 // must cost an error, not a goroutine that never comes back, nor a process that no signal reaches.
 //
 // Invariants:

@@ -1,4 +1,4 @@
-// Waiting for work on files no longer than that is sensible, and for one piece of it at a time.
+// Lane: work on files that may hang, one piece at a time, and waited for no longer than is sensible.
 
 package files
 

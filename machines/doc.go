@@ -28,7 +28,7 @@
 //   - A machine has one owner in the process, and the owner has one call of its driver under way at a time: there is no
 //     second start while one runs, and no suspend beside a start. Only a suspend that somebody has come for is cut short.
 //   - Nothing happens to a machine that nobody has proved to need: what calls [Holder.Want] is a client whose address and
-//     password are proven. (To ask how it stands does nothing to it.)
+//     password are proven, or an operator. (To ask how it stands does nothing to it.)
 //   - It sleeps only when every holder says that it is unused and has closed its connections.
 //   - A machine whose last holder has given it up for good is put to sleep, or it is said at ERROR that it could not be. Who
 //     holds it meanwhile gets a new owner, which waits for what the old one has under way and begins by asking.

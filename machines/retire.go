@@ -1,4 +1,4 @@
-// The rules for a machine that nobody owns any more: it is put to sleep, or somebody is told that it may run for ever.
+// The rules for a machine that nobody holds any more: it is put to sleep, or somebody is told that it may run for ever.
 
 package machines
 

@@ -11,6 +11,7 @@
 //     Only a nil *AllowList, which means "no list was given", allows everyone.
 //   - A spelling with two readings is refused, not guessed at: 203.0.113.7/24 and ::ffff:203.0.113.0/120 are errors that
 //     name the spelling to use instead.
-//   - The throttle's memory is bounded, and one address's failures never make another address wait.
-//   - A name that was never a tenant's counts like a tenant's. One that was a tenant's within the hour does not count for others.
+//   - The throttle's memory is bounded, and one client's failures never make another wait. A client is an IPv4 address or an
+//     IPv6 /64.
+//   - A name that was never a tenant's counts like a tenant's. One that was a tenant's within the hour counts for itself alone.
 package netrestrict

@@ -100,7 +100,7 @@ func positive[T int | time.Duration](v, otherwise T) T {
 	return otherwise
 }
 
-// Wait says how long addr must wait before its next try at tenant; 0 means go ahead. It changes nothing that matters, and
+// Wait says how long addr must wait before its next try at tenant; 0 means go ahead. It changes nothing, and
 // tenant may be any name that a stranger made up.
 func (t *Throttle) Wait(now time.Time, tenant string, addr netip.Addr) time.Duration {
 	atTenant, alone := keys(tenant, addr)

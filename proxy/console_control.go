@@ -19,7 +19,8 @@ type consoleGate struct {
 	session *consoleSession
 }
 
-// Do implements console.Gate. Nothing here wakes a machine.
+// Do implements console.Gate. Nothing here wakes a machine, except that clients
+// which have waited for RESUME do.
 func (v *consoleGate) Do(c console.Command) error {
 	v.session.log.Info("console command", "command", c.Verb, "argument", clip(c.Arg))
 	switch c.Verb {

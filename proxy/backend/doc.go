@@ -16,7 +16,7 @@
 //     server survives into TLS.
 //   - A Conn has no unread bytes in user space, in any layer, and no deadline.
 //   - Whoever gets a Conn closes it. On error nothing is left open and no
-//     goroutine is left running.
+//     goroutine is left running, but perhaps the one that Derive uses.
 //
 // With TLSMode TLSRequire the certificate is not verified. SCRAM with channel
 // binding then still tells an eavesdropper in the middle apart from the server,

@@ -49,8 +49,8 @@ func NewSession(g Gate, out io.Writer) *Session {
 }
 
 // Handle deals with one message of at most MaxMessage, whose type and length
-// pgwire.ClientFrame has passed. It returns ErrEnded after a Terminate, a
-// FATAL *pgwire.Error for what cannot be forgiven, or out's error.
+// pgwire.ClientFrame has passed. It returns ErrEnded after a Terminate, or out's
+// error.
 func (s *Session) Handle(typ byte, body []byte) error {
 	switch typ {
 	case pgwire.Terminate:

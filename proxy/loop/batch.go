@@ -1,4 +1,4 @@
-// What a turn writes goes out at its end, all at once.
+// Batching: what connections write in a turn is sent at its end, by one system call for all.
 
 package loop
 

@@ -36,7 +36,7 @@ type Conn struct {
 	tls     *tls.Conn
 
 	out     []byte // borrowed; what is to be sent
-	outFrom int    // so much of it is
+	outFrom int    // so much of it was sent
 	outErr  error
 	batched bool // it will be sent at the end of the turn
 	stuck   bool // the socket took less than it was given; an event will say that it takes more
@@ -72,7 +72,7 @@ func (l *Loop) Attach(fd int, session *tls.Conn, swap *Swap, h Handler) (*Conn, 
 	}
 	l.conns[fd] = c
 	l.attached++
-	l.harkLater()
+	l.checkSilentLater()
 	c.Again()
 	return c, nil
 }

@@ -22,7 +22,7 @@
 // and readiness are epoll's, so nothing but the sends depends on it.
 //
 // Invariants:
-//   - A Handler is called only from the loop's thread, and never after Close.
+//   - A Handler is called only from the loop's thread, and Ready never after Close.
 //   - No buffer is held by a Conn with nothing to hold.
 //   - The loop never waits while there is output that the socket has not refused.
 //   - The loop blocks in a raw system call for a millisecond at most, because

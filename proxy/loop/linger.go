@@ -8,7 +8,8 @@ import "time"
 const lingerBytes = 1 << 20
 
 // Linger lets the peer read what was written: it sends FIN once everything is
-// out, drops what still comes in, and closes when the peer does or after d.
+// out, drops what still comes in, and closes when the peer does, after d, or
+// when too much has come in.
 // Closing at once, with unread bytes, would make the kernel send RST, and that
 // destroys what the peer has not read yet. The handler is not called again.
 func (c *Conn) Linger(d time.Duration) {

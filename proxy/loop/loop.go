@@ -3,7 +3,6 @@
 package loop
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -12,9 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// ErrStopped is what Attach returns when the loop has ended.
-var ErrStopped = errors.New("loop stopped")
 
 const (
 	// ScratchSize is how much one read takes at most. There is one scratch buffer
@@ -39,18 +35,18 @@ type Loop struct {
 	silentFor time.Duration
 
 	// Owned by the loop's thread.
-	conns    []*Conn // by descriptor
-	ready    []*Conn // to be called in the next turn without an event
-	turn     []*Conn // the ready list being worked through
-	batch    batch
-	scratch  []byte
-	buffers  buffers
-	timers   timerHeap
-	now      time.Time
-	idle     int // consecutive waits without an event
-	attached int
-	harker   *Timer
-	harkPart int // of the connections, to be looked at next
+	conns        []*Conn // by descriptor
+	ready        []*Conn // to be called in the next turn without an event
+	turn         []*Conn // the ready list being worked through
+	batch        batch
+	scratch      []byte
+	buffers      buffers
+	timers       timerHeap
+	now          time.Time
+	idle         int // consecutive waits without an event
+	attached     int
+	silenceTimer *Timer
+	silencePart  int // of the connections, to be looked at next
 
 	// Shared.
 	lag     atomic.Int64 // nanoseconds that the latest posted function waited

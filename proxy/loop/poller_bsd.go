@@ -1,6 +1,6 @@
 //go:build darwin || freebsd
 
-// The poller on macOS: kqueue behind the same interface, so that the project
+// The poller on macOS and FreeBSD: kqueue behind the same interface, so that the project
 // builds there. It is neither tuned nor tested.
 
 package loop

@@ -74,32 +74,32 @@ func silenceLimit(d time.Duration) time.Duration {
 	return max(d, silenceLeast)
 }
 
-// hark looks at a part of the connections, as long as there are any.
-func (l *Loop) hark() {
-	for fd := l.harkPart; fd < len(l.conns); fd += silenceParts {
+// checkSilent looks at a part of the connections, as long as there are any.
+func (l *Loop) checkSilent() {
+	for fd := l.silencePart; fd < len(l.conns); fd += silenceParts {
 		if c := l.conns[fd]; c != nil && c.owing {
-			c.hark()
+			c.checkSilent()
 		}
 	}
-	l.harkPart = (l.harkPart + 1) % silenceParts
+	l.silencePart = (l.silencePart + 1) % silenceParts
 	if l.attached > 0 {
-		l.harkLater()
+		l.checkSilentLater()
 	}
 }
 
-func (l *Loop) harkLater() {
-	if l.silentFor == 0 || l.harker.Armed() {
+func (l *Loop) checkSilentLater() {
+	if l.silentFor == 0 || l.silenceTimer.Armed() {
 		return
 	}
 	next := l.silentFor / (silenceLooks * silenceParts)
-	if l.harker == nil {
-		l.harker = l.AfterFunc(next, l.hark)
+	if l.silenceTimer == nil {
+		l.silenceTimer = l.AfterFunc(next, l.checkSilent)
 		return
 	}
-	l.harker.Reset(next)
+	l.silenceTimer.Reset(next)
 }
 
-func (c *Conn) hark() {
+func (c *Conn) checkSilent() {
 	o, ok := outgoingOf(c.fd)
 	if !ok {
 		c.owing = false // no TCP connection any more

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Where the kernel is not asked.
+// What other systems say of what a TCP connection has sent: nothing.
 
 package loop
 

@@ -8,6 +8,6 @@ import "net"
 // starts a TLS session over a Swap around a *net.TCPConn, and the loop later
 // puts its own non-blocking conn in its place without the TLS session noticing.
 //
-// Swap has no lock: the replacement happens while no other call is running, in
-// the goroutine that gives the conn away.
+// Swap has no lock: the loop's thread replaces it, in Attach, after the goroutine
+// has given the conn away and while no other call is running.
 type Swap struct{ net.Conn }

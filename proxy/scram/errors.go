@@ -1,4 +1,4 @@
-// The one error type of a conversation.
+// Error: what is wrong with a client's side of a conversation.
 
 package scram
 

@@ -38,7 +38,7 @@ var ErrVerifier = errors.New("not a usable SCRAM-SHA-256 verifier")
 //	SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>     (the last three in padded base64)
 //
 // It is a secret: with it one can impersonate the server, and guess passwords offline. So every usual way of printing
-// it (fmt, log/slog, JSON, text) yields a fixed placeholder, and Encode is the only way to get it out.
+// it (fmt, log/slog, JSON, text) yields a fixed placeholder; its fields and Encode are what gets it out.
 type Verifier struct {
 	Iterations int    // PBKDF2 iterations, 1 to MaxIterations
 	Salt       []byte // 1 to MaxSaltSize bytes
