@@ -21,18 +21,23 @@ func (b *bench) onMachine(key string, epoch uint64) {
 	}
 }
 
-// session is a client in session mode that has a server.
-func (b *bench) session() {
+// sessionOn has a client in session mode, whose server leads to a machine in a run of it, and the tenant take part in
+// this machine or another.
+func (b *bench) sessionOn(key string, epoch uint64, part string) {
 	b.t.Helper()
 	server := b.server()
 	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
 	b.asks(b.client(sessionMode), server, query, query, answer, answer)
+	b.tenant.call(func() {
+		b.onMachine(key, epoch)
+		b.tenant.machine.holder = b.part(part)
+	})
 }
 
 // TestAFormerMachine is kept while a session of its tenant's is there, and half a minute if the tenant was removed.
 func TestAFormerMachine(t *testing.T) {
 	b := newBench(t)
-	b.session()
+	b.sessionOn("local/acme", 7, "local/acme")
 	former := func(after time.Duration) (parts, servers int) {
 		b.tenant.call(func() {
 			b.tenant.retireFormer(b.tenant.loop.Now().Add(after))
@@ -40,11 +45,7 @@ func TestAFormerMachine(t *testing.T) {
 		})
 		return parts, servers
 	}
-	b.tenant.call(func() {
-		b.onMachine("local/acme", 7)
-		b.tenant.machine.holder = b.part("local/acme")
-		b.tenant.leaveMachine(nil)
-	})
+	b.tenant.call(func() { b.tenant.leaveMachine(nil) })
 	if parts, servers := former(time.Hour); parts != 1 || servers != 1 {
 		t.Errorf("moved: %d parts and %d servers are left", parts, servers)
 	}
@@ -63,12 +64,8 @@ func TestAFormerMachine(t *testing.T) {
 // TestRunsOfTwoMachines say nothing of each other.
 func TestRunsOfTwoMachines(t *testing.T) {
 	b := newBench(t)
-	b.session()
-	b.tenant.call(func() {
-		b.onMachine("local/acme", 7)
-		b.tenant.machine.holder = b.part("local/next")
-		b.tenant.machineIs(machines.View{State: machines.StateReady, Epoch: 1})
-	})
+	b.sessionOn("local/acme", 7, "local/next")
+	b.tenant.call(func() { b.tenant.machineIs(machines.View{State: machines.StateReady, Epoch: 1}) })
 	if n := b.counts(); n.Active != 1 {
 		t.Errorf("a session on the former machine was ended: %+v", n)
 	}

@@ -85,8 +85,9 @@ func TestServeNoticesFiles(t *testing.T) {
 	}
 }
 
-// TestSignalsWhileAFileHangs: one load of the tenants never returns. SIGHUPs do no harm, however many, and SIGTERM ends.
-func TestSignalsWhileAFileHangs(t *testing.T) {
+// built is a process of good files that does not run yet, what it says, and the log it says it to.
+func built(t *testing.T) (*process, *output, *slog.Logger) {
+	t.Helper()
 	dir := writeFiles(t, goodFiles(t))
 	conf, err := configs.Load(filepath.Join(dir, "postern.yaml"))
 	if err != nil {
@@ -98,10 +99,16 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p, said, log
+}
+
+// TestSignalsWhileAFileHangs: one load of the tenants never returns. SIGHUPs do no harm, however many, and SIGTERM ends.
+func TestSignalsWhileAFileHangs(t *testing.T) {
+	p, said, log := built(t)
 	hung, released := make(chan struct{}, 10), make(chan struct{})
 	defer close(released)
 	first := true
-	p.store, err = file.Open(p.directory, func() (*file.Snapshot, error) {
+	store, err := file.Open(p.directory, func() (*file.Snapshot, error) {
 		if !first {
 			hung <- struct{}{}
 			<-released
@@ -112,6 +119,7 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.store = store
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(t.Context(), log, func() {}) }()
 	said.wait(t, `"msg":"listening"`, 2)
@@ -138,17 +146,7 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 // TestSighupWhileStarting is kept until there is something to reload. It used to end the process, as it ends one that does
 // not ask for it.
 func TestSighupWhileStarting(t *testing.T) {
-	dir := writeFiles(t, goodFiles(t))
-	conf, err := configs.Load(filepath.Join(dir, "postern.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := newOutput()
-	log := slog.New(slog.NewJSONHandler(said, nil))
-	p, err := build(conf, log, func() uint64 { return 0 })
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, said, log := built(t)
 	signalSelf(t, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -59,12 +59,24 @@ func TestTenantsFileThatIsNone(t *testing.T) {
 	}
 	g.reload(g.tenant)
 
+	becomePipe(t, path)
+	g.readsAndStops(t)
+}
+
+// becomePipe has a pipe stand in the place of a file.
+func becomePipe(t *testing.T, path string) {
+	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readsAndStops has the gate read its files, one of which is a pipe, and end: neither waits for that.
+func (g *gate) readsAndStops(t *testing.T) {
+	t.Helper()
 	g.Signal(t, syscall.SIGHUP)
 	if code := g.Stop(t); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -76,33 +88,27 @@ func TestOtherFilesThatAreNone(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateConf{TLS: true})
 	first, failed := g.shownSerial(t), g.reloads("tls", "failed")
-	pipe := func(path string) {
-		t.Helper()
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mkfifo(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pipe(g.pair.KeyFile)
+	becomePipe(t, g.pair.KeyFile)
 	harness.Eventually(t, harness.Patience, "the pair is noticed", func() bool { return g.reloads("tls", "failed") > failed })
 	if serial := g.shownSerial(t); serial != first {
 		t.Errorf("certificate %s, was %s", serial, first)
 	}
-	second := g.ca.Issue(t, "localhost")
-	replace(t, g.pair.CertFile, second.CertFile)
-	replace(t, g.pair.KeyFile, second.KeyFile)
+	g.renewPair(t)
 	harness.Eventually(t, harness.Patience, "the new pair is used", func() bool { return g.shownSerial(t) != first })
 
-	pipe(filepath.Join(g.Dir, "admin.token"))
+	becomePipe(t, filepath.Join(g.Dir, "admin.token"))
 	if status, answer := g.Admin(t, "GET", "/metrics", nil); status != 503 {
 		t.Errorf("status %d: %s", status, answer)
 	}
-	g.Signal(t, syscall.SIGHUP)
-	if code := g.Stop(t); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	g.readsAndStops(t)
+}
+
+// renewPair replaces the certificate and its key.
+func (g *gate) renewPair(t *testing.T) {
+	t.Helper()
+	second := g.ca.Issue(t, "localhost")
+	replace(t, g.pair.CertFile, second.CertFile)
+	replace(t, g.pair.KeyFile, second.KeyFile)
 }
 
 // TestCertificatesInABusyFolder: something in it changes all the time.
@@ -130,9 +136,7 @@ func TestCertificatesInABusyFolder(t *testing.T) {
 			}
 		}
 	}()
-	second := g.ca.Issue(t, "localhost")
-	replace(t, g.pair.CertFile, second.CertFile)
-	replace(t, g.pair.KeyFile, second.KeyFile)
+	g.renewPair(t)
 	harness.Eventually(t, harness.Patience, "the new pair is used", func() bool { return g.shownSerial(t) != first })
 }
 
