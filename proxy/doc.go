@@ -4,7 +4,8 @@
 // # Kinds of code
 //
 // A handshake is a goroutine that reads top-down like the story: PROXY header,
-// TLS, startup, admission, SCRAM. A session and a server connection live on
+// TLS, startup, admission, SCRAM. A Door asks the same of callers who have no
+// connection. A session and a server connection live on
 // their tenant's event loop, without a goroutine and without a buffer while
 // idle. Few and rare, replication connections and the sessions of the admin
 // console stay in goroutines of their own. The rules are elsewhere and pure:
@@ -29,6 +30,8 @@
 //	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	auth.go derived.go      SCRAM, real and mock, and what a proof leaves behind; verifiers that are made of passwords
+//	password.go             the proof of who tells the password
+//	door.go                 the way in for callers without a connection
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease

@@ -35,7 +35,8 @@ type Gate struct {
 	freshFor    time.Duration // see confirm.go
 	cancelSlots chan struct{}
 	handshakes  chan struct{}
-	derive      chan struct{}
+	derive      chan struct{} // PBKDF2 for servers
+	proofs      chan struct{} // and for visitors that have told a password
 	fleet       *machines.Fleet
 	ctx         context.Context // ends with Close
 	stop        context.CancelFunc
@@ -91,7 +92,7 @@ func New(o Options) (*Gate, error) {
 		_, _ = rand.Read(o.MockSecret)
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
-		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
+		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
 		consoles: newConsoles(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())

@@ -27,7 +27,10 @@ type door struct {
 	gate *Gate
 	log  *bytes.Buffer // to be read only while no handshake runs
 
-	registry *prometheus.Registry
+	taken int64 // places, by fill
+
+	registry  *prometheus.Registry
+	directory *tenants.Directory
 }
 
 func newDoor(t *testing.T) *door {
@@ -47,11 +50,13 @@ func newDoor(t *testing.T) *door {
 		&tenants.Tenant{ID: "picky", Database: "app", Users: users, Pool: room, Allow: only},
 		&tenants.Tenant{ID: "secure", Database: "app", Users: users, Pool: room, RequireTLS: true},
 		&tenants.Tenant{ID: "full", Database: "app", Users: users, Pool: tenants.Pool{Size: 1}},
-		&tenants.Tenant{ID: "guessed", Database: "app", Users: users, Pool: room})
+		&tenants.Tenant{ID: "guessed", Database: "app", Users: users, Pool: room},
+		&tenants.Tenant{ID: "busy", Database: "app", Databases: []string{"crowded"}, Pool: tenants.Pool{Size: 1, MaxClients: 9, MaxServers: 1, MaxDatabaseClients: 1},
+			Users: map[string]*tenants.User{"app": {Name: "app", Verifier: users["app"].Verifier, ServerUser: "app", MaxClients: 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{t: t, log: new(bytes.Buffer), registry: prometheus.NewRegistry()}
+	d := &door{t: t, log: new(bytes.Buffer), registry: prometheus.NewRegistry(), directory: directory}
 	d.gate, err = New(Options{Directory: directory, Log: slog.New(slog.NewTextHandler(d.log, nil)), Registerer: d.registry, Loops: 1,
 		NoIOUring: true, Timeouts: Timeouts{Login: time.Minute, ProxyHeader: time.Minute, ServerConnect: time.Second},
 		Session: tenants.Timeouts{QueryWait: new(time.Minute)}, Limits: Limits{Clients: 9, Handshakes: 10}})

@@ -15,7 +15,7 @@
 //     escaped, which Postgres does not ask; the library does.)
 //   - A Mock conversation is told from a genuine one with a wrong password neither by its bytes nor by its work.
 //   - No message from a peer makes this package do more work than a few HMACs over at most MaxMessage bytes; the one
-//     costly function, PBKDF2, runs only where NewVerifier or a client login asks for it, bounded by MaxIterations.
+//     costly function, PBKDF2, runs only where NewVerifier, KeyOf or a client login asks for it, bounded by MaxIterations.
 //   - Secrets print as placeholders, errors and their details repeat nothing a peer sent, comparisons are constant time.
 //
 // The package is a leaf: it imports nothing else of this module and does no I/O.

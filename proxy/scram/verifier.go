@@ -110,9 +110,9 @@ func NewVerifier(password string, iterations int, salt []byte) (Verifier, error)
 	if err := v.validate(); err != nil {
 		return Verifier{}, err
 	}
-	salted, err := pbkdf2.Key(sha256.New, saslPrep(password), v.Salt, iterations, KeySize)
+	salted, err := v.salted(password)
 	if err != nil {
-		return Verifier{}, fmt.Errorf("%w: %w", ErrVerifier, err)
+		return Verifier{}, err
 	}
 	defer clear(salted)
 	clientKey := hmacSHA256(salted, "Client Key")
@@ -121,6 +121,28 @@ func NewVerifier(password string, iterations int, salt []byte) (Verifier, error)
 	v.StoredKey = stored[:]
 	v.ServerKey = hmacSHA256(salted, "Server Key")
 	return v, nil
+}
+
+// KeyOf derives the key that is behind v if the password is: ask Matches. Of a wrong password it is noise. A password that
+// NewVerifier would refuse is for the caller to refuse: to HMAC, zero bytes at the end are none.
+// The cost is v.Iterations HMACs whatever the password, so keep it off shared threads and bound how much of it goes on.
+func (v Verifier) KeyOf(password string) (key ClientKey, err error) {
+	salted, err := v.salted(password)
+	if err != nil {
+		return key, err
+	}
+	defer clear(salted)
+	copy(key[:], hmacSHA256(salted, "Client Key"))
+	return key, nil
+}
+
+// salted is RFC 5802's SaltedPassword.
+func (v Verifier) salted(password string) ([]byte, error) {
+	salted, err := pbkdf2.Key(sha256.New, saslPrep(password), v.Salt, v.Iterations, KeySize)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrVerifier, err)
+	}
+	return salted, nil
 }
 
 // Mock makes the verifier to judge a user by who does not exist. It depends on its arguments alone, so that repeated

@@ -233,3 +233,17 @@ func FuzzParseVerifier(f *testing.F) {
 		}
 	})
 }
+
+// The key of the right password matches, also in another spelling that SASLprep takes for the same; that of any other does not.
+func TestKeyOf(t *testing.T) {
+	v, err := NewVerifier("p\u00a0w", 4096, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for password, want := range map[string]bool{"p w": true, "p\u00a0w": true, "pw": false, "": false} {
+		key, err := v.KeyOf(password)
+		if err != nil || key.Matches(v) != want {
+			t.Errorf("%q: matches %v, %v", password, key.Matches(v), err)
+		}
+	}
+}
