@@ -14,6 +14,7 @@ import (
 	"github.com/postern/postern/proxy/console"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 func fatal(code, message, hint string) *pgwire.Error {
@@ -191,7 +192,7 @@ func errMachine(err error) *pgwire.Error {
 // reader's terminal obeys more than JSON escapes, such as DEL, C1 and overrides
 // of the text's direction.
 func clip(s string) string {
-	q := strconv.Quote(s[:min(len(s), pgwire.MaxName)])
+	q := strconv.Quote(s[:min(len(s), sqltext.MaxName)])
 	return q[1 : len(q)-1]
 }
 

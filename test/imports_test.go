@@ -72,7 +72,7 @@ var walls = map[string]wall{
 	"proxy/console":    {ours: []string{"proxy/pgwire"}, pure: true},
 	"proxy/link":       {ours: []string{"proxy/pgwire", "proxy/sqltext"}, pure: true},
 	"proxy/loop":       {modules: []string{xsys}},
-	"proxy/params":     {ours: []string{"proxy/pgwire"}, pure: true},
+	"proxy/params":     {ours: []string{"proxy/pgwire", "proxy/sqltext"}, pure: true},
 	"proxy/pgwire":     {pure: true},
 	"proxy/proxyproto": {modules: []string{goproxy}},
 	"proxy/scram":      {modules: []string{scramLib, stringprep, xtext}},

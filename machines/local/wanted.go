@@ -21,7 +21,8 @@ import (
 // data takes it along, and a new data directory begins without it.
 const appliedName = "postern.applied"
 
-// maxName is the length of a name in PostgreSQL, in bytes (NAMEDATALEN - 1). It cuts longer ones off.
+// maxName is the length of a name in PostgreSQL, in bytes (NAMEDATALEN - 1). It cuts longer ones off. (As sqltext.MaxName, which
+// is behind a wall.)
 const maxName = 63
 
 // A Role may log in to a cluster.

@@ -5,7 +5,7 @@ package link
 import (
 	"cmp"
 
-	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // What one client may define, unless a Limits says otherwise.
@@ -53,14 +53,14 @@ type Name struct {
 	told  *shape // what the client was told of it, nil for nothing yet; see told.go
 }
 
-func (n *Name) key() string { return n.text[:min(len(n.text), pgwire.MaxName)] }
+func (n *Name) key() string { return n.text[:min(len(n.text), sqltext.MaxName)] }
 
 // size is what counts against Limits.NamedBytes.
 func (n *Name) size() int { return len(n.text) + len(n.stmt.Body) }
 
 // find returns the client's statement of this name, nil for none.
 func (s *Session) find(name []byte) *Name {
-	return s.named[string(name[:min(len(name), pgwire.MaxName)])]
+	return s.named[string(name[:min(len(name), sqltext.MaxName)])]
 }
 
 // full reports whether there is no room for one more with n bytes.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // WithoutAddress drops what a client claims about its address.
@@ -34,7 +35,7 @@ func WithAddressInName(list []pgwire.Param, client netip.AddrPort) []pgwire.Para
 	suffix := zoneless(client).String()
 	if name != "" {
 		// The name is what gives way: an address that was cut would be another one.
-		name = name[:min(len(name), pgwire.MaxName-len(suffix)-3)] + " - "
+		name = name[:min(len(name), sqltext.MaxName-len(suffix)-3)] + " - "
 	}
 	return append(list, pgwire.Param{Name: ApplicationName, Value: name + suffix})
 }

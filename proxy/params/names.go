@@ -5,7 +5,7 @@ package params
 import (
 	"strings"
 
-	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // Parameters that are dealt with by name.
@@ -58,8 +58,8 @@ func Fixed(name string) bool {
 // CleanName is how Postgres reports an application name (before version 16,
 // which writes escapes instead of question marks).
 func CleanName(s string) string {
-	if len(s) > pgwire.MaxName {
-		s = s[:pgwire.MaxName]
+	if len(s) > sqltext.MaxName {
+		s = s[:sqltext.MaxName]
 	}
 	b := []byte(s)
 	for i, c := range b {

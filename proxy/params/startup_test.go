@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 func TestStartupParametersWithoutEffect(t *testing.T) {
@@ -56,7 +57,7 @@ func TestTheLongestAddress(t *testing.T) {
 		return list[len(list)-1].Value
 	}
 	inName := new(Sets).Intern(WithAddressInName(claimed, from))
-	if got, _ := inName.Get(ApplicationName); len(got) != pgwire.MaxName || !strings.HasSuffix(got, "n - ["+address+"]:65535") {
+	if got, _ := inName.Get(ApplicationName); len(got) != sqltext.MaxName || !strings.HasSuffix(got, "n - ["+address+"]:65535") {
 		t.Errorf("application_name is %q, of %d bytes", got, len(got))
 	}
 	if got := name(WithAddress(claimed, from)); got != address {

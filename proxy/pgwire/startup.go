@@ -29,10 +29,6 @@ const (
 // (Postgres's MAX_STARTUP_PACKET_LENGTH).
 const MaxStartup = 10_000
 
-// MaxName is how many bytes of a name Postgres looks at (NAMEDATALEN - 1): the
-// name of a statement, a role, an application.
-const MaxName = 63
-
 // ErrStartupLength is a first packet whose length cannot be one. Postgres
 // closes such connections without a word, and so do we.
 var ErrStartupLength = errors.New("invalid length of startup packet")

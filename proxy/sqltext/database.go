@@ -128,10 +128,10 @@ func (r *words) quoted(quote byte) {
 
 // cut is where Postgres cuts a name, but for the middle of a character.
 func cut(name string) string {
-	if len(name) <= maxPart {
+	if len(name) <= MaxName {
 		return name
 	}
-	n := maxPart
+	n := MaxName
 	for n > 0 && name[n]&0xc0 == 0x80 {
 		n--
 	}

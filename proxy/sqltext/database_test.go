@@ -73,7 +73,7 @@ func FuzzVacates(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, name := range Vacates(text) {
 			note, _ := Scan(text)
-			if name == "" || len(name) > maxPart || note&Alters == 0 {
+			if name == "" || len(name) > MaxName || note&Alters == 0 {
 				t.Fatalf("%q: %q, noted %v", text, name, note)
 			}
 		}

@@ -7,12 +7,15 @@ import (
 	"slices"
 )
 
+// MaxName is how many bytes of a name Postgres looks at (NAMEDATALEN - 1): of
+// each part of a parameter's, of a statement, a database, a role, an application.
+const MaxName = 63
+
 const (
 	// maxNames bounds the parameters that a text can name.
 	maxNames = 256
-	// maxParameter is the longest name that is tracked, and maxPart the longest
-	// part of one: Postgres cuts identifiers there.
-	maxParameter, maxPart = 255, 63
+	// maxParameter is the longest name of a parameter, with its dots, that is tracked.
+	maxParameter = 255
 	// maxBlank bounds what may stand between two words, and maxArguments how much
 	// of a call is read, so that reading a text takes time in proportion to it.
 	maxBlank, maxArguments = 256, 4096
@@ -156,17 +159,17 @@ func namePart(b []byte) (part, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	if len(b) > 0 && b[0] == '"' {
-		end := bytes.IndexByte(b[1:min(len(b), maxPart+2)], '"')
+		end := bytes.IndexByte(b[1:min(len(b), MaxName+2)], '"')
 		if end <= 0 || len(b) > end+2 && b[end+2] == '"' {
 			return nil, nil, false
 		}
 		return b[1 : 1+end], b[2+end:], true
 	}
 	n := 0
-	for n < len(b) && n <= maxPart && (wordByte[b[n]] || b[n] == '$') {
+	for n < len(b) && n <= MaxName && (wordByte[b[n]] || b[n] == '$') {
 		n++
 	}
-	if n > maxPart || n == 1 && b[0]|0x20 == 'u' && begins(b[1:], `&"`) {
+	if n > MaxName || n == 1 && b[0]|0x20 == 'u' && begins(b[1:], `&"`) {
 		return nil, nil, false
 	}
 	return b[:n], b[n:], true
