@@ -149,15 +149,15 @@ type Timeouts struct {
 
 // Limits are for the whole process; tenants have their own.
 type Limits struct {
-	Clients            int `mapstructure:"clients"`              // connections of clients, at most
-	Handshakes         int `mapstructure:"handshakes"`           // of them between accept and AuthenticationOk, at most
+	Clients            int `mapstructure:"clients"`              // connections that are logged in, at most
+	Handshakes         int `mapstructure:"handshakes"`           // connections between accept and AuthenticationOk, at most
 	Statements         int `mapstructure:"statements"`           // named prepared statements of one client, at most
 	StatementMemoryMiB int `mapstructure:"statement_memory_mib"` // of their texts and names together, at most
 	ServerStatements   int `mapstructure:"server_statements"`    // prepared statements that a server connection keeps; the least used goes first
 	PendingMemoryMiB   int `mapstructure:"pending_memory_mib"`   // of messages that are not complete or wait for a server; half of it for one tenant
 }
 
-// TCP is set on client and server sockets. A zero leaves the system's own setting.
+// TCP holds for client and server sockets. A zero leaves the system's own setting.
 type TCP struct {
 	KeepaliveIdle     time.Duration `mapstructure:"keepalive_idle"`     // whole seconds
 	KeepaliveInterval time.Duration `mapstructure:"keepalive_interval"` // whole seconds

@@ -1,6 +1,6 @@
 // Package configs is the static configuration of a Postern process: its types, its defaults, a strict reader of the file,
 // and the rules that a configuration must keep. It knows keys and values only: it opens no socket, certificate, secret or
-// tenants file, and sees no other package of Postern.
+// tenants file, and sees no other package of Postern than files.
 //
 // Invariants:
 //   - Load returns a configuration that passed Validate, or every problem that it could find at once, each with the path of

@@ -36,7 +36,7 @@ type Options struct {
 	Log       *slog.Logger      // nil: none
 	// Suspends is how many machines may be on their way to sleep at once: Fly advises against many. 0: 8.
 	Suspends int
-	// OnCall is told of each call, for metrics: op is get, list, start, wait, suspend or stop; result is ok, not_yet (of
+	// OnCall is told of each call, for metrics: op is get, start, wait, suspend or stop; result is ok, not_yet (of
 	// wait), cancelled, or a [machines.Kind]. It must not block. nil: nobody.
 	OnCall func(op, result string)
 }

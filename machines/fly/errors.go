@@ -25,7 +25,7 @@ var ErrNotYet = errors.New("fly: wait: the machine is not in that state yet")
 
 // APIError is a refusal: an answer that is not 2xx.
 type APIError struct {
-	Op        string        // the call: get, list, start, wait, suspend or stop
+	Op        string        // the call: get, start, wait, suspend or stop
 	Status    int           // of HTTP
 	Code      string        // the answer's own status word, such as insufficient_capacity; mostly empty
 	Message   string        // the answer's words, shortened, without the token
