@@ -2,7 +2,11 @@
 
 package link
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/postern/postern/proxy/pgwire"
+)
 
 // DefaultLimit is how many named statements a server holds at most, unless a
 // link's Limit says otherwise.
@@ -35,6 +39,18 @@ func (n ServerName) Append(dst []byte) []byte {
 	}
 	return strconv.AppendUint(append(dst, prefix...), uint64(n), 10)
 }
+
+// AppendAbout appends a Describe or Close of a statement.
+func AppendAbout(dst []byte, typ byte, name ServerName) []byte {
+	start := len(dst)
+	dst = append(pgwire.AppendHeader(dst, typ, 0), 'S')
+	dst = append(name.Append(dst), 0)
+	pgwire.PutLength(dst[start:])
+	return dst
+}
+
+// AppendClose appends a Close of a statement.
+func AppendClose(dst []byte, name ServerName) []byte { return AppendAbout(dst, pgwire.Close, name) }
 
 // held is a statement that a server holds, or will when what was sent to it has
 // been read.

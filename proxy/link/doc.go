@@ -43,6 +43,28 @@
 // else than it was told of. What the texts of statements say, package sqltext
 // reads; here stands what follows for those who share them.
 //
+// The life of a Bind: a client has parsed "stmt" on one server, and binds it on
+// another that has never heard of it.
+//
+//  1. client.judgeBind (package proxy) finds the two names in the message and asks
+//     Link.Bind for a plan.
+//  2. Session.find: the client's name stands for a Stmt, one for all clients of the
+//     tenant whose text and types are equal.
+//  3. Link.bind notes what the text may leave for the Execute, which says no name.
+//  4. Link.agreed looks for what this server holds of it (cache.find), parsed under
+//     the same settings and in the shape that the client was told of.
+//  5. It holds nothing: Link.prepare makes room in the cache, gives it a name of
+//     Postern's and puts in a Parse, and a Describe if the client was told of a shape.
+//  6. The Plan says Rename. client.carryOut sends what was put in, then the Bind with
+//     Postern's name in the place of the client's.
+//  7. Link.Received: the ParseComplete answers nobody and is swallowed; Link.Heed reads
+//     the description.
+//  8. It is another shape than the client was told of: the Bind has waited for that,
+//     and fails with 0A000. The driver parses anew.
+//  9. The BindComplete goes to the client. What it was told now is kept: Link.tell.
+//  10. An error instead: Entry by entry, the latest first, Link.undo takes the books
+//     back to what the server has.
+//
 // Files, by subject:
 //
 //	link.go entry.go copy.go       the queue, the release rule, COPY
