@@ -31,11 +31,11 @@ func (t *tenant) sweepBlocked() {
 
 // attend has the client's input read if it is blocked and was so the last time.
 func (c *client) attend() {
-	if !c.blocked || c.leaving || c.goodbye {
+	if c.intake == flowing || c.intake == goodbye || c.leaving() {
 		return
 	}
 	if c.received == c.seen {
-		c.ahead = true
+		c.intake = ahead
 		c.conn.Again()
 	}
 	c.seen = c.received

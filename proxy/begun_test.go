@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -108,7 +109,7 @@ func begunAt(t *testing.T, mode poolMode, full bool, before, answer, ask []byte,
 				c.server.link.Sent(link.Entry{Kind: link.Bind})
 			}
 		}
-		c.blocked = true // as after a Write that the socket did not take all of
+		c.block() // as after a Write that the socket did not take all of
 		c.conn.Again()
 	})
 	b.settle()
@@ -129,8 +130,8 @@ func begunAt(t *testing.T, mode poolMode, full bool, before, answer, ask []byte,
 			}
 			want = ask[:n]
 		}
-		if c.partial > 0 || !full && c.blocked && c.conn.Readable() {
-			t.Errorf("split at %d: %d bytes of a begun message are waited for, blocked: %v", at, c.partial, c.blocked)
+		if c.partial > 0 || !full && c.blocked() && c.conn.Readable() {
+			t.Errorf("split at %d: %d bytes of a begun message are waited for, blocked: %v", at, c.partial, c.blocked())
 		}
 	})
 	if !t.Failed() {
@@ -324,7 +325,7 @@ func TestTheEndOfARefusedMessageBringsNothingWithIt(t *testing.T) {
 	b := newBench(t)
 	server := b.server()
 	client := b.client(transactionMode)
-	b.tenant.call(func() { b.tenant.policies = policies{pin: sqltext.StateListen, refuse: sqltext.StateSet} })
+	b.tenant.call(func() { b.tenant.policies = lease.Policies{Pin: sqltext.StateListen, Refuse: sqltext.StateSet} })
 	listen, query := pgwire.AppendQuery(nil, "listen news"), pgwire.AppendQuery(nil, "select 1")
 	const setConfig = 2078
 	call := append(binary.BigEndian.AppendUint32(pgwire.AppendHeader(nil, pgwire.FunctionCall, 1000), setConfig), make([]byte, 996)...)
@@ -338,8 +339,8 @@ func TestTheEndOfARefusedMessageBringsNothingWithIt(t *testing.T) {
 	b.split(client, append(bytes.Clone(call[500:]), query...), 0)
 	c := b.tenant.clients[0]
 	b.tenant.call(func() {
-		if !c.server.look.running || c.discard > 0 || len(c.in) != len(query) {
-			t.Errorf("asked: %v, %d bytes are still to be dropped, %d wait", c.server.look.running, c.discard, len(c.in))
+		if c.server.phase != lease.Inspecting || c.discard > 0 || len(c.in) != len(query) {
+			t.Errorf("%s, %d bytes are still to be dropped, %d wait", c.server.phase, c.discard, len(c.in))
 		}
 	})
 	go answering(server)

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/postern/postern/netrestrict"
-	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -91,15 +91,15 @@ const (
 func (c *client) aim() aim {
 	s := c.server
 	switch {
-	case c.gone || c.greeting:
+	case c.gone() || c.greeting():
 		return aimNothing
 	case c.books.Waiting():
 		return aimQueued
-	case s == nil || s.preparing || s.punishing || s.look.running: // that is Postern's own
+	case s == nil || s.phase != lease.Serving: // that is Postern's own
 		return aimNothing
 	case s.link.Outstanding() > 0:
 		return aimRunning
-	case s.cancels > 0 && c.blocked && len(c.in) > 0 && c.begun() == 0:
+	case s.cancels > 0 && c.blocked() && len(c.in) > 0 && c.begun() == 0:
 		return aimHeld
 	}
 	return aimNothing
@@ -157,7 +157,7 @@ func (c *client) cancelUnsent() bool {
 	c.write(pgwire.AppendReady(errCancelled.Append(nil), 'I'))
 	c.in = c.in[:copy(c.in, c.in[n:])]
 	if len(c.in) == 0 {
-		c.hold(nil)
+		c.keep(nil)
 	}
 	c.resume()
 	return true
@@ -251,15 +251,15 @@ func (s *server) cancelEnded(err error, done func(result string)) {
 	s.cancels--
 	t.cancels--
 	if err != nil {
-		s.failed = true
+		s.traces.Fail()
 		done("failed")
 		t.log.Warn("cancel request failed", "error", err)
 	} else {
 		done("sent")
 	}
 	switch {
-	case s.closing:
-	case s.failed && s.client == nil && s.books.State() == pool.Cleaning:
+	case s.closing():
+	case s.traces.Failed() && s.phase.Cleaning():
 		s.lost("cancel request failed")
 	default:
 		s.cancelled()
@@ -281,14 +281,7 @@ func (s *server) cancelled() {
 			return
 		}
 	}
-	switch {
-	case s.punishing && s.link.Quiet() && s.client.partial == 0:
-		s.rollBack()
-	case s.rests():
-		s.rest(true)
-	default:
-		s.clean()
-	}
+	s.moved()
 	if c := s.client; c != nil {
 		c.resume()
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 )
@@ -118,13 +119,13 @@ func TestAim(t *testing.T) {
 	}{
 		{"nothing has been asked for", func(*client) {}, aimNothing},
 		{"a query runs", running, aimRunning},
-		{"the session is over", func(c *client) { running(c); c.gone = true }, aimNothing},
-		{"not greeted yet", func(c *client) { running(c); c.greeting = true }, aimNothing},
-		{"its parameters are being set", func(c *client) { running(c); c.server.preparing = true }, aimNothing},
-		{"its server is asked what it has left", func(c *client) { running(c); c.server.look.running = true }, aimNothing},
-		{"its block is rolled back", func(c *client) { running(c); c.server.punishing = true }, aimNothing},
+		{"the session is over", func(c *client) { running(c); c.stage = stageGone }, aimNothing},
+		{"not greeted yet", func(c *client) { running(c); c.stage = stageGreeting }, aimNothing},
+		{"its parameters are being set", func(c *client) { running(c); c.server.phase = lease.Preparing }, aimNothing},
+		{"its server is asked what it has left", func(c *client) { running(c); c.server.phase = lease.Inspecting }, aimNothing},
+		{"its block is rolled back", func(c *client) { running(c); c.server.phase = lease.Punishing }, aimNothing},
 		{"another request is on its way", func(c *client) { running(c); c.server.cancels = 1 }, aimRunning},
-		{"the next waits for another", func(c *client) { c.server.cancels, c.blocked, c.in = 1, true, first }, aimHeld},
+		{"the next waits for another", func(c *client) { c.server.cancels, c.intake, c.in = 1, blocked, first }, aimHeld},
 		{"another is on its way to what has ended", func(c *client) { c.server.cancels = 1 }, aimNothing},
 		{"the beginning of a message, which nobody holds", func(c *client) { c.in = first[:3] }, aimNothing},
 	} {

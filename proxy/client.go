@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/params"
@@ -35,6 +36,26 @@ func parseMode(s string) poolMode {
 	return sessionMode
 }
 
+// stage is how far a session has come.
+type stage uint8
+
+const (
+	stageGreeting stage = iota // it is not greeted yet
+	stageOpen
+	stageLeaving // it has said its last: it goes when what it asked for is done
+	stageGone
+)
+
+// intake is what is done with a client's input.
+type intake uint8
+
+const (
+	flowing intake = iota // it is dealt with as it comes
+	blocked               // it is not read: the client waits for a server, or something is full
+	ahead                 // it is read nevertheless, and kept; see readAhead
+	goodbye               // it is not read: all that will come is here, and ends in a goodbye; see saidGoodbye
+)
+
 // client is one session. Everything is the loop's thread's.
 type client struct {
 	books    pool.Client
@@ -48,37 +69,28 @@ type client struct {
 	params   *params.Set
 	told     *params.Reports     // of its server's parameters, last
 	came     *params.Set         // what it came with
-	names    params.Names        // that it may have set and that pg_settings does not show
-	resets   params.Resets       // since its server was looked at
+	has      lease.Holder        // what is known of its session, for its leases
 	parsed   sqltext.Note        // of the texts that it has parsed, in session mode; see mayReset
 	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
-	pins     sqltext.State       // why it keeps its server
-	hidden   bool                // it has set a parameter that is not known
 	id       uint32              // in the console
 	key      cancelKey           // from the greeting on
 	long     bool                // its secret is a long one
 	index    int                 // in tenant.clients
 	mode     poolMode
 
-	greeting bool          // not greeted yet
-	blocked  bool          // does not take input: waits for a server, or something is full
-	gone     bool          // over
-	ahead    bool          // while blocked: its input is read nevertheless, see readAhead
-	draining bool          // to be sent away when nothing of its own runs
-	leaving  bool          // it has said its last: it goes when what it asked for is done
-	goodbye  bool          // it will have when its input is dealt with; see saidGoodbye
+	stage    stage
+	intake   intake
 	farewell *pgwire.Error // what it is told then; nil: nothing
 	revoked  *pgwire.Error // to be sent away at the next message boundary
 	reason   string        // why, for the log
 	refused  *pgwire.Error // what a server said to the client's parameters
 
 	server  *server
-	latest  *server // that it has had
-	in      []byte  // borrowed: input that was read and not dealt with
-	charged int     // what that takes, if it counts
-	partial int     // bytes of the current message that are passed on unseen
-	discard int     // bytes of the current message that are dropped
-	cut     int     // see insert
+	in      []byte // borrowed: input that was read and not dealt with
+	charged int    // what that takes, if it counts
+	partial int    // bytes of the current message that are passed on unseen
+	discard int    // bytes of the current message that are dropped
+	cut     int    // see insert
 	sess    link.Session
 
 	timeouts *sessionTimeouts // in force
@@ -91,24 +103,36 @@ type client struct {
 	queries        uint64
 }
 
+func (c *client) greeting() bool { return c.stage == stageGreeting }
+func (c *client) leaving() bool  { return c.stage == stageLeaving }
+func (c *client) gone() bool     { return c.stage == stageGone }
+func (c *client) blocked() bool  { return c.intake != flowing }
+
+// block stops dealing with input, until resume.
+func (c *client) block() {
+	if c.intake == flowing {
+		c.intake = blocked
+	}
+}
+
 // Ready implements loop.Handler.
 func (c *client) Ready(*loop.Conn) {
-	if c.gone {
+	if c.gone() {
 		return
 	}
 	if c.conn.Pending() == 0 && c.server != nil && c.server.stalled {
 		c.server.resume()
 	}
 	switch {
-	case c.gone:
-	case c.blocked:
-		if c.resume(); c.blocked && c.ahead && !c.gone {
+	case c.gone():
+	case c.blocked():
+		if c.resume(); c.intake == ahead && !c.gone() {
 			c.readAhead()
 		}
 	default:
 		c.pump()
 	}
-	if !c.gone && c.blocked && c.left() {
+	if !c.gone() && c.blocked() && c.left() {
 		c.end(goneBecause(c.conn.Err()))
 	}
 }
@@ -116,26 +140,29 @@ func (c *client) Ready(*loop.Conn) {
 // left reports whether a blocked client is gone, as far as can be told without
 // dealing with its input. Who has said its last is answered first, though
 // nobody may read that: as with Postgres, what it asked for is done.
-func (c *client) left() bool { return !c.leaving && c.conn.HalfClosed() && !c.saidGoodbye() }
+func (c *client) left() bool { return !c.leaving() && c.conn.HalfClosed() && !c.saidGoodbye() }
 
 // saidGoodbye reports whether a client whose input is not dealt with has asked
 // for all that it will and said goodbye, so that it is waited for although it
 // may be gone: what was asked for before a Terminate is done.
 func (c *client) saidGoodbye() bool {
-	if c.goodbye || !c.blocked {
-		return c.goodbye
+	if c.intake == flowing || c.intake == goodbye {
+		return c.intake == goodbye
 	}
 	for c.conn.Readable() { // what it has sent ahead is all here, in the socket
 		more, err := c.readOn()
-		if c.gone || !more && c.conn.Readable() {
+		if c.gone() || !more && c.conn.Readable() {
 			return true // or its turn is over: asked again in the next
 		}
 		if err != nil {
 			break
 		}
 	}
-	c.goodbye = endsInGoodbye(c.in[min(c.begun(), len(c.in)):])
-	return c.goodbye
+	if !endsInGoodbye(c.in[min(c.begun(), len(c.in)):]) {
+		return false
+	}
+	c.intake = goodbye
+	return true
 }
 
 // endsInGoodbye reports whether a Terminate is among whole messages.
@@ -160,7 +187,7 @@ func (c *client) Panicked(*loop.Conn) {
 
 // pump reads and deals with what is there.
 func (c *client) pump() {
-	for !c.blocked && !c.gone {
+	for !c.blocked() && !c.gone() {
 		buf := c.tenant.loop.Scratch()
 		held := len(c.in)
 		collecting := held > len(buf)/2
@@ -178,7 +205,7 @@ func (c *client) pump() {
 			} else {
 				full := c.tenant.loop.Scratch()[:held+n]
 				copy(full, c.in)
-				c.hold(nil)
+				c.keep(nil)
 				c.process(full)
 			}
 		}
@@ -200,7 +227,7 @@ func (c *client) arrived(n int) {
 // process deals with data and holds what is left. data may be c.in itself.
 func (c *client) process(data []byte) {
 	n := c.feed(data)
-	if c.gone {
+	if c.gone() {
 		return
 	}
 	rest := data[n:]
@@ -216,11 +243,11 @@ func (c *client) process(data []byte) {
 			return
 		}
 	}
-	c.hold(rest)
+	c.keep(rest)
 }
 
-// hold replaces what is held by a copy of rest.
-func (c *client) hold(rest []byte) {
+// keep replaces what is held by a copy of rest.
+func (c *client) keep(rest []byte) {
 	c.tenant.loop.Free(c.in)
 	c.in = c.tenant.loop.Append(nil, rest)
 	if c.charged > 0 || cap(c.in) > pendingFrom {
@@ -230,18 +257,18 @@ func (c *client) hold(rest []byte) {
 
 // resume goes on with input after something that blocked it may be over.
 func (c *client) resume() {
-	if c.gone || !c.blocked || !c.mayGoOn() {
+	if c.gone() || !c.blocked() || !c.mayGoOn() {
 		return
 	}
-	c.blocked, c.ahead = false, false
+	left := c.intake == goodbye // and its end, which the loop has told of, is to be read
+	c.intake = flowing
 	if len(c.in) > 0 {
 		c.process(c.in)
 	}
-	if c.gone {
+	if c.gone() {
 		return
 	}
-	if !c.blocked && c.conn.Readable() || c.goodbye {
-		c.goodbye = false
+	if !c.blocked() && c.conn.Readable() || left {
 		c.conn.Again()
 	}
 }
@@ -253,7 +280,7 @@ func (c *client) begun() int { return c.partial + c.discard }
 // message that has begun waits for the server's socket only: it is what the
 // server waits for, and no rule about the next message concerns it.
 func (c *client) mayGoOn() bool {
-	if c.greeting || c.leaving || c.books.Waiting() {
+	if c.greeting() || c.leaving() || c.books.Waiting() {
 		return false
 	}
 	s := c.server
@@ -274,7 +301,8 @@ func (c *client) acquire() bool {
 	if s := c.pool.books.Acquire(&c.books, nil, t.loop.Now()); s != nil {
 		return c.lent(s.Owner.(*server))
 	}
-	c.blocked, c.timeouts = true, c.due
+	c.block()
+	c.timeouts = c.due
 	t.keepSweeping()
 	t.dialMore()
 	if c.books.Waiting() {
@@ -283,47 +311,12 @@ func (c *client) acquire() bool {
 		}
 		return false
 	}
-	return c.server != nil && !c.blocked
-}
-
-// lent ties the client to a server that the pool lent it. True: input may go on.
-func (c *client) lent(s *server) bool {
-	c.server, s.client = s, c
-	c.tenant.leased(c)
-	s.clocks = clocks{}
-	s.link.Begin(&c.sess)
-	s.lendSequences()
-	// A session's names are its own, and what it can list, too.
-	foreign := c.mode == sessionMode && s.link.Held() > 0
-	if foreign || s.params != c.params && !s.params.Same(c.params) || c.greeting && s.rested() {
-		s.prepare(c.params)
-		c.blocked = true
-		return false
-	}
-	s.agree()
-	return c.prepared()
-}
-
-// prepared is called when the server has the client's parameters.
-func (c *client) prepared() bool {
-	if !c.greeting {
-		c.hear()
-		return true
-	}
-	s := c.server
-	c.pool.learn(c.params, s.shown)
-	c.told = s.shown
-	c.greet()
-	if c.mode != sessionMode {
-		s.release()
-		return false
-	}
-	return true
+	return c.server != nil && !c.blocked()
 }
 
 // greet sends the rest of the login: parameters, cancel key, ReadyForQuery.
 func (c *client) greet() {
-	c.greeting, c.quiet = false, c.tenant.loop.Now()
+	c.stage, c.quiet = stageOpen, c.tenant.loop.Now()
 	out := append(c.tenant.insert[:0], c.told.Messages()...)
 	name, _ := c.params.Get(params.ApplicationName)
 	out = pgwire.AppendParameterStatus(out, pgwire.Param{Name: params.ApplicationName, Value: params.CleanName(name)})
@@ -347,9 +340,9 @@ func (c *client) write(b []byte) {
 
 // query counts a query or an execution that goes to the server.
 func (c *client) query(state sqltext.State) {
-	c.server.sequences.sent(state)
-	if c.tenant.policies.always {
-		c.server.dirty = true
+	c.server.sequences.Sent(state)
+	if c.tenant.policies.Always {
+		c.server.traces.MarkDirty()
 	}
 	c.queries++
 	c.tenant.counters.queries.Add(1)
@@ -366,7 +359,7 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	c.conn = conn
 	conn.Write(h.owed) // one system call with the greeting, if that can be sent in this turn
 	c.books.Owner = c
-	c.blocked, c.greeting = true, true
+	c.block() // not greeted yet
 	c.index = len(t.clients)
 	t.clients = append(t.clients, c)
 	c.in = t.loop.Append(nil, h.early)
@@ -377,8 +370,9 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	}
 	c.params = c.pool.sets.Intern(list)
 	c.came = c.params
-	c.names = c.came.Names()
+	c.has.Names = c.came.Names()
 	if c.mode == sessionMode {
+		c.has.Alone = true
 		t.machine.sessions++
 	}
 	c.due = t.timeoutsOf(c)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
@@ -22,11 +23,10 @@ func (c *client) revoke(e *pgwire.Error, reason string) {
 
 // drain ends the session if nothing of its own is running, and else later.
 func (c *client) drain() {
-	c.draining = true
 	if c.books.Waiting() || len(c.in) > 0 {
 		return // a request has arrived already
 	}
-	if c.server == nil || c.server.link.Free() && !c.server.preparing {
+	if s := c.server; s == nil || s.link.Free() && s.phase != lease.Preparing && s.phase != lease.Restoring {
 		c.fail(errDraining, "drain")
 	}
 }
@@ -34,7 +34,7 @@ func (c *client) drain() {
 // fail tells the client why and ends the session. In the middle of a message
 // nothing can be told.
 func (c *client) fail(e *pgwire.Error, reason string) {
-	if c.gone {
+	if c.gone() {
 		return
 	}
 	if c.server == nil || !c.server.midFrame() {
@@ -48,7 +48,8 @@ func (c *client) fail(e *pgwire.Error, reason string) {
 // is told then; nil: nothing.
 func (c *client) leave(e *pgwire.Error, reason string) {
 	if c.server != nil && !c.served() {
-		c.leaving, c.blocked = true, true
+		c.stage = stageLeaving
+		c.block()
 		c.farewell, c.reason = e, reason
 		return
 	}
@@ -80,20 +81,21 @@ func goneBecause(err error) string {
 
 // end is the only way out of a session.
 func (c *client) end(reason string) {
-	if c.gone {
+	if c.gone() {
 		return
 	}
-	c.gone = true
+	parting := c.leaving()
+	c.stage = stageGone
 	t := c.tenant
 	if s := c.server; s != nil {
 		c.server = nil
-		s.abandoned(c, c.partial == 0)
+		s.abandoned(c, parting)
 	} else {
 		c.pool.books.Leave(&c.books)
 	}
 	c.sess.Release(&t.stmts)
-	c.latest = nil
-	c.hold(nil)
+	c.has.Forget()
+	c.keep(nil)
 	if reason == "terminated" && c.conn.Pending() == 0 {
 		c.conn.Close() // it has said that it reads no more
 	} else {

@@ -5,6 +5,7 @@ package proxy
 import (
 	"encoding/binary"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -30,7 +31,7 @@ const (
 	replace         // put tenant.insert in its place
 	before          // put tenant.insert before it, and look at it again
 	drop
-	hold  // not now
+	later // not now
 	flush // the same, behind tenant.insert, which asks the server to send what it has to say
 )
 
@@ -38,15 +39,15 @@ const (
 func (c *client) feed(data []byte) int {
 	start, i := 0, 0 // data[start:i] is to be passed on
 loop:
-	for i < len(data) && !c.blocked && !c.gone {
+	for i < len(data) && !c.blocked() && !c.gone() {
 		if c.partial > 0 {
 			n := min(c.partial, len(data)-i)
 			c.partial -= n
 			i += n
-			if s := c.server; c.partial == 0 && s.punishing {
+			if s := c.server; c.partial == 0 && s.phase == lease.Condemned {
 				s.conn.Queue(data[start:i])
 				start = i
-				s.rollBack()
+				s.moved()
 			}
 			continue
 		}
@@ -58,7 +59,7 @@ loop:
 			continue
 		}
 		if s := c.server; s != nil && !s.takes() {
-			c.blocked = true
+			c.block()
 			break
 		}
 		size, status := pgwire.ClientFrame(data[i:])
@@ -81,20 +82,21 @@ loop:
 		switch do {
 		case needMore:
 			break loop
-		case hold:
-			c.blocked = true
+		case later:
+			c.block()
 			break loop
 		case flush:
 			c.server.conn.Queue(data[start:i])
 			c.server.conn.Queue(c.tenant.insert)
-			start, c.blocked = i, true
+			start = i
+			c.block()
 			break loop
 		case insert, before, replace:
 			c.server.conn.Queue(data[start:i])
 			c.server.conn.Queue(c.tenant.insert)
 			start = i
 		case drop:
-			if c.gone {
+			if c.gone() {
 				return i
 			}
 			c.passOn(data[start:i])
@@ -112,10 +114,10 @@ loop:
 			start, c.discard = i, rest
 		}
 	}
-	if !c.gone {
+	if !c.gone() {
 		c.passOn(data[start:i])
 		if s := c.server; s != nil && s.rests() {
-			s.rest(true) // the end of a message that came too late to matter
+			s.moved() // the end of a message that came too late to matter
 		}
 	}
 	return i
@@ -136,7 +138,7 @@ func (c *client) passOn(b []byte) {
 		s.conn.Flush()
 	}
 	if s.conn.Pending() > 0 {
-		c.blocked = true
+		c.block()
 	}
 }
 
@@ -159,7 +161,7 @@ func (c *client) unlinked(message []byte, size int) action {
 	case pgwire.CopyData, pgwire.CopyDone, pgwire.CopyFail, pgwire.Flush:
 		return drop // ignored outside COPY, and nothing to flush
 	case pgwire.Sync:
-		if size == pgwire.HeaderSize && !c.draining {
+		if size == pgwire.HeaderSize && !c.tenant.draining {
 			c.quiet = c.tenant.loop.Now()
 			c.write(pgwire.AppendReady(c.tenant.insert[:0], 'I'))
 			return drop
@@ -169,10 +171,10 @@ func (c *client) unlinked(message []byte, size int) action {
 		return needMore
 	}
 	if !c.acquire() {
-		if c.gone {
+		if c.gone() {
 			return drop
 		}
-		return hold
+		return later
 	}
 	return passOn
 }
@@ -186,7 +188,7 @@ func (c *client) collects(typ byte, size int) bool {
 func (c *client) judge(message []byte, size int) action {
 	typ := message[0]
 	if c.mustWait(typ) {
-		return hold
+		return later
 	}
 	if c.mode != sessionMode {
 		switch typ {
@@ -320,9 +322,9 @@ func (c *client) judgeFunctionCall(message []byte, size int) action {
 		state = sqltext.FunctionState(binary.BigEndian.Uint32(oid))
 		switch {
 		case c.mode == sessionMode:
-			c.server.soil(state & sqltext.StateLoad)
+			c.server.traces.Mark(&c.tenant.policies, state&sqltext.StateLoad)
 			state = 0
-		case state&c.tenant.policies.refuse != 0:
+		case state&c.tenant.policies.Refuse != 0:
 			return c.refuseQuery()
 		case c.mustForget(state):
 			return c.forget(c.server.link.NeedsSync())

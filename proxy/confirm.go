@@ -62,7 +62,7 @@ func (c *client) welcome() {
 	c.told = c.params.Told()
 	c.greet()
 	c.resume()
-	if t := c.tenant; !c.gone && t.conf != nil && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
+	if t := c.tenant; !c.gone() && t.conf != nil && t.conf.Machine != nil && t.conf.Machine.Wake == tenants.WakeOnConnect {
 		t.want()
 	}
 }
@@ -101,7 +101,7 @@ func (s *server) answered() {
 func greetAll(clients []*client, confirmed bool) {
 	for _, c := range clients {
 		switch {
-		case c.gone:
+		case c.gone():
 		case confirmed && c.params.Told() != nil:
 			c.welcome()
 		default:
@@ -119,7 +119,7 @@ func (p *serverPool) sweepQuestion(now time.Time) {
 	switch {
 	case q.server == nil:
 		return
-	case q.server.closing: // another is asked
+	case q.server.closing(): // another is asked
 	case now.Sub(q.asked) < confirmFor:
 		return
 	default:

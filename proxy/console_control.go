@@ -248,7 +248,7 @@ func (v *consoleGate) killClient(arg string) error {
 // session finds a client by its id. On its loop.
 func (t *tenant) session(id uint32) *client {
 	for _, c := range t.clients {
-		if c.id == id && !c.gone {
+		if c.id == id && !c.gone() {
 			return c
 		}
 	}

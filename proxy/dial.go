@@ -173,7 +173,7 @@ func (t *tenant) dial(p *serverPool) {
 // dialed is the end of a dial, on the loop. What was given up meanwhile tells
 // nothing of the pool.
 func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
-	if s.closing {
+	if s.closing() {
 		if fd >= 0 {
 			loop.CloseFD(fd)
 		}

@@ -10,7 +10,7 @@
 // idle. Few and rare, replication connections and the sessions of the admin
 // console stay in goroutines of their own. The rules are elsewhere and pure:
 // package sqltext (what a statement's text says), package link (who owes whom
-// what), package params (what a session has set, and what resets put back),
+// what), package lease (what a lease leaves, and when it ends), package params (what a session has set, and what resets put back),
 // package pool (who is served next), package netrestrict (who may come in) and
 // package machines (when a machine is woken and sleeps).
 //
@@ -36,12 +36,11 @@
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease
 //	statements.go           prepared statements: the bytes that are put in, renamed or replaced
-//	server.go               a server connection: lent, parted, lost
-//	server_feed.go          server to client: what each answer means, and the end of a lease
-//	state.go                what a transaction has left: asked of the server, then tracked, pinned or reset
-//	own.go                  what Postern asks a server for itself: its messages, and how long they may take
-//	settings.go             settings: found, and put on a server
-//	unread.go sequence.go   what no server can be asked: hidden state; currval and lastval, seeds
+//	server.go               a server connection: read, lost, closed
+//	server_feed.go          server to client: what each answer means
+//	lease.go                the rule of a lease at work: what it is told, and how what it says is carried out
+//	questions.go            what Postern asks a server for itself: settings, what a transaction has left
+//	traces.go               what a client's messages may leave on its server: noted, refused, forgotten
 //	database.go             who leaves a database that somebody wants for himself
 //	ahead.go                reading on while a client is kept waiting, to see when it leaves
 //	pending.go              the memory of input that cannot be dealt with yet
@@ -90,20 +89,11 @@
 //
 // # A lease
 //
-// Package pool has the diagram of a server's states. While one is Active, at
-// most one thing of Postern's own is going on:
-//
-//	preparing     the client's parameters are set; its messages wait         prepare, preparedOr
-//	look.running  the server is asked what a transaction has left            inspect, inspected
-//	punishing     statement mode: a transaction block is rolled back         ready
-//
-// Until that is over, the client's next message waits: server.takes. Between two
-// transactions the server may also be asked whether there is news: confirm.go.
-//
-// With none of them, nothing owed and no transaction open it rests, and rest
-// asks, releases or keeps it. Without its client it is Cleaning, and clean does
-// one thing after the other: COPY and extended exchange finished, answers and
-// cancels awaited, ROLLBACK, DISCARD ALL. What is not clean in time is closed.
+// Package pool has the diagram of a server's states in the books, package lease
+// that of its phases while it is lent and cleaned, and the rule. It is told what
+// happens in lent, ready, moved, abandoned and lost; perform carries out what it
+// says. What is not clean in time is closed. Between two transactions a server
+// may also be asked whether there is news: confirm.go.
 //
 // # Ownership
 //

@@ -88,7 +88,7 @@ func blockedStates() map[string]struct {
 			sessionServer(l)
 			huge := pgwire.AppendHeader(nil, pgwire.Query, 100<<20)
 			go l.client.Write(append(huge, make([]byte, 3<<20)...))
-			l.until("it is blocked", func() bool { return l.tenant.clients[0].blocked })
+			l.until("it is blocked", func() bool { return l.tenant.clients[0].blocked() })
 		}, nil},
 		"its server takes nothing, in a COPY": {transactionMode, func(l *leaver) {
 			copyIn := pgwire.AppendQuery(nil, "copy t from stdin")
@@ -173,7 +173,7 @@ func TestLeaversAreNoticed(t *testing.T) {
 				var left bool
 				var n pool.Counts
 				for deadline := time.Now().Add(8 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-					b.tenant.call(func() { left, n = me.gone, b.tenant.books.Counts() })
+					b.tenant.call(func() { left, n = me.gone(), b.tenant.books.Counts() })
 					if left && n.Waiting == 0 && (n.Active == 0 || strings.HasPrefix(name, "waits for a server")) {
 						break
 					}

@@ -141,7 +141,7 @@ func (t *tenant) want() {
 func (t *tenant) leased(c *client) {
 	m := &t.machine
 	m.leases++
-	if c.greeting && m.holder != nil && m.since.After(c.books.WaitedSince()) {
+	if c.greeting() && m.holder != nil && m.since.After(c.books.WaitedSince()) {
 		t.gate.metrics.wakePhase.Observe(m.since.Sub(c.books.WaitedSince()).Seconds())
 	}
 }

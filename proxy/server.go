@@ -11,11 +11,11 @@ import (
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
-	"github.com/postern/postern/proxy/sqltext"
 )
 
 const (
@@ -41,11 +41,12 @@ type server struct {
 	machine string         // that it was dialed on; "": an upstream
 	epoch   uint64         // of the machine, when it was dialed
 	clocks  clocks
-	noted   sqltext.State // what the lease may have left since it was looked at
-	look    inspection
-	ending  conclusion
 
-	sequences sequences
+	phase      lease.Phase
+	traces     lease.Traces
+	inspection lease.Inspection
+	replay     lease.Replay
+	sequences  lease.Sequences
 
 	link   *link.Link
 	client *client
@@ -62,18 +63,8 @@ type server struct {
 	heeds   bool   // they describe a statement
 	stalled bool   // not read, because the client's output is full
 
-	preparing bool // the client's parameters are being set
-	restoring bool // and the client is to hear of it, for it has heard of the reset
-	replay    replay
 	reported  bool // has reported something since its parameters were known
-	punishing bool // a transaction block in statement mode is being rolled back
-	dirty     bool // has state that the next client must not see
-	loaded    bool // has a library that it must not see, which nothing takes out again
-	resetting bool
 	lastWords bool // a FATAL of the server's has been passed on
-	torn      bool // has the beginning of a message and will not get its end: whatever follows would be taken for that
-	failed    bool // something of our own failed
-	closing   bool // over; a dial under way is given up
 	cancels   int  // cancel requests on their way: one, or none
 	upcoming  upcoming
 	timer     *loop.Timer
@@ -95,10 +86,10 @@ func (s *server) attach(conn *backend.Conn, fd int) error {
 
 // Ready implements loop.Handler.
 func (s *server) Ready(*loop.Conn) {
-	if c := s.client; c != nil && c.blocked && s.conn.Pending() == 0 {
+	if c := s.client; c != nil && c.blocked() && s.conn.Pending() == 0 {
 		c.resume()
 	}
-	if !s.closing {
+	if !s.closing() {
 		s.pump()
 	}
 }
@@ -117,7 +108,7 @@ func (s *server) resume() {
 
 // pump reads and passes on what is there.
 func (s *server) pump() {
-	for !s.closing {
+	for !s.closing() {
 		if c := s.client; c != nil && c.conn.Pending() > 0 {
 			s.stalled = true
 			return
@@ -128,16 +119,16 @@ func (s *server) pump() {
 		if n > 0 {
 			full := buf[:held+n]
 			copy(full, s.in)
-			s.hold(nil)
+			s.keep(nil)
 			used := s.feed(full)
-			if !s.closing {
-				s.hold(full[used:])
+			if !s.closing() {
+				s.keep(full[used:])
 			}
 		}
 		if err == loop.ErrWouldBlock {
 			return
 		}
-		if err != nil && !s.closing {
+		if err != nil && !s.closing() {
 			s.lost(lostBecause(err))
 			return
 		}
@@ -157,7 +148,7 @@ func lostBecause(err error) string {
 	return err.Error()
 }
 
-func (s *server) hold(rest []byte) {
+func (s *server) keep(rest []byte) {
 	s.loop.Free(s.in)
 	s.in = s.loop.Append(nil, rest)
 }
@@ -168,137 +159,28 @@ func (s *server) midFrame() bool { return s.partial > 0 && s.toward }
 // takes reports whether the client's next message may come: nothing of Postern's
 // own is going on, whose answer its would be taken for, and not too much is owed.
 func (s *server) takes() bool {
-	return !s.preparing && !s.punishing && !s.look.running && s.link.Outstanding() < link.MaxOutstanding
-}
-
-// mayRelease reports whether the lease is over. A client in session mode keeps
-// its server, and one in the middle of a message, however pointless, needs it.
-func (s *server) mayRelease() bool {
-	c := s.client
-	return s.rests() && c.mode != sessionMode && c.pinned() == 0
+	return s.phase == lease.Serving && s.link.Outstanding() < link.MaxOutstanding
 }
 
 // rests reports whether the server is between two transactions of its client,
 // with nothing of Postern's own going on and no message half said on either side.
 func (s *server) rests() bool {
 	c := s.client
-	return c != nil && c.partial == 0 && s.partial == 0 && !s.preparing && !s.punishing && !s.look.running && !c.greeting && s.link.Free()
-}
-
-// rest is between two transactions, and the only way from a client that stays:
-// what the lease may have left is asked, and then the server is given back
-// unless the client keeps it. A cancel that is on its way could hit the
-// question, which waits then; see cancel. last says that nothing was received
-// behind what the server has said.
-func (s *server) rest(last bool) outcome {
-	if s.tracksState() && (s.cancels > 0 || s.inspect()) {
-		return taken
-	}
-	if s.mayRelease() {
-		return s.part(last)
-	}
-	if s.cancels == 0 {
-		s.discardSequences() // the client keeps the server
-	}
-	return taken
-}
-
-// release parts a clean server from its client and finds its next use.
-func (s *server) release() {
-	c := s.client
-	s.parted(c)
-	if s.dirty || s.failed || s.cancels > 0 {
-		s.cleanse(c)
-		s.clean()
-		return
-	}
-	s.pool.confirmed = s.heardAt
-	s.settle(s.pool.books.Release(&s.books, s.loop.Now()))
-	if c.blocked {
-		c.conn.Again()
-	}
-}
-
-// unlend parts a server from its client before it is known to be clean.
-func (s *server) unlend() {
-	c := s.client
-	s.parted(c)
-	s.cleanse(c)
-}
-
-// cleanse begins to clean a server that its client has no more.
-func (s *server) cleanse(c *client) {
-	s.pool.books.BeginCleaning(&s.books)
-	s.within(resetFor)
-	if c.blocked {
-		c.conn.Again()
-	}
-}
-
-// parted is the end of every lease, however it came about: what it has left and
-// nobody has looked at, and what its client kept the server for, is to be gone
-// before anybody else has the server.
-func (s *server) parted(c *client) {
-	s.soil(s.noted | s.ending.unsure | c.pins)
-	s.dirty = s.dirty || c.mode == sessionMode || s.noted|s.ending.unsure|c.pins != 0 || s.look.running || s.preparing
-	s.failed = s.failed || s.loaded
-	s.restoring = false
-	if s.upcoming.held { // by the client
-		s.dropUpcoming()
-	}
-	s.preparing, s.punishing, s.noted, s.look, s.ending = false, false, 0, inspection{}, conclusion{}
-	c.server, s.client = nil, nil
-	s.link.End()
-}
-
-// settle does what the pool decided about a server that is free.
-func (s *server) settle(next pool.Next) {
-	switch {
-	case next.Close != pool.Keep:
-		s.shut(next.Close.String())
-		s.tenant.dialMore()
-	case next.Client != nil:
-		c := next.Client.Owner.(*client)
-		c.waited()
-		if c.lent(s) {
-			c.resume()
-		}
-	case s.tenant.draining:
-		s.shut("drain")
-	}
-}
-
-// waited is called when a client that had to wait is served.
-func (c *client) waited() {
-	c.tenant.gate.metrics.wait.Observe(c.tenant.loop.Now().Sub(c.books.WaitedSince()).Seconds())
-}
-
-// prepare gives the server a client's parameters.
-func (s *server) prepare(want *params.Set) {
-	list := params.Changes(s.params, want)
-	s.preparing, s.replay = true, replay{list: list}
-	if s.client.mode == sessionMode && s.link.Held() > 0 {
-		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
-		s.conn.Queue(pgwire.AppendQuery(nil, s.unhindered("DEALLOCATE ALL")))
-	}
-	steps := s.own()
-	steps.change(s.params, list)
-	s.askOwn(steps)
+	return s.phase == lease.Serving && c.partial == 0 && s.partial == 0 && !c.greeting() && s.link.Free()
 }
 
 // lost ends a server that is gone or not to be trusted, and its client.
 func (s *server) lost(why string) {
-	c := s.client
-	wasIdle := s.books.State() == pool.Idle
+	c, was := s.client, s.phase
 	s.client = nil
 	if c != nil {
 		c.server = nil
-		s.torn = c.partial > 0
 		s.pool.books.RemoveServer(&s.books)
 	}
 	mid, said := s.midFrame(), s.lastWords
-	s.shut(why)
-	if !wasIdle {
+	s.next(lease.Lost, 0)
+	s.close(why, c != nil && c.partial > 0)
+	if was != lease.Idle {
 		s.tenant.log.Warn("server connection lost", "why", why, "user", clip(s.pool.key.user), "database", clip(s.pool.key.database), "pid", strconv.FormatUint(uint64(s.pid), 10))
 	}
 	if c != nil {
@@ -311,25 +193,32 @@ func (s *server) lost(why string) {
 	s.tenant.dialMore()
 }
 
+// closing reports whether it is over. A dial under way is given up.
+func (s *server) closing() bool { return s.phase == lease.Closed }
+
 // shut closes the connection for whatever cause and leaves the pool. A client
 // that it still had is the caller's affair. Safe to call twice.
-func (s *server) shut(why string) {
-	if s.closing {
+func (s *server) shut(why string) { s.close(why, false) }
+
+// close is shut. torn says that the server has the beginning of a message and will
+// not get its end: it would take whatever follows for that.
+func (s *server) close(why string, torn bool) {
+	if _, open := s.tenant.servers[s]; !open {
 		return
 	}
-	s.closing = true
+	s.next(lease.Lost, 0)
 	s.dropUpcoming()
 	delete(s.tenant.servers, s)
 	s.pool.books.RemoveServer(&s.books)
 	s.timer.Stop()
-	s.sequences = sequences{}
+	s.sequences = lease.Sequences{}
 	s.loop.Free(s.in)
 	s.in = nil
 	if s.conn == nil {
 		return // still being dialed
 	}
 	s.link.Close()
-	if s.partial == 0 && !s.torn {
+	if s.partial == 0 && !torn {
 		s.conn.Write(pgwire.AppendTerminate(nil))
 	}
 	s.conn.Close()

@@ -5,34 +5,44 @@ package proxy
 import (
 	"time"
 
-	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
-	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
 
-// abandoned takes over a server whose client has left, at a boundary between
-// its messages or not.
-func (s *server) abandoned(c *client, boundary bool) {
-	owned := s.link.Outstanding() > 0
-	s.dirty = s.dirty || owned // what still runs may leave anything, and its end is not looked at
-	s.parted(c)
-	s.stalled = false
-	if s.closing {
+// abandoned takes over a server whose client has left. parting says that it had
+// said its last before, and what it asked for is to be done.
+func (s *server) abandoned(c *client, parting bool) {
+	if s.closing() {
+		s.part(c)
 		return
 	}
-	if !boundary {
-		s.torn = true
-		s.shut("client left in the middle of a message")
+	var f lease.Facts
+	if c.partial > 0 {
+		f |= lease.Mid
+	}
+	if s.link.Outstanding() > 0 {
+		s.traces.MarkDirty() // what still runs may leave anything, and its end is not looked at
+		f |= lease.Owes
+	}
+	if parting {
+		f |= lease.Parting
+	}
+	do := s.next(lease.Left, f)
+	s.part(c)
+	s.stalled = false
+	switch {
+	case do.Has(lease.Close):
+		s.close("client left in the middle of a message", true)
 		s.tenant.dialMore()
 		return
+	case do.Has(lease.Patience):
+		s.within(farewellFor) // what it asked for before it left is done
+	default:
+		s.within(abandonFor)
 	}
 	s.pool.books.BeginCleaning(&s.books)
-	s.within(abandonFor)
-	switch {
-	case owned && c.leaving:
-		s.within(farewellFor) // what it asked for before it left is done
-	case owned:
+	if do.Has(lease.Cancel) {
 		s.cancel(nil)
 	}
 	s.conn.Again() // it may have been stalled
@@ -65,49 +75,40 @@ func (s *server) within(d time.Duration) {
 
 // clean goes on with cleaning when the server owes nothing more.
 func (s *server) clean() {
-	if s.closing || s.books.State() != pool.Cleaning {
+	if !s.phase.Cleaning() {
 		return
 	}
 	s.finish()
 	s.conn.Flush()
-	switch {
-	case s.link.Stuck():
+	f := s.facts(true)
+	if s.link.Stuck() {
+		f |= lease.Stuck
+	}
+	if f.Has(lease.Quiet) && f&(lease.Flying|lease.Mid) == 0 {
+		s.dropUpcoming() // what it was for has ended
+	}
+	switch do := s.next(lease.Moved, f); {
+	case do.Has(lease.Close) && f.Has(lease.Stuck):
 		s.shut("what it owes is not known")
 		s.tenant.dialMore()
-	case !s.link.Quiet() || s.cancels > 0 || s.partial > 0:
-	case s.upcoming.done != nil:
-		s.dropUpcoming() // what it was for has ended
-		s.clean()
-	case s.failed:
+	case do.Has(lease.Close):
 		s.lost("reset failed")
-	case s.link.Status() != 'I':
+	case do.Has(lease.RollBack):
 		s.ask("ROLLBACK")
-	case s.dirty:
-		s.dirty, s.resetting = false, true
-		s.within(resetFor)
+	case do.Has(lease.Reset):
 		s.reset()
-	default:
-		s.timer.Stop()
-		if s.resetting {
-			s.resetting = false
-			s.params, s.sequences = s.pool.fresh, sequences{}
-			s.relearn()
-		}
-		s.heardAt = s.loop.Now()
-		s.pool.confirmed = s.heardAt
-		s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
+	case do.Has(lease.Return):
+		s.returns(do.Has(lease.Fresh))
 	}
 }
 
 // reset has the server forget its session.
 func (s *server) reset() {
-	texts := []string{"DISCARD ALL"}
-	if s.params.Defers() { // and DISCARD ALL must be alone in its transaction
-		texts = []string{"RESET " + params.Deferrable, "DISCARD ALL"}
-	}
+	s.traces.Reset()
+	s.within(resetFor)
 	s.link.Forget()
 	var out []byte
-	for _, text := range texts {
+	for _, text := range lease.Discards(s.params) {
 		s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
 		out = pgwire.AppendQuery(out, text)
 	}
@@ -115,9 +116,15 @@ func (s *server) reset() {
 	s.conn.Write(appendSeed(out))
 }
 
-// ask sends a query of our own.
-func (s *server) ask(text string) {
-	s.link.Forget()
-	s.link.Sent(link.Entry{Kind: link.Query, Mode: link.Internal})
-	s.conn.Write(pgwire.AppendQuery(nil, text))
+// returns gives a server that is clean to its next use. fresh says that its
+// session is as after a login.
+func (s *server) returns(fresh bool) {
+	s.timer.Stop()
+	if fresh {
+		s.params, s.sequences = s.pool.fresh, lease.Sequences{}
+		s.relearn()
+	}
+	s.heardAt = s.loop.Now()
+	s.pool.confirmed = s.heardAt
+	s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
 }

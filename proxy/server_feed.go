@@ -3,7 +3,7 @@
 package proxy
 
 import (
-	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
@@ -18,77 +18,30 @@ func (s *server) feed(data []byte) int {
 	start, i := 0, 0 // data[start:i] goes to the client
 	for i < len(data) {
 		if s.partial > 0 {
-			n := min(s.partial, len(data)-i)
-			s.partial -= n
-			s.look.goesOn(data[i:i+n], s.partial == 0, s.target.User)
-			if s.heeds {
-				s.heeds = s.partial > 0
-				s.link.Heed(data[i:i+n], s.partial == 0)
-			}
-			if !s.toward {
-				s.give(data[start:i])
-				start = i + n
-			}
-			i += n
+			start, i = s.goOnWith(data, start, i)
 			continue
 		}
-		c := s.client
-		if c != nil && c.revoked != nil {
+		if c := s.client; c != nil && c.revoked != nil {
 			s.give(data[start:i])
 			s.conn.Again() // the rest is lost with the client; what follows is cleaned
 			c.fail(c.revoked, c.reason)
 			start = i
-			if s.closing {
+			if s.closing() {
 				return i
 			}
 			continue
 		}
-		size, status := pgwire.ServerFrame(data[i:])
-		if status == pgwire.FrameShort {
-			break
-		}
-		if status != pgwire.FrameOK || data[i] == pgwire.ReadyForQuery && size != pgwire.HeaderSize+1 {
+		message, size, wrong := nextMessage(data[i:])
+		if wrong != "" {
 			s.give(data[start:i])
-			s.lost("malformed message from the server")
+			s.lost(wrong)
 			return i
 		}
-		typ := data[i]
-		message := data[i:min(i+size, len(data))]
-		if looked[typ] && len(message) < size {
-			if len(message) < whole {
-				break // wait for all of it
-			}
-			if !link.Asynchronous(typ) && typ != pgwire.ErrorResponse {
-				s.give(data[start:i])
-				s.lost("overlong message from the server")
-				return i
-			}
+		if message == nil {
+			break // wait for more
 		}
-		verdict := s.judge(typ, message, size)
-		switch verdict {
-		case link.AsParse:
-			message[0] = pgwire.ParseComplete
-			s.toward = s.client != nil
-		case link.ToClient:
-			s.toward = s.client != nil
-			if typ != pgwire.ErrorResponse || s.client == nil || len(message) < size {
-				break
-			}
-			if e := s.named(message); e != nil {
-				s.give(data[start:i])
-				start = i + len(message)
-				s.client.write(e)
-			}
-		case link.Swallow, link.Replace:
-			s.give(data[start:i])
-			start = i + len(message)
-			s.toward = false
-			if verdict == link.Replace && s.client != nil {
-				s.client.write(s.tenant.gate.refusals[s.link.Last().Refusal].Append(nil))
-			}
-		case link.Broken:
-			s.give(data[start:i])
-			s.lost("unexpected message from the server")
+		start = s.deliver(data, start, i, message, size)
+		if s.closing() {
 			return i
 		}
 		i += len(message)
@@ -96,18 +49,10 @@ func (s *server) feed(data []byte) int {
 		if s.client == nil && start < i {
 			start = i
 		}
-		if typ != pgwire.ReadyForQuery {
+		if message[0] != pgwire.ReadyForQuery {
 			continue
 		}
-		if s.asked { // before anything else, so this is its answer
-			s.give(data[start:i])
-			start = i
-			if s.answered(); s.client != nil && s.rests() && s.internalReady() == stop {
-				return i
-			}
-			continue
-		}
-		switch done := s.ready(data[start:i], i == len(data)); done {
+		switch s.readyForQuery(data[start:i], i == len(data)) {
 		case goOn:
 		case taken:
 			start = i
@@ -115,7 +60,7 @@ func (s *server) feed(data []byte) int {
 			return i
 		}
 	}
-	if !s.closing {
+	if !s.closing() {
 		s.give(data[start:i])
 		s.pauses()
 		s.fed(i < len(data))
@@ -123,21 +68,107 @@ func (s *server) feed(data []byte) int {
 	return i
 }
 
+// goOnWith deals with the next bytes of a message that has begun. data[start:i]
+// is what goes to the client.
+func (s *server) goOnWith(data []byte, start, i int) (int, int) {
+	n := min(s.partial, len(data)-i)
+	s.partial -= n
+	s.inspection.More(data[i:i+n], s.partial == 0, s.target.User)
+	if s.heeds {
+		s.heeds = s.partial > 0
+		s.link.Heed(data[i:i+n], s.partial == 0)
+	}
+	if !s.toward {
+		s.give(data[start:i])
+		start = i + n
+	}
+	return start, i + n
+}
+
+// nextMessage returns the message at the start of data, of size bytes in all,
+// of which all is there that is looked into; nil: it is not. wrong says why the
+// server is not to be understood.
+func nextMessage(data []byte) (message []byte, size int, wrong string) {
+	size, status := pgwire.ServerFrame(data)
+	switch {
+	case status == pgwire.FrameShort:
+		return nil, 0, ""
+	case status != pgwire.FrameOK, data[0] == pgwire.ReadyForQuery && size != pgwire.HeaderSize+1:
+		return nil, 0, "malformed message from the server"
+	}
+	typ := data[0]
+	if !looked[typ] || len(data) >= size {
+		return data[:min(size, len(data))], size, ""
+	}
+	switch {
+	case len(data) < whole:
+		return nil, 0, ""
+	case link.Asynchronous(typ), typ == pgwire.ErrorResponse:
+		return data, size, ""
+	}
+	return nil, 0, "overlong message from the server"
+}
+
+// deliver does with the message at data[i:] what the link says. data[start:i]
+// goes to the client before it; the new start is returned.
+func (s *server) deliver(data []byte, start, i int, message []byte, size int) int {
+	switch verdict := s.judge(message[0], message, size); verdict {
+	case link.AsParse:
+		message[0] = pgwire.ParseComplete
+		s.toward = s.client != nil
+	case link.ToClient:
+		s.toward = s.client != nil
+		if message[0] != pgwire.ErrorResponse || s.client == nil || len(message) < size {
+			break
+		}
+		if e := s.named(message); e != nil {
+			s.give(data[start:i])
+			s.client.write(e)
+			return i + len(message)
+		}
+	case link.Swallow, link.Replace:
+		s.give(data[start:i])
+		s.toward = false
+		if verdict == link.Replace && s.client != nil {
+			s.client.write(s.tenant.gate.refusals[s.link.Last().Refusal].Append(nil))
+		}
+		return i + len(message)
+	case link.Broken:
+		s.give(data[start:i])
+		s.lost("unexpected message from the server")
+	}
+	return start
+}
+
+// readyForQuery deals with a ReadyForQuery that ends gathered: the answer to the
+// question whether there is news, which is put before all others, or another.
+func (s *server) readyForQuery(gathered []byte, last bool) outcome {
+	if !s.asked {
+		return s.ready(gathered, last)
+	}
+	s.give(gathered)
+	s.answered()
+	if c := s.client; c != nil && s.rests() && s.perform(s.next(lease.Ready, c.goodbyes(true)), nil, true) == stop {
+		return stop
+	}
+	return taken
+}
+
 // fed is when all that has come was dealt with, but for the beginning of a
 // message if more says so.
 func (s *server) fed(more bool) {
 	switch c := s.client; {
-	case c == nil && s.books.State() == pool.Idle:
+	case c == nil && s.phase == lease.Idle:
 		if more || s.partial > 0 {
 			s.lost("incomplete message from an idle server")
 		}
 	case c == nil:
-		s.clean()
+		s.moved()
 	case c.revoked != nil && s.partial == 0:
 		c.fail(c.revoked, c.reason)
-	case c.leaving && c.served(): // a COPY has begun
+	case c.leaving() && c.served(): // a COPY has begun
 		c.depart(c.farewell, c.reason)
-	case c.blocked:
+	case c.blocked():
 		c.resume()
 	}
 }
@@ -182,11 +213,11 @@ func (s *server) judge(typ byte, message []byte, size int) link.Verdict {
 		}
 	case pgwire.DataRow:
 		switch {
-		case !s.look.running || s.link.Last().Mode != link.Internal:
+		case s.phase != lease.Inspecting || s.link.Last().Mode != link.Internal:
 		case len(message) < size:
-			s.look.begins(body, size)
+			s.inspection.FirstOf(body, size)
 		default:
-			s.look.whole(body, s.target.User)
+			s.inspection.Row(body, s.target.User)
 		}
 	case pgwire.PortalSuspended:
 		if h := s.link.Last(); h.Mode == link.Forward && s.client != nil {
@@ -204,8 +235,10 @@ func (s *server) judgeTag(tag []byte, verdict link.Verdict) link.Verdict {
 	switch h := s.link.Last(); {
 	case h.Mode != link.Forward:
 		s.discarded(tag)
-		s.replay.completed(tag)
-		s.failed = s.failed || string(tag) == "LOAD" // of a client that has left
+		s.replay.Completed(tag)
+		if string(tag) == "LOAD" { // of a client that has left
+			s.traces.Fail()
+		}
 	case s.client != nil:
 		s.completed(tag, h.Note)
 	}
@@ -215,7 +248,9 @@ func (s *server) judgeTag(tag []byte, verdict link.Verdict) link.Verdict {
 // judgeError takes note of an error. owed says that it may be an answer.
 func (s *server) judgeError(body []byte, verdict link.Verdict, owed bool) link.Verdict {
 	internal := s.link.Last().Mode == link.Internal
-	s.ending.failed = s.ending.failed || !internal
+	if !internal {
+		s.traces.Erred()
+	}
 	e := pgwire.ParseError(body)
 	s.link.Failed(e.Code, routine(body))
 	switch {
@@ -224,18 +259,22 @@ func (s *server) judgeError(body []byte, verdict link.Verdict, owed bool) link.V
 	case e.IsFatal() && s.client == nil:
 		return link.Broken // its last words concern nobody, and nobody else may get it
 	case e.IsFatal():
-		s.failed, s.lastWords = true, verdict == link.ToClient
+		s.traces.Fail()
+		s.lastWords = verdict == link.ToClient
 	}
 	if !internal {
 		return verdict
 	}
-	s.failed = s.failed || s.preparing || s.resetting
-	s.look.failed = true
-	if s.preparing && s.client != nil {
+	switch s.phase {
+	case lease.Preparing, lease.Restoring:
 		// As Postgres would have told it at startup.
 		e.Severity = pgwire.Fatal
 		s.client.refused = e
-		s.replay.failed(routine(body))
+		s.replay.Erred(routine(body))
+	case lease.Inspecting:
+		s.inspection.Erred()
+	case lease.Resetting:
+		s.traces.Fail()
 	}
 	return verdict
 }
@@ -249,7 +288,6 @@ func trimNUL(b []byte) []byte {
 
 // judgeAsync deals with what a server may say at any time.
 func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
-	internal := s.client == nil || s.preparing && !s.restoring || s.punishing
 	if typ == pgwire.ParameterStatus {
 		p, ok := pgwire.ParseParameterStatus(body)
 		if !ok || s.shown.TooMuch() || !s.tenant.affords(s.reportCost()) {
@@ -259,161 +297,22 @@ func (s *server) judgeAsync(typ byte, body []byte) link.Verdict {
 		s.report(p)
 		switch {
 		case p.Name == params.ApplicationName && s.asked:
-		case s.asked, s.books.State() == pool.Idle, p.Name == params.InHotStandby:
+		case s.asked, s.phase == lease.Idle, p.Name == params.InHotStandby:
 			if !s.pool.defaultIs(p) { // nothing of anybody's runs, or nobody can set it
 				return link.Broken
 			}
-		case !params.Fixed(p.Name) && !s.preparing && !s.resetting:
+		case !params.Fixed(p.Name) && s.phase != lease.Preparing && s.phase != lease.Restoring && s.phase != lease.Resetting:
 			s.params = s.pool.sets.With(s.params, p.Name, p.Value)
 			if s.client != nil {
 				s.client.params = s.pool.sets.With(s.client.params, p.Name, p.Value)
 			}
 		}
-		if !internal {
+		if s.phase.Audible() {
 			s.client.heard(p, old)
 		}
 	}
-	if internal || typ == pgwire.NoticeResponse && (s.look.running || s.preparing) {
+	if !s.phase.Audible() || typ == pgwire.NoticeResponse && s.phase != lease.Serving {
 		return link.Swallow
 	}
 	return link.ToClient
-}
-
-// outcome says how feed goes on after a ReadyForQuery.
-type outcome uint8
-
-const (
-	goOn  outcome = iota
-	taken         // what was gathered has been sent
-	stop          // this server is no longer feed's
-)
-
-// ready deals with a ReadyForQuery that ends gathered, which goes to the
-// client. last says that nothing was received behind it.
-func (s *server) ready(gathered []byte, last bool) outcome {
-	c := s.client
-	if c == nil {
-		return goOn
-	}
-	switch {
-	case s.preparing:
-		return s.preparedOr(last)
-	case s.look.running:
-		if s.link.Quiet() && !s.inspected(last) {
-			return stop
-		}
-		return taken
-	case s.punishing:
-		if s.link.Quiet() {
-			s.punishing = false
-			c.write(pgwire.AppendReady(nil, 'I'))
-			s.ending.rolledBack = true
-			s.concluded()
-			return s.rest(last)
-		}
-		return taken
-	}
-	s.answers()
-	if s.link.Free() {
-		s.sequences.rest()
-	}
-	if s.link.Last().Mode == link.Internal {
-		return s.internalReady()
-	}
-	s.concluded()
-	if s.link.Status() == 'I' {
-		c.tenant.counters.transactions.Add(1)
-	} else if c.mode == statementMode && s.link.Quiet() {
-		c.write(gathered[:len(gathered)-6])
-		c.write(errStatement.Append(nil))
-		if s.punishing = true; c.partial == 0 {
-			s.rollBack()
-		}
-		return taken
-	}
-	if c.leaving && c.served() {
-		c.write(gathered)
-		c.depart(c.farewell, c.reason)
-		return stop
-	}
-	if c.draining && s.link.Free() {
-		c.write(gathered)
-		c.fail(errDraining, "drain")
-		return stop
-	}
-	if s.rests() && s.tracksState() {
-		c.write(gathered)
-		return s.rest(last)
-	}
-	if !s.mayRelease() {
-		return goOn
-	}
-	if last {
-		s.release() // the next client first
-		c.write(gathered)
-		return stop
-	}
-	c.write(gathered)
-	return s.part(false)
-}
-
-// internalReady deals with the end of something that was put in before the
-// client's messages, which may not have come yet.
-func (s *server) internalReady() outcome {
-	switch c := s.client; {
-	case c.leaving && c.served():
-		c.depart(c.farewell, c.reason)
-		return stop
-	case c.draining && s.link.Free() && len(c.in) == 0:
-		c.fail(errDraining, "drain")
-		return stop
-	}
-	return goOn
-}
-
-// part ends the lease. Whatever follows what was received answers nothing:
-// nobody else may see it, so the server is looked at without a client first.
-func (s *server) part(last bool) outcome {
-	if !last {
-		s.unlend()
-		return taken
-	}
-	s.release()
-	return stop
-}
-
-// preparedOr ends the setting of parameters, one way or the other.
-func (s *server) preparedOr(last bool) outcome {
-	if !s.link.Quiet() {
-		return taken
-	}
-	c := s.client
-	s.preparing = false
-	if s.replay.refused && last {
-		return s.refused()
-	}
-	if s.failed || !last {
-		e := c.refused
-		if e == nil {
-			e = errServerLost
-		}
-		// A server on which something of ours failed is not used again.
-		c.server, s.client = nil, nil
-		s.pool.books.RemoveServer(&s.books)
-		s.shut("parameters refused")
-		c.fail(e, "parameters")
-		s.tenant.dialMore()
-		return stop
-	}
-	s.heardAt = s.loop.Now()
-	s.agree()
-	if s.restoring {
-		if s.restoring = false; s.rest(true) == stop {
-			return stop
-		}
-	}
-	if c.prepared() {
-		c.resume()
-	}
-	return stop
 }

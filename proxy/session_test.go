@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/pool"
-	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 )
@@ -231,9 +231,9 @@ func TestAResetServerHasNothingSet(t *testing.T) {
 		client := b.arrives(sessionMode, options)
 		b.settle()
 		go func() { _, _ = client.Write(query) }() // the second is greeted from memory, and has a server with its first query
-		steps := own{name: link.Scratch}
-		steps.change(&params.Set{}, []params.Change{{Name: "statement_timeout", Value: &timeout}})
-		expect(t, server, steps.out, "its option")
+		steps := (&lease.Holder{Alone: true}).Ask()
+		steps.Change(&params.Set{}, []params.Change{{Name: "statement_timeout", Value: &timeout}})
+		expect(t, server, steps.Out, "its option")
 		_, _ = server.Write(pgwire.AppendReady(append(tagged(empty("312"), "SELECT 1"), empty("3")...), 'I'))
 		b.greeted(client)
 		b.asks(client, server, nil, query, answer, answer)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -15,7 +16,7 @@ import (
 
 // tracks has the tenant track what its clients set.
 func (b *bench) tracks() {
-	b.tenant.loop.Call(func() { b.tenant.policies.track |= sqltext.StateSet })
+	b.tenant.loop.Call(func() { b.tenant.policies.Track |= sqltext.StateSet })
 }
 
 // set is what a server answers that has set so many parameters.
@@ -44,7 +45,7 @@ func (b *bench) looks(client, server net.Conn, text, tag string, before []byte, 
 	answer := append(bytes.Clone(before), pgwire.AppendReady(tagged(nil, tag), 'I')...)
 	b.asks(client, server, q, q, answer, answer)
 	expect(b.t, server, inspecting(sqltext.StateSet, names...), "the question")
-	return unhinderedFirst()
+	return noWaitFirst()
 }
 
 // gone waits for a server's connection to be closed.
@@ -149,7 +150,7 @@ func TestWhatTheServerDoesNotTake(t *testing.T) {
 
 // TestLongSettings are kept for their client, up to some length.
 func TestLongSettings(t *testing.T) {
-	for _, size := range []int{10, whole, 300 << 10, maxSettings - 100, maxSettings + 1} {
+	for _, size := range []int{10, whole, 300 << 10, lease.MaxSettings - 100, lease.MaxSettings + 1} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			b := newBench(t)
 			b.tracks()
@@ -165,7 +166,7 @@ func TestLongSettings(t *testing.T) {
 			b.tenant.loop.Call(func() {
 				c := b.tenant.clients[0]
 				got, _ := c.params.Get("app.x")
-				if kept, pinned := got == value, c.pins&sqltext.StateSet != 0; kept == pinned || pinned != (size > maxSettings) {
+				if kept, pinned := got == value, c.has.Pins&sqltext.StateSet != 0; kept == pinned || pinned != (size > lease.MaxSettings) {
 					t.Errorf("it has %d bytes; its server is its own: %v", len(got), pinned)
 				}
 			})

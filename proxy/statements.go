@@ -18,9 +18,9 @@ func (c *client) settings() any { return c.params.Base() }
 // pinned is why the client keeps its server.
 func (c *client) pinned() sqltext.State {
 	if c.sess.Fixed() {
-		return c.pins | sqltext.StatePrepared
+		return c.has.Pins | sqltext.StatePrepared
 	}
-	return c.pins
+	return c.has.Pins
 }
 
 // judgeParse keeps what a Parse defines, because it may be used when the client
@@ -75,7 +75,7 @@ func (c *client) judgeDescribe(message []byte, size int) action {
 	kind := kindOf(message[0])
 	const from = pgwire.HeaderSize + 1
 	if size <= from || message[pgwire.HeaderSize] != 'S' {
-		if kind == link.Close && c.pins&sqltext.StateCursor != 0 {
+		if kind == link.Close && c.has.Pins&sqltext.StateCursor != 0 {
 			c.mayLeave(sqltext.StateEnds, nil) // a portal may be the cursor WITH HOLD
 		}
 		l.Sent(link.Entry{Kind: kind})
@@ -108,7 +108,7 @@ func (c *client) judgeExecute(message []byte, size int) action {
 	}
 	plan := l.Execute(portal)
 	do := c.carryOut(plan, message, size, 0, 0)
-	if do != hold && do != flush {
+	if do != later && do != flush {
 		c.tenant.vacate(l.Vacates(portal))
 		c.query(state)
 		c.mayLeave(state, func() []string { return names })
@@ -125,9 +125,9 @@ func (c *client) carryOut(plan link.Plan, message []byte, size, from, n int) act
 		case link.Parse:
 			out = appendParse(out, put.Name, put.Stmt, put.Types)
 		case link.Describe:
-			out = appendAbout(out, pgwire.Describe, put.Name)
+			out = link.AppendAbout(out, pgwire.Describe, put.Name)
 		default:
-			out = appendClose(out, put.Name)
+			out = link.AppendClose(out, put.Name)
 		}
 	}
 	c.tenant.insert, c.cut = out, 0
@@ -153,7 +153,7 @@ func (c *client) carryOut(plan link.Plan, message []byte, size, from, n int) act
 	case link.Rewrite:
 		out, do = appendParse(out, plan.Name, plan.Stmt, ""), replace
 	case link.StandIn:
-		out, do = appendClose(out, plan.Name), replace
+		out, do = link.AppendClose(out, plan.Name), replace
 	}
 	c.tenant.insert = out
 	return do
@@ -165,7 +165,7 @@ func (c *client) wait(plan link.Plan) action {
 		c.tenant.insert = pgwire.AppendHeader(c.tenant.insert, pgwire.Flush, 0)
 		return flush
 	}
-	return hold
+	return later
 }
 
 // appendParse appends a Parse of stmt, nil for an empty text, with these types of
@@ -183,20 +183,6 @@ func appendParse(dst []byte, name link.ServerName, stmt *link.Stmt, types string
 	dst = append(append(dst, body...), types...)
 	pgwire.PutLength(dst[start:])
 	return dst
-}
-
-// appendAbout appends a Describe or Close of a statement.
-func appendAbout(dst []byte, typ byte, name link.ServerName) []byte {
-	start := len(dst)
-	dst = append(pgwire.AppendHeader(dst, typ, 0), 'S')
-	dst = append(name.Append(dst), 0)
-	pgwire.PutLength(dst[start:])
-	return dst
-}
-
-// appendClose appends a Close of a statement.
-func appendClose(dst []byte, name link.ServerName) []byte {
-	return appendAbout(dst, pgwire.Close, name)
 }
 
 // routine returns the name of the server's function that has raised an error.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/pool"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/params"
@@ -59,7 +60,7 @@ type tenant struct {
 	sweeper  *loop.Timer
 	redial   *loop.Timer
 	machine  machine
-	policies policies
+	policies lease.Policies
 	paused   bool // what clients ask for waits until it is resumed
 	// forgotten says that the gate has let go of it: what changes is the next one's affair.
 	forgotten bool
@@ -134,12 +135,12 @@ func (t *tenant) verify() {
 	clients, servers := t.clients, t.servers
 	t.open()
 	for _, c := range clients {
-		c.gone = true
+		c.stage = stageGone
 		c.conn.Close()
 		t.gate.forget(c)
 	}
 	for s := range servers {
-		s.closing = true
+		s.phase = lease.Closed
 		s.timer.Stop()
 		if s.conn != nil {
 			s.conn.Close()
@@ -233,7 +234,7 @@ func (t *tenant) keepSweeping() {
 func (t *tenant) sweep() {
 	now := t.loop.Now()
 	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
-	t.sweepOwn(now)
+	t.sweepQuestions(now)
 	t.sweepBlocked()
 	t.sweepTimeouts(now)
 	for p := range t.books.Pools() {
@@ -275,7 +276,7 @@ func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
 		switch waited := now.Sub(since); {
 		case waited >= limit:
 			late = append(late, c)
-		case waited >= noticeAfter && !w.Noticed && !c.greeting:
+		case waited >= noticeAfter && !w.Noticed && !c.greeting():
 			w.Noticed = true
 			c.conn.Write(told.notice.Append(nil))
 		}

@@ -2,7 +2,11 @@
 
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"github.com/postern/postern/proxy/lease"
+)
 
 // sessionTimeouts bound what a logged-in client may do; 0 is no bound. They
 // are looked at twice a second.
@@ -118,7 +122,7 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 	var late []func()
 	for s := range t.servers {
 		c, k := s.client, &s.clocks
-		if c == nil || c.greeting || s.preparing {
+		if c == nil || c.greeting() || s.phase == lease.Preparing || s.phase == lease.Restoring {
 			continue
 		}
 		switch {
@@ -150,7 +154,7 @@ func (t *tenant) sweepTimeouts(now time.Time) {
 // idle reports whether nothing of the client's runs, waits or is open. The
 // beginning of a message is nothing yet, as for Postgres.
 func (c *client) idle() bool {
-	if c.gone || c.greeting || c.books.Waiting() {
+	if c.gone() || c.greeting() || c.books.Waiting() {
 		return false
 	}
 	s := c.server

@@ -12,25 +12,26 @@
 //
 // A client sends SET app.user = 'alice' through a shared server:
 //
-//  1. sqltext.Scan reads the text, and client.mayLeave (package proxy) notes on
-//     the server that a parameter may have been set.
-//  2. pg_settings shows nothing with a dot in its name, so client.mayHave keeps
-//     the name: Names.Add, Resets.Mention.
-//  3. The answer: server.completed reads the tag, SET; Resets.Completed looks
+//  1. sqltext.Scan reads the text, and lease.Holder.Leave notes on the server's
+//     lease.Traces that a parameter may have been set.
+//  2. pg_settings shows nothing with a dot in its name, so the Holder keeps the
+//     name: Names.Add, Resets.Mention.
+//  3. The answer: lease.Traces.Completed reads the tag, SET; Resets.Completed looks
 //     for RESET and DISCARD ALL. A ParameterStatus counts at once: Sets.With.
-//  4. The transaction is over: server.inspect asks the server what is set, and
-//     inspection.sees takes the rows, less what is AsNotSet.
+//  4. The transaction is over: lease.Next says Inspect, the server is asked what is
+//     set, and lease.Inspection takes the rows, less what is AsNotSet.
 //  5. Sets.Intern makes a set of them: that is what the server has.
 //  6. Resets.Wanted puts what the client came with in the place of what was
 //     reset: that is what the client has. If it is another set, the server gets
 //     it now, as a server of the client's own would have it.
 //  7. The server goes on to others. The client keeps the pointer.
-//  8. At its next lease client.lent compares it with the server's. Equal
-//     pointers: nothing is sent.
-//  9. Others: server.prepare sends Changes, one set_config each, in a
-//     transaction of their own, before the client's first message.
+//  8. At its next lease client.lent (package proxy) compares it with the server's.
+//     Equal pointers: nothing is sent.
+//  9. Others: lease.Next says Prepare, and lease.Question.Change sends Changes, one
+//     set_config each, in a transaction of their own, before the client's first
+//     message.
 //  10. A server that refuses is not the client's fault if it refuses to let go
-//     of another's: server.refused.
+//     of another's: lease.Replay.
 //
 // # What clients are told
 //

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -60,12 +61,12 @@ func readers() map[string]exchange {
 	parse := pgwire.AppendBind(pgwire.AppendParse(nil, "", "select currval($1)"), "", "", []byte("s"))
 	rest := pgwire.AppendSync(pgwire.AppendExecute(nil, ""))
 	within := append(tagged(empty("312"), link.DiscardSequences), empty("33")...)
-	out["an extended round"] = exchange{append(bytes.Clone(parse), rest...), append(appendDiscardWithin(bytes.Clone(parse)), rest...),
+	out["an extended round"] = exchange{append(bytes.Clone(parse), rest...), append(lease.AppendDiscardWithin(bytes.Clone(parse)), rest...),
 		append(append(empty("12"), within...), failed...), append(empty("12"), failed...)}
 
 	// Behind a message of an exchange that is open, a Query must not come in between.
 	open := pgwire.AppendParse(nil, "", "select 1")
-	out["a Query in an open exchange"] = exchange{append(bytes.Clone(open), text...), append(appendDiscardWithin(bytes.Clone(open)), text...),
+	out["a Query in an open exchange"] = exchange{append(bytes.Clone(open), text...), append(lease.AppendDiscardWithin(bytes.Clone(open)), text...),
 		append(append(empty("1"), within...), failed...), append(empty("1"), failed...)}
 	return out
 }
@@ -228,8 +229,8 @@ func TestSequencePolicies(t *testing.T) {
 		hidden, inserted := pgwire.AppendQuery(nil, "execute s"), pgwire.AppendReady(tagged(nil, "INSERT 0 1"), 'I')
 		b.asks(first, server, hidden, hidden, inserted, inserted)
 		b.tenant.loop.Call(func() {
-			if c := b.tenant.clients[0]; c.pins != sqltext.StateSequence || c.server == nil {
-				t.Errorf("it keeps its server for %v", c.pins.Names())
+			if c := b.tenant.clients[0]; c.has.Pins != sqltext.StateSequence || c.server == nil {
+				t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 			}
 		})
 		gone := pgwire.AppendReady(tagged(nil, "DISCARD SEQUENCES"), 'I')
@@ -237,8 +238,8 @@ func TestSequencePolicies(t *testing.T) {
 		b.asks(first, server, discard, discard, gone, gone)
 		b.settle()
 		b.tenant.loop.Call(func() {
-			if c := b.tenant.clients[0]; c.pins != 0 || c.server != nil {
-				t.Errorf("it still keeps its server for %v", c.pins.Names())
+			if c := b.tenant.clients[0]; c.has.Pins != 0 || c.server != nil {
+				t.Errorf("it still keeps its server for %v", c.has.Pins.Names())
 			}
 		})
 	})
@@ -264,7 +265,7 @@ func TestSeeds(t *testing.T) {
 func TestAKeptServerIsFreeOfForeignNumbers(t *testing.T) {
 	b := newBench(t)
 	b.sequencePolicy(tenants.PolicyReset)
-	b.tenant.loop.Call(func() { b.tenant.policies.pin |= sqltext.StateLoad })
+	b.tenant.loop.Call(func() { b.tenant.policies.Pin |= sqltext.StateLoad })
 	server := b.server()
 	first, second := b.client(transactionMode), b.client(transactionMode)
 	b.draws(first, server)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -36,7 +37,7 @@ func (b *bench) first(look func(*client)) {
 }
 
 // nothingFound answers the question what there is.
-func nothingFound() []byte { return pgwire.AppendReady(tagged(unhinderedFirst(), "SELECT 0"), 'I') }
+func nothingFound() []byte { return pgwire.AppendReady(tagged(noWaitFirst(), "SELECT 0"), 'I') }
 
 // resets expects a reset and answers it.
 func (b *bench) resets(server net.Conn) {
@@ -74,8 +75,8 @@ func TestLongQueries(t *testing.T) {
 		_, _ = server.Write(answer)
 		expect(t, conn, answer, "answer")
 		b.first(func(c *client) {
-			if c.server != nil || c.pins != 0 {
-				t.Errorf("%d bytes: it keeps its server for %v", size, c.pins.Names())
+			if c.server != nil || c.has.Pins != 0 {
+				t.Errorf("%d bytes: it keeps its server for %v", size, c.has.Pins.Names())
 			}
 		})
 	}
@@ -97,8 +98,8 @@ func TestTooLongAQuery(t *testing.T) {
 	_, _ = server.Write(nothingFound())
 	b.resets(server)
 	b.first(func(c *client) {
-		if c.server != nil || c.pins != 0 {
-			t.Errorf("it keeps its server for %v", c.pins.Names())
+		if c.server != nil || c.has.Pins != 0 {
+			t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 		}
 	})
 }
@@ -214,10 +215,10 @@ func TestAQuestionThatFails(t *testing.T) {
 	expect(t, server, inspecting(sqltext.StateLock), "the question again")
 	row := append(pgwire.AppendHeader(nil, pgwire.DataRow, 2+4+13+8), 0, 3, 0, 0, 0, 13)
 	row = append(append(row, "advisory_lock"...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	_, _ = server.Write(pgwire.AppendReady(tagged(append(unhinderedFirst(), row...), "SELECT 1"), 'I'))
+	_, _ = server.Write(pgwire.AppendReady(tagged(append(noWaitFirst(), row...), "SELECT 1"), 'I'))
 	b.first(func(c *client) {
-		if c.pins != sqltext.StateLock {
-			t.Errorf("it keeps its server for %v", c.pins.Names())
+		if c.has.Pins != sqltext.StateLock {
+			t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 		}
 	})
 	unlock := pgwire.AppendQuery(nil, "select pg_advisory_unlock(1)")
@@ -225,14 +226,14 @@ func TestAQuestionThatFails(t *testing.T) {
 	expect(t, server, inspecting(sqltext.StateLock), "question")
 	_, _ = server.Write(nothingFound())
 	b.asks(conn, server, text, text, answer, answer)
-	for range maxLooks {
+	for range lease.MaxTries {
 		expect(t, server, inspecting(sqltext.StateLock), "question")
 		_, _ = server.Write(failed)
 	}
 	b.resets(server)
 	b.first(func(c *client) {
-		if c.server != nil || c.pins != 0 {
-			t.Errorf("it keeps its server for %v", c.pins.Names())
+		if c.server != nil || c.has.Pins != 0 {
+			t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 		}
 	})
 }
@@ -298,8 +299,8 @@ func TestWhatFailedKeepsNoServer(t *testing.T) {
 				_, _ = server.Write(nothingFound())
 			}
 			b.first(func(c *client) {
-				if n := c.pool.books.Counts(); c.server != nil || c.pins != 0 || n.Idle != 1 {
-					t.Errorf("it keeps its server for %v: %+v", c.pins.Names(), n)
+				if n := c.pool.books.Counts(); c.server != nil || c.has.Pins != 0 || n.Idle != 1 {
+					t.Errorf("it keeps its server for %v: %+v", c.has.Pins.Names(), n)
 				}
 			})
 		})
@@ -321,7 +322,7 @@ func TestNamesInABind(t *testing.T) {
 	_, _ = server.Write(nothingFound())
 	b.first(func(c *client) {
 		if c.server != nil {
-			t.Errorf("it keeps its server for %v", c.pins.Names())
+			t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 		}
 	})
 }
@@ -336,9 +337,9 @@ func TestTooManyNames(t *testing.T) {
 		text, answer := pgwire.AppendQuery(nil, fmt.Sprintf("set a.b%d = 1", i)), pgwire.AppendReady(tagged(nil, "SET"), 'I')
 		b.asks(conn, server, text, text, answer, answer)
 		var names []string
-		b.first(func(c *client) { names = c.names })
+		b.first(func(c *client) { names = c.has.Names })
 		expect(t, server, inspecting(sqltext.StateSet, names...), "question")
-		out := unhinderedFirst()
+		out := noWaitFirst()
 		for _, name := range names {
 			row := append(binaryField(binaryField([]byte{0, 3}, "named"), name), 0, 0, 0, 1, '1')
 			out = append(pgwire.AppendHeader(out, pgwire.DataRow, len(row)), row...)
@@ -346,8 +347,8 @@ func TestTooManyNames(t *testing.T) {
 		_, _ = server.Write(pgwire.AppendReady(tagged(out, "SELECT 1"), 'I'))
 	}
 	b.first(func(c *client) {
-		if c.server == nil || c.pins != sqltext.StateSet {
-			t.Errorf("it keeps its server for %v only", c.pins.Names())
+		if c.server == nil || c.has.Pins != sqltext.StateSet {
+			t.Errorf("it keeps its server for %v only", c.has.Pins.Names())
 		}
 	})
 }
@@ -386,11 +387,11 @@ func TestPoliciesForSettings(t *testing.T) {
 		b.asks(conn, server, text, text, answer, answer)
 		expect(t, server, inspecting(sqltext.StateSet, "session.role"), "question")
 		row := append(binaryField(binaryField([]byte{0, 3}, "named"), "session.role"), 0, 0, 0, 1, '1')
-		out := append(pgwire.AppendHeader(unhinderedFirst(), pgwire.DataRow, len(row)), row...)
+		out := append(pgwire.AppendHeader(noWaitFirst(), pgwire.DataRow, len(row)), row...)
 		_, _ = server.Write(pgwire.AppendReady(tagged(out, "SELECT 1"), 'I'))
 		b.first(func(c *client) {
-			if c.pins != sqltext.StateSet {
-				t.Errorf("it keeps its server for %v", c.pins.Names())
+			if c.has.Pins != sqltext.StateSet {
+				t.Errorf("it keeps its server for %v", c.has.Pins.Names())
 			}
 		})
 	})

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern/postern/proxy/link"
+	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
@@ -12,20 +12,20 @@ import (
 
 // inspecting is the question in full, as a client in transaction mode has it asked.
 func inspecting(kinds sqltext.State, names ...string) []byte {
-	o := own{name: link.Unnamed}
-	o.inspect(kinds, names)
-	return o.out
+	q := (&lease.Holder{}).Ask()
+	q.Inspect(kinds, names)
+	return q.Out
 }
 
 // changing carries changes out on a server with nothing unusual set.
 func changing(list []params.Change) []byte {
-	o := own{name: link.Unnamed}
-	o.change(&params.Set{}, list)
-	return o.out
+	q := (&lease.Holder{}).Ask()
+	q.Change(&params.Set{}, list)
+	return q.Out
 }
 
-// unhinderedFirst is what a server answers to a question before the rows.
-func unhinderedFirst() []byte { return append(tagged(empty("12"), "SET"), empty("12")...) }
+// noWaitFirst is what a server answers to a question before the rows.
+func noWaitFirst() []byte { return append(tagged(empty("12"), "SET"), empty("12")...) }
 
 // TestAQuestionThatIsNotAnswered ends, and the session of whoever waits for it.
 func TestAQuestionThatIsNotAnswered(t *testing.T) {
@@ -37,15 +37,15 @@ func TestAQuestionThatIsNotAnswered(t *testing.T) {
 	b.asks(conn, server, text, text, answer, answer)
 	expect(t, server, inspecting(sqltext.StateLock), "question")
 	after := func(d time.Duration) {
-		b.tenant.loop.Call(func() { b.tenant.sweepOwn(b.tenant.loop.Now().Add(d)) })
+		b.tenant.loop.Call(func() { b.tenant.sweepQuestions(b.tenant.loop.Now().Add(d)) })
 	}
-	after(ownFor / 2)
+	after(answerFor / 2)
 	b.first(func(c *client) {
-		if c.gone || c.server == nil {
+		if c.gone() || c.server == nil {
 			t.Error("it does not wait any more")
 		}
 	})
-	after(ownFor + time.Second)
+	after(answerFor + time.Second)
 	gone(t, server)
 	expect(t, conn, errServerLost.Append(nil), "the end")
 }
