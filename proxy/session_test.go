@@ -11,6 +11,7 @@ import (
 	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/sqltext"
 )
 
 // A server that speaks while nobody uses it is understood or closed.
@@ -240,4 +241,38 @@ func TestAResetServerHasNothingSet(t *testing.T) {
 		_, _ = client.Write(pgwire.AppendTerminate(nil))
 		b.resets(server)
 	}
+}
+
+// TestALibraryIsNobodyElses, however its session ends: here what it came with cannot be put back after its RESET, and the
+// server, which is as it was, has a library in it that no reset takes out.
+func TestALibraryIsNobodyElses(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	b.tenant.loop.Call(func() { b.tenant.policies.Pin |= sqltext.StateLoad })
+	timeout := "7s"
+	client := b.arrives(sessionMode, pgwire.Param{Name: "statement_timeout", Value: timeout})
+	ask := func(f func(*lease.Question)) []byte {
+		q := (&lease.Holder{Alone: true}).Ask()
+		f(&q)
+		return q.Out
+	}
+	set := ask(func(q *lease.Question) {
+		q.Change(&params.Set{}, []params.Change{{Name: "statement_timeout", Value: &timeout}})
+	})
+	expect(t, server, set, "its option")
+	_, _ = server.Write(pgwire.AppendReady(append(tagged(empty("312"), "SELECT 1"), empty("3")...), 'I'))
+	b.greeted(client)
+	load, reset := pgwire.AppendQuery(nil, "load 'x'"), pgwire.AppendQuery(nil, "reset all")
+	loaded, done := pgwire.AppendReady(tagged(nil, "LOAD"), 'I'), pgwire.AppendReady(tagged(nil, "RESET"), 'I')
+	b.asks(client, server, load, load, loaded, loaded)
+	b.asks(client, server, reset, reset, done, done)
+	expect(t, server, ask(func(q *lease.Question) { q.Inspect(sqltext.StateSet, nil) }), "what is set?")
+	nothing := append(tagged(empty("312"), "SET"), tagged(empty("312"), "SELECT 0")...)
+	_, _ = server.Write(pgwire.AppendReady(append(nothing, empty("3")...), 'I'))
+	expect(t, server, set, "its option, again")
+	no := &pgwire.Error{Severity: pgwire.Err, Code: "22023", Message: "no"}
+	_, _ = server.Write(pgwire.AppendReady(append(empty("31"), no.Append(nil)...), 'I'))
+	no.Severity = pgwire.Fatal
+	expect(t, client, no.Append(nil), "why it has to go")
+	gone(t, server)
 }
