@@ -78,6 +78,8 @@ func TestBackupsAndOrigins(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGate(t, gateConf{Cluster: cluster, PoolSize: 3})
+	watch := g.direct(t)
+	const servers = "select count(*) from pg_stat_activity where usename = 'app' and datname = current_database()" // three at most
 	for _, tc := range []struct{ begin, seen, mine, clean string }{
 		{"select count(*) from (select pg_replication_origin_session_setup('elsewhere')) x", "select pg_replication_origin_session_is_setup()", "t", "T D:f C:SELECT_1 Z:I"},
 		{"select count(*) from (select pg_backup_start('nightly', true)) x", "select count(*) from (select pg_backup_stop(false)) x", "1", "T E:55000 Z:I"},
@@ -87,9 +89,10 @@ func TestBackupsAndOrigins(t *testing.T) {
 			p.a.want("T D:1 C:SELECT_1 Z:I", 1, query(tc.begin))
 			p.shuffle(func() { p.b.want(tc.clean, 1, query(tc.seen)) })
 			p.shuffle(func() { p.a.want("T D:"+tc.mine+" C:SELECT_1 Z:I", 1, query(tc.seen)) })
+			there := value(t, watch, servers)
 			p.a.conn.Close()
 			harness.Eventually(t, harness.Patience, "its server is gone", func() bool {
-				return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == 0
+				return g.metric("postern_server_connections", "tenant", "acme", "state", "active") == 0 && value(t, watch, servers) < there
 			})
 			p.b.conn.Close()
 			p.c.conn.Close()
