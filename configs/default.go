@@ -1,4 +1,4 @@
-// What holds where the file says nothing.
+// The defaults: what holds where the file says nothing.
 
 package configs
 

@@ -1,3 +1,5 @@
+// Tests of Diff: which keys differ, and that no value is repeated.
+
 package configs
 
 import (

@@ -1,4 +1,4 @@
-// A text that does not print.
+// Secret: a text that no log and no message prints.
 
 package configs
 

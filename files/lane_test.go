@@ -1,3 +1,5 @@
+// Tests of reading, of lanes with work that hangs, and of watching.
+
 package files
 
 import (

@@ -1,4 +1,4 @@
-// What the results of calls mean: the half of the rules that learns.
+// Results of the driver's calls: what the rules learn from each.
 
 package machines
 

@@ -1,4 +1,4 @@
-// Tenants that were taken away lately, as many as fit.
+// Tenants that were removed within the last hour: logins at them fail by no fault of their clients.
 
 package netrestrict
 

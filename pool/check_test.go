@@ -1,4 +1,4 @@
-// Check must find what it is there to find, and names must be told apart.
+// Tests of Check, which must find each kind of fault in the books, and of the names of states and reasons.
 
 package pool
 

@@ -1,3 +1,5 @@
+// Accepting goes on after errors, with pauses that grow.
+
 package proxy
 
 import (

@@ -1,4 +1,4 @@
-// What is read ahead from a client that is kept waiting, so that its end is seen when it leaves.
+// Reading ahead from a client that is kept waiting, so that its end is noticed when it leaves.
 
 package proxy
 

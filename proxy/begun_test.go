@@ -1,3 +1,5 @@
+// Messages that have begun: they go on to their end, whatever happens meanwhile.
+
 package proxy
 
 import (

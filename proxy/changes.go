@@ -1,4 +1,4 @@
-// What changed tenants mean for the gate: for those tenants something, for all others nothing.
+// Changes of tenants: what one that was added, changed or removed means for the gate. All others are left alone.
 
 package proxy
 

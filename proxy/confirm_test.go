@@ -1,3 +1,5 @@
+// Greetings from what is known of a pool: when a server is asked first, and what its silence means.
+
 package proxy
 
 import (

@@ -1,4 +1,4 @@
-// Databases that somebody wants for himself, to drop, rename, move or copy them: whoever of the tenant's servers is in one and idle leaves.
+// Databases that a statement wants for itself, such as DROP DATABASE: the tenant's idle servers in them are closed first.
 
 package proxy
 

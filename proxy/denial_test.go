@@ -1,3 +1,5 @@
+// Denials: what each is told and counted as, and that all have a row.
+
 package proxy
 
 import (

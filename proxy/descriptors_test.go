@@ -1,3 +1,5 @@
+// How few files are shared among sockets, and that it follows the tenants.
+
 package proxy
 
 import (

@@ -1,3 +1,5 @@
+// The map of the files in doc.go names every file, and no other.
+
 package proxy
 
 import (

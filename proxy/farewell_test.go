@@ -1,3 +1,5 @@
+// The last words to clients that goroutines serve.
+
 package proxy
 
 import (

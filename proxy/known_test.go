@@ -1,3 +1,5 @@
+// The file of what servers have reported: written, read again, bounded, and broken.
+
 package proxy
 
 import (

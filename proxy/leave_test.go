@@ -1,3 +1,5 @@
+// Clients that leave in each state in which they are not read: they are noticed.
+
 package proxy
 
 import (

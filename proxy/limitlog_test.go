@@ -1,3 +1,5 @@
+// The log for what strangers can cause: what it drops, and that it stays small.
+
 package proxy
 
 import (

@@ -1,3 +1,5 @@
+// Places: a client that is refused keeps none.
+
 package proxy
 
 import (

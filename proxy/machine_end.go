@@ -1,4 +1,4 @@
-// How a tenant parts from a machine: nobody's any more, it is put to sleep once nothing of the tenant's leads to it. Loop thread only.
+// Leaving a machine: it is put to sleep once no connection of its former tenant leads to it. Loop thread only.
 
 package proxy
 

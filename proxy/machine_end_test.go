@@ -1,3 +1,5 @@
+// Leaving a machine: what is kept for how long, and that two machines are told apart.
+
 package proxy
 
 import (

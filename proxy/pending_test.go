@@ -1,3 +1,5 @@
+// The memory of unfinished messages is bounded.
+
 package proxy
 
 import (

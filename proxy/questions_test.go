@@ -1,3 +1,5 @@
+// Questions of Postern's own that a server does not answer.
+
 package proxy
 
 import (

@@ -1,4 +1,4 @@
-// Cancel requests of a replication session: what its client sends meanwhile is not hit.
+// Cancel requests of a replication session, kept in order with what its client sends, so that they hit nothing newer.
 
 package proxy
 

@@ -1,3 +1,5 @@
+// Numbers drawn from sequences: a client never reads another's.
+
 package proxy
 
 import (

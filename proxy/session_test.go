@@ -1,3 +1,5 @@
+// Sessions: what servers say at the wrong time, what follows a client, what a panic costs.
+
 package proxy
 
 import (

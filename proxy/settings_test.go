@@ -1,3 +1,5 @@
+// Settings: put on servers, refused by them, too long to be followed.
+
 package proxy
 
 import (

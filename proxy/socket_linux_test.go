@@ -1,3 +1,5 @@
+// The TCP options that accepted connections have.
+
 package proxy
 
 import (

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Socket options elsewhere.
+// Listening on other systems than Linux, with the socket options that package net sets.
 
 package proxy
 

@@ -1,3 +1,5 @@
+// Messages in pieces: split at every byte, both ways; and servers that die or say too much in the middle.
+
 package proxy
 
 import (

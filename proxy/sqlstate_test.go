@@ -1,3 +1,5 @@
+// What clients are told of failed logins to servers and of machines: nothing of the inside.
+
 package proxy
 
 import (

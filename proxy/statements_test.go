@@ -1,3 +1,5 @@
+// Prepared statements: the bytes that are put in, renamed and replaced, split at every byte.
+
 package proxy
 
 import (

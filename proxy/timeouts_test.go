@@ -1,3 +1,5 @@
+// Timeouts of sessions: from when each counts, and what it ends.
+
 package proxy
 
 import (

@@ -1,3 +1,5 @@
+// Texts that are not read to their end, and state that nothing shows.
+
 package proxy
 
 import (

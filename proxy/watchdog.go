@@ -1,4 +1,4 @@
-// When the gate stands still: a loop that does not come back, a lock that nobody gives back. Nobody is served then, and a
+// The watchdog: it notices a loop that does not come back, and a lock that nobody gives back. Nobody is served then, and a
 // supervisor that asks for a port sees nothing of it; so the process has to end by itself.
 
 package proxy

@@ -1,3 +1,5 @@
+// The watchdog: what it waits for, and what it takes for a gate that stands still.
+
 package proxy
 
 import (

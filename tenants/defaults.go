@@ -1,4 +1,4 @@
-// What a tenant is where nobody says otherwise.
+// The defaults of a tenant, where its store says nothing.
 
 package tenants
 

@@ -1,3 +1,5 @@
+// Tests of the log writer: it keeps the order, and drops what nobody reads.
+
 package main
 
 import (

@@ -1,3 +1,5 @@
+// A process that stands still ends, and says what its goroutines did.
+
 package main
 
 import (

@@ -1,3 +1,5 @@
+// Tests of the console's language: what is a command, and what is refused.
+
 package console
 
 import (

@@ -1,3 +1,5 @@
+// Tests of the console's session: each message of the protocol, simple and extended, and what it answers.
+
 package console
 
 import (

@@ -1,3 +1,5 @@
+// Random schedules of the rule of a lease, against a model of a server and its client.
+
 package lease
 
 import (

@@ -1,3 +1,5 @@
+// Tests of the rule: each phase with each event.
+
 package lease
 
 import (

@@ -1,3 +1,5 @@
+// Tests of what a transaction leaves: noted, tracked, pinned, reset.
+
 package lease
 
 import (

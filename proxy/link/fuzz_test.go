@@ -1,3 +1,5 @@
+// A fuzz target: any messages in both directions leave the books in order.
+
 package link
 
 import (

@@ -1,4 +1,4 @@
-// What clients were told of their statements, and that nothing else runs.
+// Descriptions of statements: the types and columns that a client was told of are what runs, or nothing does.
 
 package link
 

@@ -1,3 +1,5 @@
+// Tests of the loop: panics, timers, posted functions, and its end.
+
 package loop
 
 import (

@@ -1,4 +1,4 @@
-// What only Linux tells.
+// Silent peers and slow ones, told apart by what Linux says of them.
 
 package loop
 

@@ -1,3 +1,5 @@
+// Tests of the rule that tells a silent peer from a slow one.
+
 package loop
 
 import (

@@ -1,3 +1,5 @@
+// Tests of the changes that make one set of parameters of another.
+
 package params
 
 import (

@@ -1,3 +1,5 @@
+// Tests of reports: they are shared, and clients are told what has changed.
+
 package params
 
 import (

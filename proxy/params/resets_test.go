@@ -1,3 +1,5 @@
+// Tests of resets: what a client's session has set once something was put back.
+
 package params
 
 import (

@@ -1,3 +1,5 @@
+// Tests of sets of parameters: shared by content, and bounded.
+
 package params
 
 import (

@@ -1,3 +1,5 @@
+// Tests of startup packets: what is dropped of them, cleaned, or added.
+
 package params
 
 import (

@@ -1,3 +1,5 @@
+// Tests of peers, of whom to trust, and of the set of reasons.
+
 package proxyproto
 
 import (

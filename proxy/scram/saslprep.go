@@ -1,4 +1,4 @@
-// Passwords are prepared exactly as Postgres and libpq prepare them, or a verifier made here would not match theirs.
+// SASLprep: passwords are prepared exactly as by Postgres and libpq, or a verifier made here would not match theirs.
 
 package scram
 

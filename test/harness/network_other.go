@@ -1,5 +1,7 @@
 //go:build !linux
 
+// A network that loses packets is there on Linux alone.
+
 package harness
 
 import (

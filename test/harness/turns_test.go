@@ -1,4 +1,4 @@
-// The relay that knows whose word it is.
+// Tests of the relay that knows when its clients have had an answer.
 
 package harness
 

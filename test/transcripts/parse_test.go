@@ -1,4 +1,4 @@
-// The language of scripts.
+// Tests of the parser of scripts.
 
 package transcripts
 
