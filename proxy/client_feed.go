@@ -38,24 +38,9 @@ const (
 // feed deals with messages at the start of data and returns how much of it is done with.
 func (c *client) feed(data []byte) int {
 	start, i := 0, 0 // data[start:i] is to be passed on
-loop:
 	for i < len(data) && !c.blocked() && !c.gone() {
-		if c.partial > 0 {
-			n := min(c.partial, len(data)-i)
-			c.partial -= n
-			i += n
-			if s := c.server; c.partial == 0 && s.phase == lease.Condemned {
-				s.conn.Queue(data[start:i])
-				start = i
-				s.moved()
-			}
-			continue
-		}
-		if c.discard > 0 {
-			n := min(c.discard, len(data)-i)
-			c.discard -= n
-			i += n
-			start = i
+		if c.begun() > 0 {
+			start, i = c.goOnWith(data, start, i)
 			continue
 		}
 		if s := c.server; s != nil && !s.takes() {
@@ -63,10 +48,10 @@ loop:
 			break
 		}
 		size, status := pgwire.ClientFrame(data[i:])
-		switch status {
-		case pgwire.FrameShort:
-			break loop
-		case pgwire.FrameBadType, pgwire.FrameBadLength:
+		if status == pgwire.FrameShort {
+			break
+		}
+		if status != pgwire.FrameOK {
 			c.passOn(data[start:i])
 			c.malformed(data[i], status)
 			return i
@@ -79,40 +64,10 @@ loop:
 		if do == passOn && c.server != nil {
 			do = c.judge(message, size)
 		}
-		switch do {
-		case needMore:
-			break loop
-		case later:
-			c.block()
-			break loop
-		case flush:
-			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(c.tenant.insert)
-			start = i
-			c.block()
-			break loop
-		case insert, before, replace:
-			c.server.conn.Queue(data[start:i])
-			c.server.conn.Queue(c.tenant.insert)
-			start = i
-		case drop:
-			if c.gone() {
-				return i
-			}
-			c.passOn(data[start:i])
+		if do == needMore {
+			break
 		}
-		switch rest := size - len(message); do {
-		case passOn:
-			i += len(message)
-			c.partial = rest
-		case insert:
-			start += c.cut
-			i += len(message)
-			c.partial = rest
-		case replace, drop:
-			i += len(message)
-			start, c.discard = i, rest
-		}
+		start, i = c.act(do, data, start, i, len(message), size)
 	}
 	if !c.gone() {
 		c.passOn(data[start:i])
@@ -121,6 +76,58 @@ loop:
 		}
 	}
 	return i
+}
+
+// goOnWith deals with the next bytes of a message that has begun. data[start:i]
+// is to be passed on.
+func (c *client) goOnWith(data []byte, start, i int) (int, int) {
+	if c.partial == 0 {
+		n := min(c.discard, len(data)-i)
+		c.discard -= n
+		return i + n, i + n
+	}
+	n := min(c.partial, len(data)-i)
+	c.partial -= n
+	i += n
+	if s := c.server; c.partial == 0 && s.phase == lease.Condemned {
+		s.conn.Queue(data[start:i])
+		start = i
+		s.moved()
+	}
+	return start, i
+}
+
+// act does with the message at data[i:], of which n bytes of size are there, what
+// was decided. data[start:i] is to be passed on before it.
+func (c *client) act(do action, data []byte, start, i, n, size int) (int, int) {
+	switch do {
+	case passOn:
+		c.partial = size - n
+		return start, i + n
+	case later:
+		c.block()
+		return start, i
+	case drop:
+		if c.gone() {
+			return start, i
+		}
+		c.passOn(data[start:i])
+		c.discard = size - n
+		return i + n, i + n
+	}
+	c.server.conn.Queue(data[start:i])
+	c.server.conn.Queue(c.tenant.insert)
+	switch do {
+	case flush:
+		c.block()
+	case insert:
+		c.partial = size - n
+		return i + c.cut, i + n
+	case replace:
+		c.discard = size - n
+		return i + n, i + n
+	}
+	return i, i
 }
 
 // passOn sends bytes to the server. If it does not take them all, the client waits.
