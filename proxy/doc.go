@@ -22,7 +22,7 @@
 //	socket_linux.go         listening, with socket options
 //	socket_other.go         the same elsewhere, with fewer
 //	accept.go               one goroutine per listener
-//	handshake.go tls.go     from accept to the hand-over; certificates and TLS
+//	handshake.go tls.go     from accept to the hand-over; TLS
 //	admission.go            whom a visitor wants, whether it may try its password, its way to a session
 //	descriptors.go          the files that may be open, shared among sockets
 //	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log

@@ -193,7 +193,7 @@ func denyMessage(err error) error {
 
 func (h *handshake) answerSSL() error {
 	h.sslDone = true
-	if h.gate.opts.Certificates == nil {
+	if h.gate.opts.Certificate == nil {
 		if h.br.Buffered() > 0 {
 			return &denied{denyStartup, errUnencrypted}
 		}

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -17,11 +18,12 @@ import (
 
 // Options configure a Gate. They are only read.
 type Options struct {
-	Listeners    []Listener
-	Directory    *tenants.Directory
-	Certificates *Certificates // nil: TLS is not offered
-	TenantDomain string        // SNI names a tenant only below it; "": never
-	MockSecret   []byte        // makes mock salts stable; empty: random for this process
+	Listeners []Listener
+	Directory *tenants.Directory
+	// Certificate chooses what a client is shown; nil: TLS is not offered. Safe for concurrent use.
+	Certificate  func(*tls.ClientHelloInfo) *tls.Certificate
+	TenantDomain string // SNI names a tenant only below it; "": never
+	MockSecret   []byte // makes mock salts stable; empty: random for this process
 	Timeouts     Timeouts
 	Session      tenants.Timeouts // of clients and their servers, where nobody says otherwise
 	Limits       Limits

@@ -13,7 +13,6 @@ import (
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
-	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants/file"
 )
@@ -67,22 +66,6 @@ func loadTenants(conf *configs.Config, lane *files.Lane) (*file.Snapshot, error)
 		_, err := scram.ParseVerifier(s)
 		return err
 	}})
-}
-
-// loadCertificates returns nil where TLS is not configured.
-func loadCertificates(conf *configs.Config) (*proxy.Certificates, error) {
-	if len(conf.TLS.Certificates) == 0 {
-		return nil, nil
-	}
-	var files []proxy.CertificateFile
-	for _, c := range conf.TLS.Certificates {
-		files = append(files, proxy.CertificateFile(c))
-	}
-	c, err := proxy.LoadCertificates(files)
-	if err != nil {
-		return nil, fmt.Errorf("tls.certificates: %w", err)
-	}
-	return c, nil
 }
 
 // maxMockSecret bounds its file, in bytes.

@@ -75,7 +75,7 @@ func (p *process) reloadCertificates(log *slog.Logger) error {
 	if p.certs == nil {
 		return nil
 	}
-	if err := p.certs.Reload(); err != nil {
+	if err := p.certs.reload(); err != nil {
 		p.tlsFailed.Add(1)
 		log.Error("certificates not reloaded: the old ones stay", "error", err)
 		return err
@@ -107,7 +107,7 @@ func (p *process) watch(ctx context.Context, log *slog.Logger) {
 	defer all.Wait()
 	watch := func(w files.Watch) { all.Go(func() { w.Run(ctx) }) }
 	if p.certs != nil {
-		watch(files.Watch{What: "certificates", Paths: p.certs.Files, Log: log,
+		watch(files.Watch{What: "certificates", Paths: p.certs.paths, Log: log,
 			Changed: func() error { return p.reloadCertificates(log) }})
 	}
 	if p.path != "" {

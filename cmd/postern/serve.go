@@ -73,7 +73,7 @@ type process struct {
 	path      string // conf was read from; "": not to be read again
 	directory *tenants.Directory
 	store     *file.Store // which fills it
-	certs     *proxy.Certificates
+	certs     *certificates
 	drivers   *drivers
 	gate      *proxy.Gate
 	admin     *admin.Server
@@ -159,9 +159,9 @@ func gateLimits(l configs.Limits) proxy.Limits {
 		Statements: link.Limits{Named: l.Statements, NamedBytes: l.StatementMemoryMiB << 20}}
 }
 
-func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
+func gateOptions(conf *configs.Config, d *tenants.Directory, certs *certificates, secret []byte, log *slog.Logger, reg prometheus.Registerer) proxy.Options {
 	t := conf.Timeouts
-	o := proxy.Options{Directory: d, Certificates: certs, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
+	o := proxy.Options{Directory: d, TenantDomain: conf.TLS.TenantDomain, MockSecret: secret,
 		Timeouts: proxy.Timeouts{ProxyHeader: t.ProxyHeader, Login: t.Login, ServerConnect: t.ServerConnect, Wake: t.Wake},
 		Session: tenants.Timeouts{Query: &t.Query, Transaction: &t.Transaction, IdleTransaction: &t.IdleTransaction, ClientIdle: &t.ClientIdle,
 			QueryWait: &t.QueryWait, ServerIdle: &t.ServerIdle, ServerLifetime: &t.ServerLifetime},
@@ -169,6 +169,9 @@ func gateOptions(conf *configs.Config, d *tenants.Directory, certs *proxy.Certif
 		Throttle: netrestrict.ThrottleConfig{TenantFailures: conf.Auth.Throttle.TenantFailures, AddressFailures: conf.Auth.Throttle.AddressFailures, Window: conf.Auth.Throttle.Window, Block: conf.Auth.Throttle.Block},
 		TCP:      proxy.TCP(conf.TCP),
 		Loops:    conf.Loops, NoIOUring: conf.IOUring == configs.IOUringOff, Log: log, Registerer: reg}
+	if certs != nil {
+		o.Certificate = certs.choose
+	}
 	for _, l := range conf.Listeners {
 		timeouts := tenants.Timeouts{Query: l.Timeouts.Query, Transaction: l.Timeouts.Transaction, IdleTransaction: l.Timeouts.IdleTransaction,
 			ClientIdle: l.Timeouts.ClientIdle, QueryWait: l.Timeouts.QueryWait}
@@ -219,7 +222,7 @@ func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	if e.p.certs == nil {
 		return
 	}
-	for name, at := range e.p.certs.Expiry() {
+	for name, at := range e.p.certs.expiry() {
 		ch <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, float64(at.Unix()), name)
 	}
 }
