@@ -94,14 +94,15 @@ func (d *Door) Admit(ctx context.Context, c Caller) (*Seat, error) {
 		return nil, ErrHandshakes
 	}
 	defer g.leaveHandshake()
-	client := netip.AddrPortFrom(c.Client.Addr().Unmap(), c.Client.Port())
-	if !g.enterAddress(client.Addr()) {
+	peer := proxyproto.Direct(c.Client)
+	client := peer.Client.Addr()
+	if !g.enterAddress(client) {
 		g.count(denyHandshakes, "")
 		return nil, ErrHandshakes
 	}
-	defer g.leaveAddress(client.Addr())
+	defer g.leaveAddress(client)
 
-	v := &visitor{gate: g, via: &d.via, peer: proxyproto.Direct(client), secure: c.Secure, host: c.Host, started: time.Now()}
+	v := &visitor{gate: g, via: &d.via, peer: peer, secure: c.Secure, host: c.Host, started: time.Now()}
 	within, cancel := context.WithDeadline(ctx, v.started.Add(g.opts.Timeouts.Login))
 	defer cancel()
 	defer context.AfterFunc(g.ctx, cancel)()
