@@ -79,7 +79,7 @@ func goneBecause(err error) string {
 	return "client_closed"
 }
 
-// end is the only way out of a session.
+// end is the way out of every session, unless tenant.verify gives up all of them.
 func (c *client) end(reason string) {
 	if c.gone() {
 		return
