@@ -13,7 +13,7 @@ const (
 	StateAdvisoryLock StateKind = "advisory_lock" // of the session
 	StateCursor       StateKind = "cursor"        // WITH HOLD
 	StatePrepare      StateKind = "prepare"       // statements made by SQL PREPARE
-	StateLoad         StateKind = "load"          // libraries
+	StateLoad         StateKind = "load"          // libraries, and what else only the end of the session is sure to end
 	StateSequence     StateKind = "sequence"      // numbers drawn from sequences, which currval and lastval show
 	StateSeed         StateKind = "seed"          // of random()
 )

@@ -117,7 +117,7 @@ type User struct {
 	MaxClients int // over all databases; 0: no limit of its own
 	MaxServers int // over all databases; 0: no limit of its own
 
-	ServerUser     string // the role on the server; Name unless the file says otherwise
+	ServerUser     string // the role on the server; Name unless its store says otherwise
 	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away
 	ServerAuth     ServerAuth
 }
