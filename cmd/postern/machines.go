@@ -149,6 +149,7 @@ func (d *drivers) changed(all []tenants.Change) {
 func (d *drivers) again(all *tenants.Directory) {
 	d.mu.Lock()
 	failed := slices.Collect(maps.Keys(d.failed))
+	clear(d.failed)
 	d.mu.Unlock()
 	for _, key := range failed {
 		if t, ok := all.Machine(key); ok {
