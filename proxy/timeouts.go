@@ -64,7 +64,7 @@ type clocks struct {
 	began    time.Time // since when its client is in a transaction
 	answered time.Time // since when its client may send the next request of it
 	late     bool      // its query was cancelled for taking too long
-	own      time.Time // since when it has answered nothing that Postern has asked for itself, if that is so; see questions.go
+	own      time.Time // when Postern has last asked it something for itself; see questions.go
 }
 
 // asks starts the clocks when a request goes to the server. A query's starts

@@ -1,4 +1,4 @@
-// What currval, lastval and random() would show of another client: numbers that are forgotten before they are read, seeds that are replaced.
+// Sequence numbers and seeds of random() that another client must not see: forgotten before they are read, or replaced.
 
 package lease
 
