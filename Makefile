@@ -46,7 +46,7 @@ test-all: ## longer: every test three times in random order, then a minute of fu
 	POSTERN_TEST_LONG=1 go test -race -p 2 -timeout 120m -count 3 -shuffle on ./...
 	$(MAKE) fuzz FUZZTIME=60s
 
-check: static unit ## all that needs no server, in two minutes at most
+check: static unit ## all that needs no server, in two minutes at most on two idle cores
 
 # What is not a test: make test and make test-all run it before all tests, those of unit among them.
 static: vet build

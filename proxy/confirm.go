@@ -134,7 +134,7 @@ func (p *serverPool) sweepQuestion(now time.Time) {
 // silent are the idle servers that were not heard lately.
 func (p *serverPool) silent() (all []*server) {
 	for b := range p.books.Live() {
-		if s := b.Owner.(*server); b.State() == pool.Idle && s.rested() {
+		if s := b.Owner.(*server); b.State() == pool.Idle && s.unheard() {
 			all = append(all, s)
 		}
 	}
@@ -148,6 +148,6 @@ func (p *serverPool) defaultIs(param pgwire.Param) bool {
 	return p.tenant.affords(p.sets.DefaultIs(param, &p.reports, p.remember))
 }
 
-// rested reports whether a server has not said anything for so long that it may
+// unheard reports whether a server has not said anything for so long that it may
 // have something to report.
-func (s *server) rested() bool { return s.loop.Now().Sub(s.heardAt) >= s.tenant.gate.freshFor }
+func (s *server) unheard() bool { return s.loop.Now().Sub(s.heardAt) >= s.tenant.gate.freshFor }

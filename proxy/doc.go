@@ -95,6 +95,16 @@
 // says. What is not clean in time is closed. Between two transactions a server
 // may also be asked whether there is news: confirm.go.
 //
+// # The life of a change
+//
+// A store calls Directory.Put. On that goroutine Gate.changed takes over what is
+// counted for all tenants together: limits, throttle, denials, derived verifiers.
+// It posts to the tenant's loop, if the tenant is in use. There tenant.apply takes
+// over limits, timeouts and policies, retires servers whose upstream or login is
+// another, and revokes the sessions that the new rules do not allow, each at its
+// next boundary between messages. A tenant that is not in use is read from the
+// Directory when somebody comes.
+//
 // # Ownership
 //
 // A handshake owns its net.Conn and closes it, unless it hands the descriptor

@@ -80,7 +80,8 @@ var (
 
 // Admit does for a caller what a handshake does up to the password, and reserves a place. The error of a caller that is refused is
 // a *pgwire.Error, which it may be told as it is; refusals are counted and logged as for connections. Any other error is nobody's
-// business but the log's: see below, ErrGateClosed, or that of ctx.
+// business but the log's: ErrHandshakes, ErrReplication, ErrCaller, ErrGateClosed, io.ErrUnexpectedEOF if the caller has left in
+// the middle of its proof, or that of ctx.
 //
 // Nothing is left behind when Admit fails or ctx ends. Timeouts.Login bounds it.
 func (d *Door) Admit(ctx context.Context, c Caller) (*Seat, error) {

@@ -334,7 +334,7 @@ func (c *client) lent(s *server) bool {
 	}
 	// A session's names are its own, and what it can list, too.
 	foreign := c.mode == sessionMode && s.link.Held() > 0
-	if foreign || s.params != c.params && !s.params.Same(c.params) || c.greeting() && s.rested() {
+	if foreign || s.params != c.params && !s.params.Same(c.params) || c.greeting() && s.unheard() {
 		f |= lease.Differs
 	}
 	s.perform(s.next(lease.Lent, f), nil, true)

@@ -5,8 +5,9 @@
 //
 //   - Validate judges one tenant, whichever store it comes from, and reports every problem at once. Defaults are New's and
 //     Complete's.
-//   - A Directory holds all tenants as they are now, and tells who asked which ones have changed. Stores, which are packages of
-//     their own (file), say "this one is now that" or "these are all".
+//   - A Directory holds all tenants as they are now, and tells its subscribers which ones have changed. Stores, which are packages
+//     of their own (file), say "this one is now that" or "these are all". A tenant that is not there does not exist: nothing is
+//     looked up on demand.
 //   - Resolve turns what a client said (options, user, SNI) into a tenant's id; it looks nothing up.
 //
 // # Invariants

@@ -19,7 +19,7 @@ var (
 	// ErrTarget means that the target cannot be used as it is configured; nothing was sent.
 	ErrTarget = errors.New("backend: unusable target")
 	// ErrTLSRefused means that TLS is wanted and the server does not offer it.
-	ErrTLSRefused = errors.New("the server does not offer TLS")
+	ErrTLSRefused = errors.New("the server does not offer TLS, which the tenant's tls setting asks for")
 	// ErrNoProof means that the server did not take part in the authentication asked for, or failed its own part of it. It may be an impostor.
 	ErrNoProof = errors.New("the server did not prove its identity")
 	// ErrNoCancelKey means that a server gave no key to cancel with.

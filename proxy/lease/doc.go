@@ -10,29 +10,36 @@
 //	                   Lent, and it has not     Ready, and it
 //	                   the client's settings    has them
 //	          ┌──────────────────────> Preparing ───────┐
-//	          │                                         v     Ready, in a block     Ready
+//	          │                                         v  Ready, in a block     Ready: the block is over
 //	        Idle ───────────────────────────────────> Serving ──────────────> Punishing ──> Serving
-//	        ^  ^           Lent                        │ ^ │ │                   ^
-//	        │  │                                       │ │ │ └─> Condemned ──────┘ Moved: its message has ended,
-//	        │  └──────────── rested, and clean ────────┘ │ │                       and no cancel request is on its way
-//	        │                                            │ │ rested, and something may have been left
-//	        │                              asked, and it │ v
-//	        │                              is as it was  ├─ Inspecting ─┐ asked, and what the client
-//	        │                                            │              v came with was reset
-//	        │                                            └────────── Restoring
+//	        ^  ^           Lent                       │ ^ │ │                    ^
+//	        │  │       rested, clean,                 │ │ │ └──> Condemned ──────┘
+//	        │  └──────  and not kept ─────────────────┘ │ │  the same, but a    Moved: that is over
+//	        │                                           │ │  message or a cancel
+//	        │                                           │ │  request is under way
+//	        │                                           │ │
+//	        │                                           │ │ rested, and something may have been left
+//	        │                                           │ v
+//	        │              Ready: it is as the client   ├─ Inspecting ──┐ Ready: what the client came with
+//	        │              wants it                     │ <┘ again, if  v was reset
+//	        │                                           │ it fails      Restoring
+//	        │                                           └───────────────┘ Ready: it is there again
 //	        │
-//	        │                          Left in any of these; rested, and not clean
-//	        │                          ┌───────────────────────────────────────────
-//	        │      Moved, and          v
-//	        └── nothing is left ── Finishing ──> Undoing ──> Resetting      each if it is needed, when
-//	                   ^                            │            │          nothing is owed any more
-//	                   └────────────────────────────┴────────────┘
+//	        │                       Left, while it is lent; rested, not kept and not clean; Ready, and it has
+//	        │                       ┌────────────────────── refused the settings and is as it was before them
+//	        │   Moved, and          v
+//	        └── nothing is ── Finishing ──> Undoing ──> Resetting      each if it is needed, when
+//	            left                ^          │            │          nothing is owed any more
+//	                                └──────────┴────────────┘
 //
-//	any of them ──> Closed: Lost; what failed; what nothing takes out again; a client that left in the middle of a message
+//	any of them ──> Closed: Lost; what failed; what nothing takes out again; a client that left in the middle of its message;
+//	                settings that cannot be taken back from an earlier client; more than the answer to the settings; an
+//	                answer that will never come
 //
-// It has rested when it waits for a command outside of a transaction and no message is half said on either side. While it
-// is Preparing, Inspecting, Restoring or Punishing, it owes an answer to something of Postern's own, for which the
-// client's next message waits: it could not be told whose answer is whose.
+// It has rested when it waits for a command outside of a transaction, its client is greeted, and no message is half said on
+// either side. A client that keeps its server (session mode, a pin) has it in Serving until it leaves. While it is Preparing,
+// Inspecting, Restoring or Punishing, it owes an answer to something of Postern's own, for which the client's next message
+// waits: it could not be told whose answer is whose.
 //
 // # What a lease leaves
 //
@@ -45,7 +52,8 @@
 //
 //   - A server is given to somebody else only with nothing owed, outside of a transaction, with no cancel request on its way
 //     to it, nothing received behind its last answer, and nothing on it that the next one must not see.
-//   - What Postern asks for itself is sent only between two transactions, or when nobody has the server.
+//   - What Postern asks for itself is sent only between two transactions, or when nobody has the server, but for the ROLLBACK
+//     of a block that statement mode does not allow.
 //   - A cancel request never meets a question of Postern's own: that waits until it has arrived.
-//   - Every phase but Idle, Serving and Closed ends when the server has answered what it was sent.
+//   - Every phase but Idle, Serving and Closed ends when what is under way ends: answers, a message, a cancel request.
 package lease

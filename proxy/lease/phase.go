@@ -77,7 +77,7 @@ const (
 	Outside                     // it is in no transaction
 	Last                        // nothing was received behind its last answer
 	Flying                      // a cancel request is on its way to it
-	Mid                         // a message is half said, by the client or by the server
+	Mid                         // a message is half said, by the client or by the server; at Left: by the client
 	Stuck                       // it may owe something, but nothing that would tell
 	Greeting                    // the client is not greeted yet
 	Differs                     // the server does not have the client's settings
@@ -94,6 +94,21 @@ const (
 	Dirty                       // nobody else may see what is on the server, which a reset takes out
 	Failed                      // something of Postern's own went wrong, or nothing takes out what is on it
 )
+
+var factNames = [...]string{"quiet", "outside", "last", "flying", "mid", "stuck", "greeting", "differs", "noted", "kept", "in a block",
+	"departs", "drains", "refused", "inherited", "unknown", "owes", "parting", "dirty", "failed"}
+
+// String lists the facts for tests.
+func (f Facts) String() string { return list(uint32(f), factNames[:]) }
+
+// list joins the names of the bits that are set.
+func list(set uint32, names []string) string {
+	var out []string
+	for ; set != 0; set &= set - 1 {
+		out = append(out, names[bits.TrailingZeros32(set)])
+	}
+	return strings.Join(out, ", ")
+}
 
 // Has reports whether all of some facts hold.
 func (f Facts) Has(all Facts) bool { return f&all == all }
@@ -142,13 +157,7 @@ var actionNames = [...]string{"prepare", "agree", "welcome", "inspect", "accuse"
 func (a Actions) Has(all Actions) bool { return a&all == all }
 
 // String lists the actions for tests.
-func (a Actions) String() string {
-	var names []string
-	for ; a != 0; a &= a - 1 {
-		names = append(names, actionNames[bits.TrailingZeros32(uint32(a))])
-	}
-	return strings.Join(names, ", ")
-}
+func (a Actions) String() string { return list(uint32(a), actionNames[:]) }
 
 // Next says what an event makes of a phase, and what is to be done. It is the
 // rule of the whole lease, and does nothing itself.

@@ -10,7 +10,7 @@ import (
 
 // The rule as a table: one row per sentence of it.
 func TestNext(t *testing.T) {
-	const rested = Quiet | Outside | Last
+	const calm = Quiet | Outside | Last
 	for _, r := range []struct {
 		says  string
 		from  Phase
@@ -20,69 +20,75 @@ func TestNext(t *testing.T) {
 		do    Actions
 	}{
 		// A lease begins.
-		{"the server has the client's settings", Idle, Lent, rested, Serving, Agree | Welcome},
-		{"it has others", Idle, Lent, rested | Differs, Preparing, Prepare},
-		{"a client is greeted by it", Idle, Lent, rested | Greeting, Serving, Agree | Welcome | Settle},
+		{"the server has the client's settings", Idle, Lent, calm, Serving, Agree | Welcome},
+		{"it has others", Idle, Lent, calm | Differs, Preparing, Prepare},
+		{"a client is greeted by it", Idle, Lent, calm | Greeting, Serving, Agree | Welcome | Settle},
 		{"not all of the settings are answered", Preparing, Ready, Outside | Last, Preparing, 0},
-		{"it has taken them", Preparing, Ready, rested, Serving, Agree | Welcome},
-		{"it has taken those of a client that is then greeted", Preparing, Ready, rested | Greeting, Serving, Agree | Welcome | Settle},
-		{"it refuses them, and is as it was", Preparing, Ready, rested | Refused, Finishing, Part | Blame},
-		{"it refuses them because of an earlier client", Preparing, Ready, rested | Refused | Inherited, Closed, Close | Exchange},
+		{"it has taken them", Preparing, Ready, calm, Serving, Agree | Welcome},
+		{"it has taken those of a client that is then greeted", Preparing, Ready, calm | Greeting, Serving, Agree | Welcome | Settle},
+		{"it refuses them, and is as it was", Preparing, Ready, calm | Refused, Finishing, Part | Blame},
+		{"it refuses them because of an earlier client", Preparing, Ready, calm | Refused | Inherited, Closed, Close | Exchange},
 		{"it refuses them and says more", Preparing, Ready, Quiet | Outside | Refused, Closed, Close | Blame},
 		{"it has taken them and says more", Preparing, Ready, Quiet | Outside, Closed, Close | Blame},
-		{"they went wrong", Preparing, Ready, rested | Failed, Closed, Close | Blame},
+		{"they went wrong", Preparing, Ready, calm | Failed, Closed, Close | Blame},
 
 		// A transaction ends.
 		{"more is owed", Serving, Ready, Outside | Last, Serving, 0},
 		{"the transaction is open", Serving, Ready, Quiet | Last, Serving, 0},
-		{"nothing is left", Serving, Ready, rested, Idle, Release | Tell},
-		{"something may be left", Serving, Ready, rested | Noted, Inspecting, Inspect | Tell},
-		{"something may be left, and a cancel could hit the question", Serving, Ready, rested | Noted | Flying, Serving, 0},
-		{"the client keeps it", Serving, Ready, rested | Kept, Serving, Keep},
-		{"the client keeps it, and a cancel is on its way", Serving, Ready, rested | Kept | Flying, Serving, 0},
-		{"the next one must not see it", Serving, Ready, rested | Dirty, Finishing, Part | Tell},
-		{"nothing takes it out", Serving, Ready, rested | Failed, Finishing, Part | Tell},
-		{"a cancel could hit the next one", Serving, Ready, rested | Flying, Finishing, Part | Tell},
+		{"nothing is left", Serving, Ready, calm, Idle, Release | Tell},
+		{"something may be left", Serving, Ready, calm | Noted, Inspecting, Inspect | Tell},
+		{"something may be left, and a cancel could hit the question", Serving, Ready, calm | Noted | Flying, Serving, 0},
+		{"the client keeps it, and something more may be left", Serving, Ready, calm | Kept | Noted, Inspecting, Inspect | Tell},
+		{"the client keeps it", Serving, Ready, calm | Kept, Serving, Keep},
+		{"the client keeps it, and a cancel is on its way", Serving, Ready, calm | Kept | Flying, Serving, 0},
+		{"the next one must not see it", Serving, Ready, calm | Dirty, Finishing, Part | Tell},
+		{"nothing takes it out", Serving, Ready, calm | Failed, Finishing, Part | Tell},
+		{"a cancel could hit the next one", Serving, Ready, calm | Flying, Finishing, Part | Tell},
 		{"it says more than was asked", Serving, Ready, Quiet | Outside, Finishing, Part | Tell},
-		{"the client is in the middle of a message", Serving, Ready, rested | Mid, Serving, 0},
-		{"and that ends", Serving, Moved, rested, Idle, Release},
-		{"the cancel has arrived", Serving, Moved, rested | Noted, Inspecting, Inspect},
+		{"the client is in the middle of a message", Serving, Ready, calm | Mid, Serving, 0},
+		{"the client's message has ended", Serving, Moved, calm, Idle, Release},
+		{"the client keeps it, and a cancel has arrived", Serving, Moved, calm | Kept, Serving, Keep},
+		{"a cancel has arrived that could have hit the question", Serving, Moved, calm | Noted, Inspecting, Inspect},
 
 		// What was left is known.
 		{"not all of it", Inspecting, Ready, Outside | Last, Inspecting, 0},
-		{"the question failed", Inspecting, Ready, rested | Unknown, Inspecting, Inspect},
-		{"it is as the client wants it", Inspecting, Ready, rested, Serving, Settle},
-		{"a reset has taken what the client came with", Inspecting, Ready, rested | Differs, Restoring, Prepare},
-		{"which is there again", Restoring, Ready, rested, Serving, Agree | Settle},
-		{"which cannot be put back", Restoring, Ready, rested | Failed, Closed, Close | Blame},
+		{"the question failed", Inspecting, Ready, calm | Unknown, Inspecting, Inspect},
+		{"it is as the client wants it", Inspecting, Ready, calm, Serving, Settle},
+		{"a reset has taken what the client came with", Inspecting, Ready, calm | Differs, Restoring, Prepare},
+		{"what the client came with is there again", Restoring, Ready, calm, Serving, Agree | Settle},
+		{"what the client came with cannot be put back", Restoring, Ready, calm | Failed, Closed, Close | Blame},
+		{"the server refuses what the client came with", Restoring, Ready, calm | Refused, Finishing, Part | Blame},
 
 		// Statement mode: no blocks.
 		{"a block is open", Serving, Ready, Quiet | Last | InBlock, Punishing, Accuse | RollBack},
+		{"a block is open, and the client goes", Serving, Ready, Quiet | Last | InBlock | Departs, Punishing, Accuse | RollBack},
 		{"a block is open, and a message not ended", Serving, Ready, Quiet | Last | InBlock | Mid, Condemned, Accuse},
 		{"a block is open, and a cancel on its way", Serving, Ready, Quiet | Last | InBlock | Flying, Condemned, Accuse},
 		{"the message goes on", Condemned, Moved, Quiet | Mid, Condemned, 0},
-		{"it has ended", Condemned, Moved, Quiet, Punishing, RollBack},
-		{"the block is over", Punishing, Ready, rested, Serving, Absolve | Settle},
+		{"the client's message has ended", Condemned, Moved, Quiet, Punishing, RollBack},
+		{"the block is over", Punishing, Ready, calm, Serving, Absolve | Settle},
 
 		// Clients that go.
-		{"it has said goodbye, and is answered", Serving, Ready, rested | Departs, Serving, Tell | Depart},
-		{"everybody is to go", Serving, Ready, rested | Drains, Serving, Tell | Dismiss},
-		{"it is gone", Serving, Left, rested, Finishing, Part},
-		{"it is gone while settings are set", Preparing, Left, Outside, Finishing, Part},
+		{"it has said goodbye, and is answered", Serving, Ready, calm | Departs, Serving, Tell | Depart},
+		{"everybody is to go", Serving, Ready, calm | Drains, Serving, Tell | Dismiss},
+		{"the client is gone", Serving, Left, calm, Finishing, Part},
+		{"the client is gone while its settings are set", Preparing, Left, Outside, Finishing, Part},
 		{"its query runs for nobody", Serving, Left, Owes, Finishing, Part | Cancel},
 		{"its query is to be done", Serving, Left, Owes | Parting, Finishing, Part | Patience},
 		{"it has said the half of a message", Serving, Left, Mid, Closed, Close},
 
 		// Without a client.
 		{"it still answers", Finishing, Moved, Outside, Finishing, 0},
-		{"a cancel is on its way", Finishing, Moved, rested | Flying, Finishing, 0},
+		{"a cancel is on its way", Finishing, Moved, calm | Flying, Finishing, 0},
 		{"it will never say what it owes", Finishing, Moved, Outside | Stuck, Closed, Close},
 		{"it is in a transaction", Finishing, Moved, Quiet, Undoing, RollBack},
-		{"that is over, and something is left", Undoing, Moved, rested | Dirty, Resetting, Reset},
-		{"that is over, and nothing is left", Undoing, Moved, rested, Idle, Return},
-		{"its session is new", Resetting, Moved, rested, Idle, Fresh | Return},
-		{"it cannot be made new", Resetting, Moved, rested | Failed, Closed, Close},
-		{"nothing takes out what is there", Finishing, Moved, rested | Failed, Closed, Close},
+		{"the transaction is not over", Undoing, Moved, Quiet, Undoing, RollBack},
+		{"the transaction is over, and something is left", Undoing, Moved, calm | Dirty, Resetting, Reset},
+		{"the transaction is over, and nothing is left", Undoing, Moved, calm, Idle, Return},
+		{"its session is new", Resetting, Moved, calm, Idle, Fresh | Return},
+		{"something is left again", Resetting, Moved, calm | Dirty, Resetting, Reset},
+		{"it cannot be made new", Resetting, Moved, calm | Failed, Closed, Close},
+		{"nothing takes out what is there", Finishing, Moved, calm | Failed, Closed, Close},
 
 		// The end.
 		{"it is lost while nobody has it", Idle, Lost, 0, Closed, Close},
@@ -169,7 +175,7 @@ func TestNextNever(t *testing.T) {
 			for f := range someFacts() {
 				to, do := Next(p, e, f)
 				if why := wrong(p, e, f, to, do); why != "" {
-					t.Fatalf("%s, %s, facts %b: %s and %q: %s", p, e, f, to, do, why)
+					t.Fatalf("%s, %s, facts %s: %s and %q: %s", p, e, f, to, do, why)
 				}
 			}
 		}

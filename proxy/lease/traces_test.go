@@ -64,10 +64,10 @@ func TestTraces(t *testing.T) {
 			asks, pins := tr.Suspects(c.p, &h)
 			h.Pin(pins)
 			if asks != c.asks || pins != c.pins || tr.Facts() != c.found {
-				t.Errorf("asks about %v, pins for %v, facts %b; want %v, %v, %b", asks.Names(), pins.Names(), tr.Facts(), c.asks.Names(), c.pins.Names(), c.found)
+				t.Errorf("asks about %v, pins for %v, facts %s; want %v, %v, %s", asks.Names(), pins.Names(), tr.Facts(), c.asks.Names(), c.pins.Names(), c.found)
 			}
 			if tr.End(c.p, &h, Serving); tr.Facts() != c.after {
-				t.Errorf("after the lease: facts %b, want %b", tr.Facts(), c.after)
+				t.Errorf("after the lease: facts %s, want %s", tr.Facts(), c.after)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func TestUnreadable(t *testing.T) {
 		tr.Completed(usual(), []byte("DO"), note)
 		c.ends(&tr)
 		if _, _ = tr.Suspects(usual(), &h); (tr.Facts() == Dirty) != c.kept && (h.Pins != 0 || h.hidden) != c.kept {
-			t.Errorf("%s: facts %b, pins %v, hidden %v; want it to count: %v", name, tr.Facts(), h.Pins.Names(), h.hidden, c.kept)
+			t.Errorf("%s: facts %s, pins %v, hidden %v; want it to count: %v", name, tr.Facts(), h.Pins.Names(), h.hidden, c.kept)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func TestEndInEachPhase(t *testing.T) {
 			want = Dirty
 		}
 		if tr.Facts() != want {
-			t.Errorf("%s: facts %b, want %b", p, tr.Facts(), want)
+			t.Errorf("%s: facts %s, want %s", p, tr.Facts(), want)
 		}
 	}
 	var tr Traces
@@ -163,10 +163,10 @@ func TestReplay(t *testing.T) {
 			r.Completed([]byte("SELECT 1"))
 		}
 		if got := r.Facts(); got != 0 {
-			t.Errorf("%v after %d: facts %b before the error", c.list, c.done, got)
+			t.Errorf("%v after %d: facts %s before the error", c.list, c.done, got)
 		}
 		if r.Erred(c.routine); r.Facts() != c.want {
-			t.Errorf("%v after %d, %s: facts %b, want %b", c.list, c.done, c.routine, r.Facts(), c.want)
+			t.Errorf("%v after %d, %s: facts %s, want %s", c.list, c.done, c.routine, r.Facts(), c.want)
 		}
 	}
 }
