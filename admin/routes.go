@@ -106,6 +106,10 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
+	if err := s.opts.Degraded(); err != nil {
+		text(w, "degraded: "+err.Error()+"\n")
+		return
+	}
 	text(w, "ok\n")
 }
 

@@ -68,6 +68,10 @@ func TestRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	degraded, err := New(Options{Gatherer: registry(t), Degraded: func() error { return errors.New("something is away") }})
+	if err != nil {
+		t.Fatal(err)
+	}
 	broken, err := New(Options{Gatherer: registry(t), Ready: func() error { panic("s3cret") }})
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +94,8 @@ func TestRoutes(t *testing.T) {
 		{s, "GET", "/readyz", 200, "ok\n"},
 		{draining, "GET", "/healthz", 200, "ok\n"},
 		{draining, "GET", "/readyz", 503, `{"error":"draining"}`},
+		{degraded, "GET", "/healthz", 200, "ok\n"},
+		{degraded, "GET", "/readyz", 200, "degraded: something is away\n"},
 		{broken, "GET", "/readyz", 500, `{"error":"internal error"}`},
 		{s, "GET", "/metrics", 200, "postern_test_total 0"},
 		{failing, "GET", "/metrics", 500, "this one failed"},

@@ -49,6 +49,9 @@ type Options struct {
 	// Ready returns why the process should get no new clients, or nil. Everybody can read its text at /readyz, so it names no
 	// tenant and no inner address. It must be quick and safe for concurrent use. nil: always ready.
 	Ready func() error
+	// Degraded returns what is not as it should be while new clients are welcome all the same, or nil; /readyz says it with 200.
+	// What holds for Ready's text and its speed holds for this one. nil: nothing ever is.
+	Degraded func() error
 	// Gate answers for tenants and their machines. nil: requests about them are answered 503.
 	Gate Gate
 	// Log is told of every change that somebody asks for, of other refusals (rarely) and of faults. nil: nobody is.
@@ -79,6 +82,9 @@ func New(opts Options) (*Server, error) {
 	}
 	if opts.Ready == nil {
 		opts.Ready = func() error { return nil }
+	}
+	if opts.Degraded == nil {
+		opts.Degraded = func() error { return nil }
 	}
 	lane := files.NewLane()
 	if opts.TokenFile != "" {

@@ -49,7 +49,11 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 		return nil, deny(denyNoUser)
 	}
 	v.route = route
+	filling := g.opts.Directory.Filling()
 	conf, known := g.opts.Directory.Tenant(route.Tenant)
+	if !known && filling {
+		return nil, deny(denyNotRead) // nobody's fault: not a failed login
+	}
 	if known {
 		a := admission{conf: conf, secure: v.secure, addr: v.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
 		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {

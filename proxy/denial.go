@@ -24,6 +24,7 @@ const (
 	denyStartup
 	denyNoUser
 	denyNoTenant
+	denyNotRead
 	denyTwoTenants
 	denyTLS
 	denyAddress
@@ -92,6 +93,7 @@ var denials = [numDenials]denialRow{
 	denyStartup:    {reasonStartup, "startup_message", "", "", ""}, // in the words of whoever read it
 	denyNoUser:     {reasonStartup, "no_user", "28000", "no PostgreSQL user name specified in startup packet", ""},
 	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no project", howToName},
+	denyNotRead:    {reasonTenant, "tenants_not_read_yet", "57P03", "the pooler is starting up", "Not all projects are read yet. Try again in a moment."},
 	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different projects", howToName},
 	denyTLS:        {reasonTLS, "tls_required", "28000", "this project requires TLS", "Connect with sslmode=require or stronger."},
 	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},

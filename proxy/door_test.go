@@ -201,6 +201,7 @@ func TestDoorAsTCP(t *testing.T) {
 		{"an unknown user", []string{"user", "nobody.acme"}, "right", nil},
 		{"an unknown tenant", app("nowhere"), "right", nil},
 		{"a tenant that was removed", app("acme"), "right", func(d *door) { d.directory.Remove("acme") }},
+		{"a tenant that was not read yet", app("nowhere"), "right", func(d *door) { d.directory.SetFilling(true) }},
 		{"no tenant", []string{"user", "app"}, "right", nil},
 		{"no user", []string{"user", ".acme"}, "right", nil},
 		{"two tenants", []string{"user", "app", "options", "reference=acme -c reference=picky"}, "right", nil},
@@ -255,6 +256,35 @@ func TestDoorAsTCP(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNotReadYet: while the directory is filling, a tenant that is not there may come: its clients are told to try again, however
+// often they do, and nothing is held against them. Those who are there are served.
+func TestNotReadYet(t *testing.T) {
+	d := newDoor(t)
+	d.directory.SetFilling(true)
+	come := func(user string) error {
+		seat, err := d.gate.Door(Listener{Name: "edge", Mode: "transaction"}).Admit(t.Context(), Caller{
+			Client: netip.MustParseAddrPort("127.0.0.1:40000"), Startup: startupOf(t, "user", user), Proof: Password("right")})
+		if err == nil {
+			seat.Leave()
+		}
+		return err
+	}
+	for range 3 * netrestrict.DefaultAddressFailures {
+		var e *pgwire.Error
+		if err := come("app.nowhere"); !errors.As(err, &e) || e.Code != "57P03" {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := come("app.acme"); err != nil {
+		t.Errorf("who is there is refused: %v", err)
+	}
+	d.directory.SetFilling(false)
+	var e *pgwire.Error
+	if err := come("app.nowhere"); !errors.As(err, &e) || e.Code != "28P01" {
+		t.Errorf("when all is read: %v", err)
 	}
 }
 

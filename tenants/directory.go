@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Directory holds all tenants. It knows nothing of where they come from: a store puts them there, one at a time or all at
@@ -13,6 +14,8 @@ import (
 type Directory struct {
 	changing    sync.Mutex // held for the whole of a change, subscribers included
 	subscribers []func([]Change)
+
+	filling atomic.Bool
 
 	mu        sync.RWMutex // guards what follows; held briefly
 	byID      map[string]*Tenant
@@ -46,6 +49,12 @@ func (d *Directory) Tenant(id string) (*Tenant, bool) {
 	t, ok := d.byID[id]
 	return t, ok
 }
+
+// SetFilling says whether a store is still putting there what it had from the start: then a tenant that is not there may come.
+func (d *Directory) SetFilling(is bool) { d.filling.Store(is) }
+
+// Filling reports whether a tenant that is not there may be one that was not read yet. Ask before you look.
+func (d *Directory) Filling() bool { return d.filling.Load() }
 
 // Machine returns the tenant whose machine has the key.
 func (d *Directory) Machine(key string) (*Tenant, bool) {

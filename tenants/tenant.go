@@ -87,6 +87,7 @@ type Upstream struct {
 	Port       uint16 // 0: a Machine is asked
 	TLS        TLSMode
 	RootCAs    *x509.CertPool // for verify-full; nil: the system's
+	RootPEM    string         // what RootCAs was read from, for stores to keep; it decides nothing
 	ServerName string         // sent as SNI and, with verify-full, looked for in the certificate; "": Host
 }
 

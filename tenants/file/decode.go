@@ -58,7 +58,10 @@ func (l *loader) upstream(v value, u *tenants.Upstream) {
 // security adds the keys that say how server connections are protected, for an upstream or a machine.
 func (l *loader) security(u *tenants.Upstream, keys map[string]func(value)) {
 	keys["tls"] = func(v value) { u.TLS = word[tenants.TLSMode](v) }
-	keys["ca"] = func(v value) { u.RootCAs = l.certificates(v) }
+	keys["ca"] = func(v value) {
+		r := l.certificates(v)
+		u.RootCAs, u.RootPEM = r.pool, r.pem
+	}
 	keys["server_name"] = func(v value) { u.ServerName = v.name() }
 }
 

@@ -5,11 +5,10 @@ package file
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
+
+	"github.com/postern/postern/tenants"
 )
 
 // Limits in bytes. Postgres itself takes passwords up to about 64 KiB, libpq up to 1000 bytes or so.
@@ -57,44 +56,29 @@ func (l *loader) password(v value) string {
 	return ""
 }
 
-// certificates reads a file of trusted CA certificates. Tenants that name the same file share the pool.
-func (l *loader) certificates(v value) *x509.CertPool {
-	path, data, ok := l.file(v, maxCAFile)
-	if !ok {
-		return nil
-	}
-	if pool, ok := l.cas[path]; ok {
-		return pool
-	}
-	pool, err := parseCertificates(data)
-	if err != nil {
-		v.fail("%s: %v", path, err)
-		return nil
-	}
-	if l.cas == nil {
-		l.cas = make(map[string]*x509.CertPool)
-	}
-	l.cas[path] = pool
-	return pool
+// roots are trusted CA certificates, and the text that they were read from.
+type roots struct {
+	pool *x509.CertPool
+	pem  string
 }
 
-// parseCertificates reads every certificate in data. One that cannot be read is an error, not skipped as by
-// AppendCertsFromPEM: the server that it stands for would be refused later, with nobody watching.
-func parseCertificates(data []byte) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("holds a %q besides certificates", block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", n+1, err)
-		}
-		pool.AddCert(cert)
-		n++
+// certificates reads a file of trusted CA certificates. Tenants that name the same file share them.
+func (l *loader) certificates(v value) roots {
+	path, data, ok := l.file(v, maxCAFile)
+	if !ok {
+		return roots{}
 	}
-	if n == 0 {
-		return nil, errors.New("holds no PEM certificate")
+	if r, ok := l.cas[path]; ok {
+		return r
 	}
-	return pool, nil
+	pool, err := tenants.ParseRoots(data)
+	if err != nil {
+		v.fail("%s: %v", path, err)
+		return roots{}
+	}
+	if l.cas == nil {
+		l.cas = make(map[string]roots)
+	}
+	l.cas[path] = roots{pool, string(data)}
+	return l.cas[path]
 }

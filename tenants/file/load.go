@@ -3,7 +3,6 @@
 package file
 
 import (
-	"crypto/x509"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -55,7 +54,7 @@ type loader struct {
 	read  func(path string, limit int) ([]byte, error)
 	found problems
 	files []string // read besides the tenants file, each once
-	cas   map[string]*x509.CertPool
+	cas   map[string]roots
 
 	all []*tenants.Tenant
 	at  []value // of each

@@ -55,7 +55,10 @@ tenants:
 		if (up.RootCAs != nil) != (c.id == "long") {
 			t.Errorf("%s: certificates of its own: %v", c.id, up.RootCAs != nil)
 		}
-		up.RootCAs = nil
+		if (up.RootPEM != "") != (up.RootCAs != nil) {
+			t.Errorf("%s: the text of the certificates is not kept", c.id)
+		}
+		up.RootCAs, up.RootPEM = nil, ""
 		if d := cmp.Diff(c.up, up); d != "" {
 			t.Errorf("%s: %s", c.id, d)
 		}

@@ -23,15 +23,8 @@ type Store struct {
 	reloading sync.Mutex // held for the whole of a reload
 
 	mu    sync.Mutex // guards what follows; held briefly
-	stats Stats
+	stats tenants.Stats
 	files []string // that the tenants in force were read from
-}
-
-// Stats tells how the loads went.
-type Stats struct {
-	LastOK     bool      // whether the last one succeeded
-	LoadedAt   time.Time // of the tenants in force
-	OK, Failed uint64    // loads so far, the first included
 }
 
 var errNothing = errors.New("BUG: the tenants' load function returned neither tenants nor an error")
@@ -80,7 +73,7 @@ func (s *Store) Reload() error {
 }
 
 // Stats returns how the loads went so far.
-func (s *Store) Stats() Stats {
+func (s *Store) Stats() tenants.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stats
