@@ -26,6 +26,7 @@ const (
 	bart        = "github.com/gaissmai/bart"
 	cobra       = "github.com/spf13/cobra"
 	fsnotify    = "github.com/fsnotify/fsnotify"
+	goose       = "github.com/pressly/goose/v3"
 	goproxy     = "github.com/pires/go-proxyproto"
 	mapstruct   = "github.com/go-viper/mapstructure/v2"
 	pflag       = "github.com/spf13/pflag"
@@ -82,6 +83,7 @@ var walls = map[string]wall{
 	"netrestrict":      {pure: true, modules: []string{bart}},
 	"tenants":          {ours: []string{"netrestrict"}},
 	"tenants/file":     {ours: []string{"files", "netrestrict", "tenants"}, modules: []string{yaml}},
+	"tenants/postgres": {ours: []string{"files", "netrestrict", "tenants"}, modules: []string{goose, pgx, yaml}},
 	"machines":         {},
 	"machines/fly":     {ours: []string{"files", "machines"}, modules: []string{xtime}},
 	"machines/local":   {ours: []string{"files", "machines"}, modules: []string{backoff, pgx}},
@@ -281,6 +283,10 @@ func TestWallsRefuse(t *testing.T) {
 		{"tenants", ours("tenants/file"), false},
 		{"tenants/file", ours("tenants"), true},
 		{"proxy", ours("tenants/file"), false},
+		{"tenants/postgres", ours("tenants"), true},
+		{"tenants/postgres", ours("tenants/file"), false},
+		{"proxy", ours("tenants/postgres"), false},
+		{"tenants", pgx, false},
 		{"netrestrict", ours("tenants"), false},
 		{"pool", "time", true},
 		{"pool", "sync", false},

@@ -56,6 +56,7 @@ type Gate struct {
 	log       *Log
 	reader    *os.File // the end of the pipe that the log is read from
 	cmd       *exec.Cmd
+	loads     int // that the log tells of until it is ready
 	listeners map[string]string
 	admin     string
 	ended     chan struct{} // closed when the process was reaped
@@ -85,6 +86,10 @@ func Postern(t testing.TB, conf GateConfig) *Gate {
 	g.Write(t, "mock.key", []byte(rand.Text()+rand.Text()+"\n"))
 	file := defaultConfig()
 	maps.Copy(file, conf.Config)
+	g.loads = 2
+	if place, _ := file["tenants"].(Map); place["file"] == nil { // a store says it once
+		g.loads = 1
+	}
 	g.writeYAML(t, "postern.yaml", file)
 
 	binary := Binary
@@ -157,8 +162,8 @@ func defaultConfig() Map {
 	}
 }
 
-// awaitReady learns the addresses of so many listeners from the log and asks /readyz. The tenants are read again once they
-// are watched: whoever counts reloads counts from there on.
+// awaitReady learns the addresses of so many listeners from the log and asks /readyz. The tenants of a file are read again once
+// they are watched: whoever counts reloads counts from there on.
 func (g *Gate) awaitReady(t testing.TB, listeners int) {
 	t.Helper()
 	var died bool
@@ -180,7 +185,7 @@ func (g *Gate) awaitReady(t testing.TB, listeners int) {
 				g.admin = address
 			}
 		}
-		if g.admin == "" || len(g.listeners) < listeners || len(g.log.Find("tenants loaded", nil)) < 2 {
+		if g.admin == "" || len(g.listeners) < listeners || len(g.log.Find("tenants loaded", nil)) < g.loads {
 			return false
 		}
 		resp, err := http.Get(g.AdminURL() + "/readyz")

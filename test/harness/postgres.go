@@ -22,6 +22,23 @@ const (
 	Other, OtherPassword = "other", "pw-other"
 )
 
+// Cluster is a PostgreSQL on this computer, for those who have nothing else to do with package local.
+type Cluster = local.Cluster
+
+// OwnPostgres is Postgres with a cluster of the test's own.
+func OwnPostgres(t testing.TB) *Cluster {
+	t.Helper()
+	return Postgres(t, local.Options{})
+}
+
+// Crash ends a cluster without goodbye. It can be started again.
+func Crash(t testing.TB, c *Cluster) {
+	t.Helper()
+	if err := c.Stop(context.WithoutCancel(t.Context()), local.Immediate); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // setUpLimit bounds initdb and the first start on a busy machine.
 const setUpLimit = 2 * time.Minute
 

@@ -1,0 +1,157 @@
+// Connections to the store, and whether it is one that we know.
+
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/postern/postern/files"
+)
+
+const (
+	maxDSN         = 64 << 10
+	connectTimeout = 5 * time.Second // unless the connection string says otherwise
+)
+
+// ReadDSN reads a file with a connection string. Errors do not repeat it: it may hold a password.
+func ReadDSN(path string) (*pgx.ConnConfig, error) {
+	text, err := files.Read(path, maxDSN)
+	if err != nil {
+		return nil, fmt.Errorf("connection string of the store: %w", err)
+	}
+	return parseDSN(path, string(bytes.TrimSpace(text)))
+}
+
+func parseDSN(path, text string) (*pgx.ConnConfig, error) {
+	conf, err := pgx.ParseConfig(text)
+	if err != nil || text == "" {
+		return nil, fmt.Errorf("%s holds no connection string, such as postgres://postern@db.internal/postern?sslmode=verify-full", path)
+	}
+	if conf.ConnectTimeout == 0 {
+		conf.ConnectTimeout = connectTimeout
+	}
+	if conf.ValidateConnect == nil { // of several hosts, the one that can be listened to and written
+		conf.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
+	if conf.RuntimeParams["application_name"] == "" {
+		conf.RuntimeParams["application_name"] = "postern"
+	}
+	return conf, nil
+}
+
+// connect opens a connection to a store that this program knows.
+func connect(ctx context.Context, conf *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the store: %w", plain(err))
+	}
+	if err := checkSchema(ctx, conn); err != nil {
+		closeConn(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// plain is an error of connecting without the connection's settings, which pgx repeats, though not the password.
+func plain(err error) error {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return server
+	}
+	return err
+}
+
+func closeConn(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// ErrNoStore says that the database holds no store of tenants.
+var ErrNoStore = errors.New("the database holds no store of tenants: run postern store init")
+
+func checkSchema(ctx context.Context, conn *pgx.Conn) error {
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&there); err != nil {
+		return fmt.Errorf("asking for the store's version: %w", err)
+	}
+	if !there {
+		return ErrNoStore
+	}
+	var is int64
+	if err := conn.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&is); err != nil {
+		return fmt.Errorf("asking for the store's version: %w", err)
+	}
+	switch want := schemaVersion(); {
+	case is < want:
+		return fmt.Errorf("the store has version %d of its tables, and this program needs %d: run postern store init", is, want)
+	case is > want:
+		return newerStore(is)
+	}
+	return nil
+}
+
+// selectHead asks where the feed ends. The epoch is what versions belong to: see the package's documentation.
+const selectHead = `SELECT f.version, concat_ws('/', (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
+	(SELECT oid FROM pg_database WHERE datname = current_database()), f.tableoid) FROM postern.feed f`
+
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func readHead(ctx context.Context, q querier) (h head, err error) {
+	err = q.QueryRow(ctx, selectHead).Scan(&h.version, &h.epoch)
+	return h, err
+}
+
+// readRows calls each for every row of a query, as they come.
+func readRows(ctx context.Context, q querier, each func(row) error, sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r row
+		if err := rows.Scan(&r.ID, &r.Version, &r.Document, &r.Users); err != nil {
+			return err
+		}
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// snapshot runs f in a transaction that sees one moment of the store.
+func snapshot(ctx context.Context, conn *pgx.Conn, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f)
+}
+
+// checkKeys opens one secret of the store: with another key file none would open, and better all tenants stay than none.
+func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
+	var tenant, user, field string
+	var sealed []byte
+	err := conn.QueryRow(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
+		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
+		WHERE sealed IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		_, err = k.open(userPlace(tenant, user, field), sealed)
+	}
+	if err != nil {
+		return fmt.Errorf("opening a secret of the store: %w", err)
+	}
+	return nil
+}

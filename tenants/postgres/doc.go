@@ -1,0 +1,28 @@
+// Package postgres is the store of tenants that is a PostgreSQL database: it keeps a tenants.Directory equal to what the database
+// has, within a second of each commit, and goes on with what is known while the database is away.
+//
+// # Versions follow commits
+//
+// Each transaction that changes tenants or users takes the next version when it commits: deferred triggers update the one row of
+// postern.feed, whose lock is held until the commit can be seen by all. So nobody sees version 8 before version 7: who has read
+// everything up to a version has missed nothing, and a transaction that was long open gets a late version instead of filling a
+// gap that was passed by. A sequence would hand versions out in the order of asking, not of committing. postern.changes has the
+// last version of each tenant, of removed ones too.
+//
+// NOTIFY carries version and id, and only says that there is something to read: what is read is everything above the version
+// that is known. A lost notification costs time (until the next one, or the heartbeat), a doubled one nothing.
+//
+// # Epochs
+//
+// Versions mean something within an epoch: the cluster's system identifier, its timeline, the database and its table. A restored
+// backup or a promoted standby is a new epoch, and so is a feed that is behind what was seen. Then every row is read again, and
+// the store wins. Within an epoch, the versions are compared as a whole at each connect and every few minutes.
+//
+// # Invariants
+//
+//   - A row that cannot be read, or that breaks a rule, changes nothing: the tenant stays what it was, the log says why, and
+//     the others go on.
+//   - Secrets are sealed (AES-256-GCM) before they go to the database or to disk, and bound to their table, row and field.
+//   - No look-up touches the database: it is the directory's.
+//   - What decides is pure (mirror.go); what waits is one goroutine (follow.go).
+package postgres

@@ -1,0 +1,277 @@
+// A tenant and its users as documents: what is written down of them, less the secrets. The keys are those of the tenants file.
+
+package postgres
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"time"
+	"unique"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
+)
+
+// document is a tenant's. What is absent is what it is in a tenants file without the key.
+type document struct {
+	Upstream      *upstream                            `json:"upstream,omitempty"`
+	Machine       *machine                             `json:"machine,omitempty"`
+	Database      string                               `json:"database"`
+	Databases     []string                             `json:"databases,omitempty"`
+	AllowList     *[]string                            `json:"allow_list,omitempty"`
+	RequireTLS    bool                                 `json:"require_tls"`
+	Pool          pool                                 `json:"pool"`
+	Timeouts      timeouts                             `json:"timeouts,omitzero"`
+	ClientAddress tenants.ClientAddress                `json:"client_address"`
+	State         map[tenants.StateKind]tenants.Policy `json:"state"`
+	ResetAlways   bool                                 `json:"server_reset_always"`
+}
+
+type upstream struct {
+	Host       string          `json:"host"`
+	Port       uint16          `json:"port,omitempty"`
+	TLS        tenants.TLSMode `json:"tls,omitempty"`
+	CA         string          `json:"ca,omitempty"` // the certificates themselves, in PEM
+	ServerName string          `json:"server_name,omitempty"`
+}
+
+type machine struct {
+	Provider     tenants.Provider `json:"provider"`
+	App          string           `json:"app,omitempty"`
+	ID           string           `json:"id,omitempty"`
+	Name         string           `json:"name,omitempty"`
+	Port         uint16           `json:"port,omitempty"`
+	TLS          tenants.TLSMode  `json:"tls,omitempty"`
+	CA           string           `json:"ca,omitempty"`
+	ServerName   string           `json:"server_name,omitempty"`
+	SuspendAfter *duration        `json:"suspend_after,omitempty"`
+	Wake         tenants.WakeOn   `json:"wake,omitempty"`
+	Sleep        tenants.Sleep    `json:"sleep,omitempty"`
+}
+
+type pool struct {
+	Size               int      `json:"size"`
+	Min                int      `json:"min,omitempty"`
+	Reserve            int      `json:"reserve,omitempty"`
+	ReserveAfter       duration `json:"reserve_after"`
+	MaxClients         int      `json:"max_clients"`
+	MaxServers         int      `json:"max_servers"`
+	MaxDatabaseClients int      `json:"max_database_clients,omitempty"`
+	MaxDatabaseServers int      `json:"max_database_servers,omitempty"`
+	Mode               string   `json:"mode,omitempty"`
+}
+
+type timeouts struct {
+	Query           *duration `json:"query,omitempty"`
+	Transaction     *duration `json:"transaction,omitempty"`
+	IdleTransaction *duration `json:"idle_transaction,omitempty"`
+	ClientIdle      *duration `json:"client_idle,omitempty"`
+	QueryWait       *duration `json:"query_wait,omitempty"`
+	ServerIdle      *duration `json:"server_idle,omitempty"`
+	ServerLifetime  *duration `json:"server_lifetime,omitempty"`
+}
+
+// userDocument is a user's.
+type userDocument struct {
+	PoolSize   int      `json:"pool_size,omitempty"`
+	MaxClients int      `json:"max_clients,omitempty"`
+	MaxServers int      `json:"max_servers,omitempty"`
+	Timeouts   timeouts `json:"timeouts,omitzero"`
+	Upstream   login    `json:"upstream,omitzero"`
+}
+
+type login struct {
+	User string             `json:"user,omitempty"`
+	Auth tenants.ServerAuth `json:"auth,omitempty"`
+}
+
+// duration is a time with its unit: "30s".
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *duration) UnmarshalText(b []byte) error {
+	n, err := time.ParseDuration(string(b))
+	if err != nil {
+		return errors.New("must be a duration with its unit, such as 30s or 5m")
+	}
+	*d = duration(n)
+	return nil
+}
+
+// decode reads strictly: an unknown key is an error, and so is null, which is not the same as absent to everybody.
+func decode(text []byte, into any) error {
+	if bytes.Contains(text, []byte("null")) { // which may be text: it is rare enough to look closely
+		if err := refuseNull(text); err != nil {
+			return err
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	return d.Decode(into)
+}
+
+func refuseNull(text []byte) error {
+	for tokens := json.NewDecoder(bytes.NewReader(text)); ; {
+		token, err := tokens.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if token == nil {
+			return errors.New("null means nothing: leave the key out")
+		}
+	}
+}
+
+// encode writes what decode reads.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: " + err.Error()) // there is nothing in a document that could fail
+	}
+	return b
+}
+
+// documentOf is what is written down of a tenant.
+func documentOf(t *tenants.Tenant) document {
+	d := document{Database: t.Database, Databases: t.Databases, RequireTLS: t.RequireTLS, ClientAddress: t.ClientAddress, State: t.State,
+		ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts)}
+	p := t.Pool
+	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
+	u := t.Upstream
+	if m := t.Machine; m != nil {
+		d.Machine = &machine{m.Provider, m.App, m.ID, m.Name, u.Port, u.TLS, u.RootPEM, u.ServerName, new(duration(m.SuspendAfter)), m.Wake, m.Sleep}
+	} else {
+		d.Upstream = &upstream{u.Host, u.Port, u.TLS, u.RootPEM, u.ServerName}
+	}
+	if t.Allow != nil {
+		list := []string{}
+		for _, p := range t.Allow.Prefixes() {
+			list = append(list, p.String())
+		}
+		d.AllowList = &list
+	}
+	return d
+}
+
+func timeoutsOf(t tenants.Timeouts) timeouts {
+	of := func(d *time.Duration) *duration { return (*duration)(d) }
+	return timeouts{of(t.Query), of(t.Transaction), of(t.IdleTransaction), of(t.ClientIdle), of(t.QueryWait), of(t.ServerIdle), of(t.ServerLifetime)}
+}
+
+func (t timeouts) timeouts() tenants.Timeouts {
+	of := func(d *duration) *time.Duration { return (*time.Duration)(d) }
+	return tenants.Timeouts{Query: of(t.Query), Transaction: of(t.Transaction), IdleTransaction: of(t.IdleTransaction), ClientIdle: of(t.ClientIdle),
+		QueryWait: of(t.QueryWait), ServerIdle: of(t.ServerIdle), ServerLifetime: of(t.ServerLifetime)}
+}
+
+func userDocumentOf(u *tenants.User) userDocument {
+	d := userDocument{PoolSize: u.PoolSize, MaxClients: u.MaxClients, MaxServers: u.MaxServers, Timeouts: timeoutsOf(u.Timeouts), Upstream: login{Auth: u.ServerAuth}}
+	if u.ServerUser != u.Name {
+		d.Upstream.User = u.ServerUser
+	}
+	return d
+}
+
+// reader makes tenants of documents. What many have alike they share: certificates, and what is done about session state.
+type reader struct {
+	roots map[string]*x509.CertPool
+	state map[tenants.StateKind]tenants.Policy // of who says nothing about it
+}
+
+// tenant is the reverse of documentOf. It has no users yet, and is not complete.
+func (r *reader) tenant(id string, text []byte) (*tenants.Tenant, error) {
+	t := tenants.New(id)
+	d := documentOf(t) // the defaults, which the text is laid over
+	d.Upstream, d.Machine = nil, nil
+	if err := decode(text, &d); err != nil {
+		return nil, fmt.Errorf("document: %w", err)
+	}
+	t.Database, t.Databases, t.RequireTLS, t.ClientAddress, t.State, t.ResetAlways = d.Database, d.Databases, d.RequireTLS, d.ClientAddress, d.State, d.ResetAlways
+	if len(t.Databases) == 0 {
+		t.Databases = nil // which is the same, in one form
+	}
+	if r.state == nil {
+		r.state = tenants.New("").State
+	}
+	if maps.Equal(t.State, r.state) {
+		t.State = r.state
+	}
+	t.Timeouts = d.Timeouts.timeouts()
+	p := d.Pool
+	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,
+		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, Mode: p.Mode}
+	var ca string
+	switch u, m := d.Upstream, d.Machine; {
+	case u != nil && m != nil:
+		return nil, errors.New("a tenant has either an upstream or a machine, not both")
+	case u != nil:
+		t.Upstream, ca = tenants.Upstream{Host: u.Host, Port: u.Port, TLS: u.TLS, ServerName: u.ServerName}, u.CA
+		if *u == (upstream{}) {
+			return nil, errors.New("upstream: host is missing")
+		}
+	case m != nil:
+		t.Upstream, ca = tenants.Upstream{Port: m.Port, TLS: m.TLS, ServerName: m.ServerName}, m.CA
+		t.Machine = &tenants.Machine{Provider: m.Provider, App: m.App, ID: m.ID, Name: m.Name, SuspendAfter: tenants.DefaultSuspendAfter, Wake: m.Wake, Sleep: m.Sleep}
+		if m.SuspendAfter != nil {
+			t.Machine.SuspendAfter = time.Duration(*m.SuspendAfter)
+		}
+	}
+	var err error
+	if ca != "" {
+		if t.Upstream.RootCAs, err = r.certificates(ca); err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		t.Upstream.RootPEM = unique.Make(ca).Value() // one copy for all
+	}
+	if d.AllowList != nil {
+		if t.Allow, err = allowList(*d.AllowList); err != nil {
+			return nil, fmt.Errorf("allow_list: %w", err)
+		}
+	}
+	return t, nil
+}
+
+func (r *reader) certificates(text string) (*x509.CertPool, error) {
+	if pool := r.roots[text]; pool != nil {
+		return pool, nil
+	}
+	pool, err := tenants.ParseRoots([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	if r.roots == nil || len(r.roots) >= maxRoots { // of those that nobody uses any more, too
+		r.roots = make(map[string]*x509.CertPool)
+	}
+	r.roots[text] = pool
+	return pool, nil
+}
+
+const maxRoots = 1000
+
+func allowList(texts []string) (*netrestrict.AllowList, error) {
+	prefixes := make([]netip.Prefix, 0, len(texts))
+	for _, text := range texts {
+		p, err := netrestrict.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		prefixes = append(prefixes, p)
+	}
+	return netrestrict.Compile(prefixes)
+}
+
+// user is the reverse of userDocumentOf, without secrets.
+func (d userDocument) user(name string) *tenants.User {
+	return &tenants.User{Name: name, PoolSize: d.PoolSize, MaxClients: d.MaxClients, MaxServers: d.MaxServers, Timeouts: d.Timeouts.timeouts(),
+		ServerUser: d.Upstream.User, ServerAuth: d.Upstream.Auth}
+}

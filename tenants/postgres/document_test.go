@@ -1,0 +1,197 @@
+package postgres
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
+)
+
+func newCA(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// drawTenant draws a tenant that is complete, every field of which may be what it is not by default.
+func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
+	x := tenants.New(id)
+	number := rapid.IntRange(0, 50)
+	length := func(name string) *time.Duration {
+		if !rapid.Bool().Draw(t, "has "+name) {
+			return nil
+		}
+		return new(time.Duration(rapid.Int64Range(0, 1e12).Draw(t, name)))
+	}
+	limits := func() tenants.Timeouts {
+		return tenants.Timeouts{Query: length("query"), Transaction: length("transaction"), IdleTransaction: length("idle"), ClientIdle: length("client"),
+			QueryWait: length("wait"), ServerIdle: length("server"), ServerLifetime: length("life")}
+	}
+	x.Database = rapid.SampledFrom([]string{"postgres", "x", "ä \"'\n"}).Draw(t, "database")
+	x.Databases = rapid.SampledFrom([][]string{nil, {x.Database}, {"a", x.Database}}).Draw(t, "databases")
+	x.RequireTLS, x.ResetAlways = rapid.Bool().Draw(t, "tls"), rapid.Bool().Draw(t, "reset")
+	x.Timeouts = limits()
+	x.ClientAddress = rapid.SampledFrom([]tenants.ClientAddress{tenants.AddressOff, tenants.AddressName, tenants.AddressGUC}).Draw(t, "address")
+	for kind := range x.State {
+		x.State[kind] = rapid.SampledFrom([]tenants.Policy{tenants.PolicyPin, tenants.PolicyReset, tenants.PolicyAllow}).Draw(t, "policy")
+	}
+	x.Pool = tenants.Pool{Size: number.Draw(t, "size"), Min: number.Draw(t, "min"), Reserve: number.Draw(t, "reserve"), ReserveAfter: time.Duration(number.Draw(t, "after")) * time.Second,
+		MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), MaxDatabaseClients: number.Draw(t, "dc"), MaxDatabaseServers: number.Draw(t, "ds"),
+		Mode: rapid.SampledFrom([]string{"", "session", "transaction"}).Draw(t, "mode")}
+	x.Upstream = tenants.Upstream{Port: uint16(number.Draw(t, "port")), TLS: rapid.SampledFrom([]tenants.TLSMode{"", tenants.TLSRequire, tenants.TLSVerifyFull}).Draw(t, "mode"), ServerName: "acme"}
+	if rapid.Bool().Draw(t, "ca") {
+		pool, err := tenants.ParseRoots([]byte(ca))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Upstream.RootCAs, x.Upstream.RootPEM = pool, ca
+	}
+	if rapid.Bool().Draw(t, "machine") {
+		x.Machine = &tenants.Machine{Provider: rapid.SampledFrom([]tenants.Provider{tenants.ProviderFly, tenants.ProviderLocal}).Draw(t, "provider"), App: "a", ID: "b", Name: "c",
+			SuspendAfter: time.Duration(number.Draw(t, "suspend")) * time.Second, Wake: tenants.WakeOnQuery, Sleep: tenants.SleepStop}
+	} else {
+		x.Upstream.Host = "db.internal"
+	}
+	if n := rapid.IntRange(-1, 3).Draw(t, "networks"); n >= 0 {
+		var all []netip.Prefix
+		for i := range n {
+			all = append(all, netip.MustParsePrefix([]string{"10.0.0.0/8", "203.0.113.7/32", "2001:db8::/32"}[i]))
+		}
+		x.Allow, _ = netrestrict.Compile(all)
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "users") {
+		u := &tenants.User{Name: fmt.Sprint("u", i), PoolSize: number.Draw(t, "size"), MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), Timeouts: limits(),
+			ServerUser: rapid.SampledFrom([]string{"", "other"}).Draw(t, "as"), ServerAuth: rapid.SampledFrom([]tenants.ServerAuth{"", tenants.AuthMD5}).Draw(t, "auth")}
+		for _, s := range secrets() {
+			if rapid.Bool().Draw(t, s.field) {
+				*s.of(u) = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
+			}
+		}
+		x.Users[u.Name] = u
+	}
+	x.Complete()
+	return x
+}
+
+// TestRowsHoldTenants: what is written down of a tenant makes the same tenant again.
+func TestRowsHoldTenants(t *testing.T) {
+	ca, k := newCA(t), testKeys(t, "k1")
+	rapid.Check(t, func(t *rapid.T) {
+		want := drawTenant(t, "acme", ca)
+		var r reader
+		got, err := r.rowTenant(rowOf(want, 1, k), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.Equal(want) || got.Upstream.RootPEM != want.Upstream.RootPEM {
+			t.Fatalf("got %+v\nwant %+v", got, want)
+		}
+		if steps := difference([]*tenants.Tenant{got}, []*tenants.Tenant{want}, nil, true); len(steps) != 0 {
+			t.Fatalf("they differ: %v", steps[0].lines())
+		}
+	})
+}
+
+// TestDocumentsHaveEveryField: a field that is new in a tenant must not be forgotten. drawTenant and the documents are to be
+// amended with it.
+func TestDocumentsHaveEveryField(t *testing.T) {
+	for typ, want := range map[reflect.Type]int{
+		reflect.TypeFor[tenants.Tenant](): 13, reflect.TypeFor[tenants.Upstream](): 6, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
+	} {
+		if n := typ.NumField(); n != want {
+			t.Errorf("%v has %d fields, the documents know %d: amend document.go, drawTenant and this number", typ, n, want)
+		}
+	}
+}
+
+// TestSealsAreBound: what was sealed for one place opens there alone, with that key alone, and as it was alone.
+func TestSealsAreBound(t *testing.T) {
+	k := testKeys(t, "k1")
+	at := userPlace("acme", "app", "password")
+	sealed := k.seal(at, []byte("s3cret"))
+	if text, err := k.open(at, sealed); err != nil || string(text) != "s3cret" {
+		t.Fatalf("%q, %v", text, err)
+	}
+	if bytes.Contains(sealed, []byte("s3cret")) || bytes.Equal(sealed, k.seal(at, []byte("s3cret"))) {
+		t.Error("the seal shows what it hides")
+	}
+	for _, other := range []place{userPlace("acme", "app", "server_password"), userPlace("acme", "ap", "password"), userPlace("acmea", "pp", "password"),
+		userPlace("globex", "app", "password"), {table: at.table, row: []string{"acme\x00app"}, field: at.field}, {table: at.table, row: []string{"", "acme", "app"}, field: at.field},
+		{table: "users\x00password", row: at.row[1:], field: "acme"}, {table: "tokens", row: at.row, field: at.field}, {table: at.table, row: []string{"acme"}, field: at.field}} {
+		if text, err := k.open(other, sealed); err == nil {
+			t.Errorf("opens at %v: %q", other, text)
+		}
+	}
+	for i := range sealed {
+		changed := bytes.Clone(sealed)
+		changed[i] ^= 1
+		if text, err := k.open(at, changed); err == nil {
+			t.Errorf("opens with byte %d changed: %q", i, text)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Error(err)
+		}
+		if _, err := k.open(at, sealed[:i]); err == nil {
+			t.Errorf("opens when cut to %d bytes", i)
+		}
+	}
+	// Two keys: the first seals, both open.
+	both := testKeys(t, "k2", "k1")
+	if text, err := both.open(at, sealed); err != nil || string(text) != "s3cret" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := k.open(at, both.seal(at, []byte("x"))); err == nil || !strings.Contains(err.Error(), "no key k2") {
+		t.Errorf("a key that is not there: %v", err)
+	}
+	// The same id, another key.
+	if _, err := testKeys(t, "k2").open(at, sealed); err == nil {
+		t.Error("another key opens")
+	}
+}
+
+func TestKeyFiles(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                       "has no key",
+		"# nothing\n\n":                          "has no key",
+		"k1\n":                                   "line 1",
+		"k1 c2hvcnQ=\n":                          "line 1: the key must be 32 bytes",
+		"k 1 " + strings.Repeat("A", 43) + "=\n": "line 1",
+		"k1 " + strings.Repeat("A", 43) + "=\nk1 " + strings.Repeat("B", 43) + "=\n": "line 2: the id is there already",
+	} {
+		if _, err := parseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "AAAA") || strings.Contains(err.Error(), "c2hv") {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+	path := t.TempDir() + "/store.key"
+	for i, want := range []bool{true, false} {
+		if made, err := MakeKeyFile(path); made != want || err != nil {
+			t.Errorf("call %d: %v, %v", i, made, err)
+		}
+	}
+	if _, err := ReadKeys(path); err != nil {
+		t.Error(err)
+	}
+}

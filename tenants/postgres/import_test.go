@@ -1,0 +1,93 @@
+package postgres
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
+)
+
+// TestImport: what is different is told and written, twice is once, a dry run only tells, and only --prune removes.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	run := func(o ImportOptions, list ...*tenants.Tenant) string {
+		t.Helper()
+		var out strings.Builder
+		n, err := Import(t.Context(), w.conf(), w.keys, list, o, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d\n%s", n, &out)
+	}
+	want := func(got, want string) {
+		t.Helper()
+		if strings.TrimSpace(got) != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+	a, b := sample("acme"), sample("globex")
+	want(run(ImportOptions{DryRun: true}, a, b), "2\n+ acme\n+ globex")
+	want(run(ImportOptions{}, b, a), "2\n+ acme\n+ globex")
+	want(run(ImportOptions{}, a, b), "0")
+	a = sample("acme")
+	a.Pool.Size, a.Database = 9, "x"
+	a.Users["app"].Verifier = tenants.NewSecret("another-marked-verifier")
+	delete(a.Users, "web")
+	a.Users["new"] = &tenants.User{Name: "new", Password: tenants.NewSecret("new-marked")}
+	a.Complete()
+	changes := `1
+~ acme: database: "postgres" -> "x"
+~ acme: pool.size: 20 -> 9
+~ acme: users["app"].verifier changed
+~ acme: users["new"]: (none) -> there
+~ acme: users["new"].password changed
+~ acme: users["new"].upstream.auth: (none) -> "scram"
+~ acme: users["web"]: there -> (none)
+~ acme: users["web"].password changed
+~ acme: users["web"].server_password changed
+~ acme: users["web"].upstream.auth: "scram" -> (none)
+~ acme: users["web"].upstream.user: "web_rw" -> (none)`
+	want(run(ImportOptions{DryRun: true}, a), changes)
+	want(run(ImportOptions{}, a), changes)
+	want(run(ImportOptions{}, a), "0")
+	want(run(ImportOptions{Prune: true}, a), "1\n- globex")
+	f := w.follow()
+	f.has(t, "acme:x")
+	if got, _ := f.d.Tenant("acme"); !got.Equal(a) {
+		t.Errorf("got %+v, want %+v", got, a)
+	}
+	// With another key nothing of it can be told apart: nothing is written.
+	if _, err := Import(t.Context(), w.conf(), testKeys(t, "k9"), []*tenants.Tenant{b}, ImportOptions{}, &strings.Builder{}); err == nil || !strings.Contains(err.Error(), "no key k1") {
+		t.Errorf("another key: %v", err)
+	}
+	var out bytes.Buffer
+	if err := Export(t.Context(), w.conf(), &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"id: acme\n", "host: 127.0.0.1\n", "database: x\n", "name: app\n", "pool_size: 7\n", "size: 9\n"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("the export has no %q:\n%s", part, &out)
+		}
+	}
+	w.canary(out.String())
+	w.canary(changes)
+}
+
+// canary looks for marked secrets where none may be: in texts, the log, and the bytes of the database and the cache file.
+func (w *world) canary(texts ...string) {
+	w.t.Helper()
+	var dump string
+	if err := w.connect().QueryRow(w.t.Context(), `SELECT string_agg(t::text, '') || (SELECT string_agg(u::text || coalesce(encode(verifier, 'escape'), '') ||
+		coalesce(encode(password, 'escape'), '') || coalesce(encode(server_password, 'escape'), ''), '') FROM postern.users u) FROM postern.tenants t`).Scan(&dump); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, text := range append(texts, dump, w.log.String()) {
+		if strings.Contains(text, "marked") {
+			w.t.Errorf("a secret is in\n%s", text)
+		}
+	}
+}

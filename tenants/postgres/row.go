@@ -1,0 +1,128 @@
+// Rows: what the database has of a tenant, read into one and written from one.
+
+package postgres
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/postern/postern/tenants"
+)
+
+// row is a tenant in the database.
+type row struct {
+	ID       string          `json:"id"`
+	Version  int64           `json:"version"`
+	Document json.RawMessage `json:"document"` // nil: the tenant is not there any more
+	Users    []userRow       `json:"users"`
+}
+
+type userRow struct {
+	Name           string          `json:"name"`
+	Document       json.RawMessage `json:"document"`
+	Verifier       []byte          `json:"verifier"` // sealed, as the next two; nil: none
+	Password       []byte          `json:"password"`
+	ServerPassword []byte          `json:"server_password"`
+}
+
+// columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value: a tenant is one
+// row of the result.
+const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), t.document, coalesce((
+	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
+		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
+	FROM postern.users u WHERE u.tenant = t.id), '[]')`
+
+// The ways to read rows.
+const (
+	selectAll   = `SELECT ` + columns + ` FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id`
+	selectNewer = `SELECT ` + columns + ` FROM postern.changes c LEFT JOIN postern.tenants t ON t.id = c.tenant WHERE c.version > $1 ORDER BY c.version`
+	selectThese = `SELECT ` + columns + ` FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id WHERE t.id = ANY ($1)`
+)
+
+// secret is one of a user's secrets: where it stands in the database, and in a user.
+type secret struct {
+	field string
+	of    func(*tenants.User) *tenants.Secret
+	in    func(*userRow) *[]byte
+}
+
+func secrets() []secret {
+	return []secret{
+		{"verifier", func(u *tenants.User) *tenants.Secret { return &u.Verifier }, func(r *userRow) *[]byte { return &r.Verifier }},
+		{"password", func(u *tenants.User) *tenants.Secret { return &u.Password }, func(r *userRow) *[]byte { return &r.Password }},
+		{"server_password", func(u *tenants.User) *tenants.Secret { return &u.ServerPassword }, func(r *userRow) *[]byte { return &r.ServerPassword }},
+	}
+}
+
+func userPlace(tenant, user, field string) place {
+	return place{table: "users", row: []string{tenant, user}, field: field}
+}
+
+// rowOf is what is written down of a tenant, its secrets sealed.
+func rowOf(t *tenants.Tenant, version int64, k *Keys) row {
+	r := row{ID: t.ID, Version: version, Document: encode(documentOf(t))}
+	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
+		u := t.Users[name]
+		ur := userRow{Name: name, Document: encode(userDocumentOf(u))}
+		for _, s := range secrets() {
+			if text := *s.of(u); !text.IsZero() {
+				*s.in(&ur) = k.seal(userPlace(t.ID, name, s.field), []byte(text.Reveal()))
+			}
+		}
+		r.Users = append(r.Users, ur)
+	}
+	return r
+}
+
+// tenant is the reverse of rowOf. What it returns is complete, and not judged.
+func (r *reader) rowTenant(in row, k *Keys) (*tenants.Tenant, error) {
+	t, err := r.tenant(in.ID, in.Document)
+	if err != nil {
+		return nil, err
+	}
+	for _, ur := range in.Users {
+		at := tenants.UserPath(ur.Name)
+		var d userDocument
+		if err := decode(ur.Document, &d); err != nil {
+			return nil, fmt.Errorf("%s: document: %w", at, err)
+		}
+		u := d.user(ur.Name)
+		for _, s := range secrets() {
+			sealed := *s.in(&ur)
+			if len(sealed) == 0 {
+				continue
+			}
+			text, err := k.open(userPlace(in.ID, ur.Name, s.field), sealed)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", at, s.field, err)
+			}
+			*s.of(u) = tenants.NewSecret(string(text))
+		}
+		t.Users[ur.Name] = u
+	}
+	t.Complete()
+	return t, nil
+}
+
+// Judge says what is wrong with a tenant, beside what it is.
+type Judge struct {
+	Verifier func(string) error          // of a verifier's text; its errors must not repeat it
+	Here     func(*tenants.Tenant) error // whether this process can have such a tenant
+}
+
+func (j Judge) judge(t *tenants.Tenant) error {
+	var all []error
+	for _, p := range tenants.Validate(t, j.Verifier) {
+		all = append(all, p)
+	}
+	if j.Here != nil {
+		all = append(all, j.Here(t))
+	}
+	return errors.Join(all...)
+}
+
+func byID(a, b *tenants.Tenant) int { return cmp.Compare(a.ID, b.ID) }

@@ -1,0 +1,165 @@
+// The store as a process has it: opened once, followed until the process ends.
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/postern/postern/tenants"
+)
+
+// Options say where a store is and whom it fills.
+type Options struct {
+	Conn      *pgx.ConnConfig // see [ReadDSN]
+	Keys      *Keys
+	CacheFile string // keeps what is known over a restart; "": nothing does
+	Directory *tenants.Directory
+	Judge     Judge
+	Log       *slog.Logger
+}
+
+const (
+	openTimeout    = 10 * time.Second       // for the store to answer when the process starts
+	heartbeat      = time.Second            // see Store.beat
+	answerTimeout  = 5 * time.Second        // for that
+	readTimeout    = 5 * time.Minute        // for reading all tenants, and for reading what is new
+	compareEvery   = 3 * time.Minute        // all versions
+	firstPause     = 100 * time.Millisecond // between two connections; doubles
+	longestPause   = 5 * time.Second
+	reloadPatience = 30 * time.Second // of who asks for a comparison
+	cacheEvery     = 30 * time.Second // at most
+)
+
+// Store keeps a directory equal to what the database has. Its methods may be called by any number of goroutines.
+type Store struct {
+	opts   Options
+	mirror *mirror // Watch's, and everything that it calls
+	rows   reader
+	bad    map[string]refused // rows that are not in force, by id; Watch's
+	cache  *cache
+	beat   time.Duration // the head is asked for as often, whatever was notified
+	ended  chan struct{} // closed when Watch has
+
+	mu    sync.Mutex // guards what follows; held briefly
+	stats tenants.Stats
+	away  error        // why the store is not followed right now; nil: it is
+	asked []chan error // who waits for a comparison
+}
+
+// Open finds out whether the store is there. If it is, the directory is filling from now on, and Watch fills it. If it is not,
+// what the cache file has is put in force; without one, Open fails.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	s := &Store{opts: o, mirror: newMirror(), beat: heartbeat, bad: make(map[string]refused), cache: newCache(o.CacheFile, o.Keys, o.Log), ended: make(chan struct{})}
+	s.stats.LoadedAt = time.Now()
+	err := s.probe(ctx)
+	if err == nil {
+		o.Directory.SetFilling(true)
+		return s, nil
+	}
+	s.away = err
+	if cacheErr := s.fromCache(); cacheErr != nil {
+		return nil, errors.Join(err, cacheErr)
+	}
+	o.Log.Warn("the store of tenants is away: what was known last is in force", "error", err, "age", time.Since(s.Stats().LoadedAt).Round(time.Second).String())
+	return s, nil
+}
+
+func (s *Store) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := connect(ctx, s.opts.Conn)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	if _, err := readHead(ctx, conn); err != nil {
+		return err
+	}
+	return checkKeys(ctx, conn, s.opts.Keys)
+}
+
+// Stats returns how the store is doing. LoadedAt is when it was last known that what is in force is what it has.
+func (s *Store) Stats() tenants.Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// Degraded says in public words why what is in force may be old or not complete; nil: it is neither.
+func (s *Store) Degraded() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.away != nil:
+		return errors.New("the store of tenants is away: what is known goes on")
+	case s.opts.Directory.Filling():
+		return errors.New("not all tenants are read yet")
+	}
+	return nil
+}
+
+var (
+	errEnded  = errors.New("the store is not followed any more")
+	errSilent = errors.New("the store of tenants does not answer")
+)
+
+// Reload has all versions compared, and says how that went.
+func (s *Store) Reload() error {
+	answer := make(chan error, 1)
+	s.mu.Lock()
+	s.asked = append(s.asked, answer)
+	s.mu.Unlock()
+	timer := time.NewTimer(reloadPatience)
+	defer timer.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-s.ended:
+		return errEnded
+	case <-timer.C:
+		return errSilent
+	}
+}
+
+// questions takes who waits for a comparison.
+func (s *Store) questions() []chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.asked
+	s.asked = nil
+	return asked
+}
+
+func answer(asked []chan error, err error) {
+	for _, a := range asked {
+		a <- err
+	}
+}
+
+// compared counts a comparison, and is to be called when it is in force.
+func (s *Store) compared(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stats.LastOK = err == nil; err == nil {
+		s.stats.OK++
+	} else {
+		s.stats.Failed++
+	}
+}
+
+// confirmed says that what is in force is what the store has now; an error, why nobody knows.
+func (s *Store) confirmed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away = err; err == nil {
+		s.stats.LoadedAt, s.stats.Refused = time.Now(), len(s.bad)
+	} else {
+		s.stats.LastOK = false
+	}
+}
