@@ -104,14 +104,18 @@ type ConsoleUser struct {
 // Tenants is where tenants are read from: exactly one of its fields is set.
 type Tenants struct {
 	File     string          `mapstructure:"file"`
-	Postgres TenantsPostgres `mapstructure:"postgres"` // not built yet
+	Postgres TenantsPostgres `mapstructure:"postgres"`
 }
 
 // TenantsPostgres is a store of tenants in a database.
 type TenantsPostgres struct {
-	DSNFile string `mapstructure:"dsn_file"`
-	KeyFile string `mapstructure:"key_file"`
+	DSNFile   string `mapstructure:"dsn_file"`   // holds a connection string
+	KeyFile   string `mapstructure:"key_file"`   // opens and seals the secrets of the store
+	CacheFile string `mapstructure:"cache_file"` // what is known, for a start without the store; empty: it is not kept
 }
+
+// InPostgres reports whether tenants are read from a database, not from a file.
+func (t Tenants) InPostgres() bool { return t.Postgres != (TenantsPostgres{}) }
 
 // Machines is what starts and stops the machines of tenants. A provider that is left out runs none.
 type Machines struct {

@@ -144,6 +144,7 @@ func (c *Config) resolvePaths() {
 	c.resolve(&c.Tenants.File)
 	c.resolve(&c.Tenants.Postgres.DSNFile)
 	c.resolve(&c.Tenants.Postgres.KeyFile)
+	c.resolve(&c.Tenants.Postgres.CacheFile)
 	c.resolve(&c.Machines.Fly.TokenFile)
 	c.resolve(&c.Machines.Local.Dir)
 	c.resolve(&c.Machines.StateFile)

@@ -29,7 +29,6 @@ func (c *Config) validate() problems {
 	c.checkTimeouts(&ps)
 	c.checkNumbers(&ps)
 	c.checkEnums(&ps)
-	c.checkNotBuilt(&ps)
 	return ps
 }
 
@@ -179,11 +178,19 @@ func (c *Config) checkConsole(ps *problems) {
 }
 
 func (c *Config) checkTenants(ps *problems) {
-	switch inPostgres := c.Tenants.Postgres != (TenantsPostgres{}); {
-	case c.Tenants.File == "" && !inPostgres:
-		ps.add("tenants", "must say where tenants are read from: set tenants.file")
-	case c.Tenants.File != "" && inPostgres:
+	switch p := c.Tenants.Postgres; {
+	case c.Tenants.File == "" && !c.Tenants.InPostgres():
+		ps.add("tenants", "must say where tenants are read from: set tenants.file or tenants.postgres")
+	case c.Tenants.File != "" && c.Tenants.InPostgres():
 		ps.add("tenants", "must have exactly one of file and postgres")
+	case c.Tenants.File != "":
+	default:
+		if p.DSNFile == "" {
+			ps.add("tenants.postgres.dsn_file", "is missing: it holds the connection string of the store")
+		}
+		if p.KeyFile == "" {
+			ps.add("tenants.postgres.key_file", "is missing: it opens the store's secrets (postern store init makes one)")
+		}
 	}
 }
 
@@ -293,12 +300,5 @@ func (c *Config) checkEnums(ps *problems) {
 func oneOf(ps *problems, path, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		ps.add(path, "must be one of %s", strings.Join(allowed, ", "))
-	}
-}
-
-// checkNotBuilt refuses what the documentation describes and this version would silently ignore.
-func (c *Config) checkNotBuilt(ps *problems) {
-	if c.Tenants.Postgres != (TenantsPostgres{}) {
-		ps.add("tenants.postgres", "tenants.postgres is documented but not built yet")
 	}
 }

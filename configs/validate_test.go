@@ -148,9 +148,12 @@ auth.throttle.block: must be from 1s to 24h0m0s`},
 		{"admin with public metrics", func(c *Config) { c.Admin = Admin{Address: "0.0.0.0:9187", MetricsPublic: true} }, ""},
 		{"admin address", func(c *Config) { c.Admin.Address = "localhost:9187" }, "admin.address: its host must be an IP address, not a name, or be left out"},
 		{"public metrics nowhere", func(c *Config) { c.Admin.MetricsPublic = true }, "admin.metrics_public: has no meaning without admin.address"},
-		{"no tenants", func(c *Config) { c.Tenants.File = "" }, "tenants: must say where tenants are read from: set tenants.file"},
+		{"no tenants", func(c *Config) { c.Tenants.File = "" }, "tenants: must say where tenants are read from: set tenants.file or tenants.postgres"},
 		{"tenants twice", func(c *Config) { c.Tenants.Postgres.KeyFile = "k" },
-			"tenants: must have exactly one of file and postgres\ntenants.postgres: tenants.postgres is documented but not built yet"},
+			"tenants: must have exactly one of file and postgres"},
+		{"tenants in a database", func(c *Config) { c.Tenants = Tenants{Postgres: TenantsPostgres{DSNFile: "d", KeyFile: "k"}} }, ""},
+		{"a store without anything but a cache", func(c *Config) { c.Tenants = Tenants{Postgres: TenantsPostgres{CacheFile: "c"}} },
+			"tenants.postgres.dsn_file: is missing: it holds the connection string of the store\ntenants.postgres.key_file: is missing: it opens the store's secrets (postern store init makes one)"},
 		{"zero timeouts", func(c *Config) { c.Timeouts = Timeouts{} }, `timeouts.proxy_header: must be more than 0s: every wait has a bound
 timeouts.login: must be more than 0s: every wait has a bound
 timeouts.server_connect: must be more than 0s: every wait has a bound

@@ -22,7 +22,7 @@ import (
 )
 
 // notBuilt are the keys that are refused by name.
-var notBuilt = []string{"tenants.postgres.dsn_file", "tenants.postgres.key_file", "auth_query", "regions"}
+var notBuilt = []string{"auth_query", "regions"}
 
 var keyRow = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| (?:`([^`]*)`|—) \\|")
 

@@ -13,8 +13,6 @@ import (
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
-	"github.com/postern/postern/proxy/scram"
-	"github.com/postern/postern/tenants/file"
 )
 
 func newCheckConfig() *cobra.Command {
@@ -29,11 +27,9 @@ func newCheckConfig() *cobra.Command {
 			return err
 		}
 		var problems []error
-		snapshot, err := loadTenants(conf, files.NewLane())
+		tenants, err := checkTenants(conf)
 		if err != nil {
 			problems = append(problems, err)
-		} else {
-			problems = append(problems, conf.CheckExposure(snapshot.AnyAllowList()), conf.CheckProviders(snapshot.Providers()))
 		}
 		if _, err := loadCertificates(conf); err != nil {
 			problems = append(problems, err)
@@ -55,17 +51,10 @@ func newCheckConfig() *cobra.Command {
 		if err := errors.Join(problems...); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %d tenants: ok\n", *path, len(conf.Listeners), len(snapshot.Tenants))
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %s: ok\n", *path, len(conf.Listeners), tenants)
 		return err
 	}
 	return cmd
-}
-
-func loadTenants(conf *configs.Config, lane *files.Lane) (*file.Snapshot, error) {
-	return file.Load(file.Options{Path: conf.Tenants.File, Lane: lane, CheckVerifier: func(s string) error {
-		_, err := scram.ParseVerifier(s)
-		return err
-	}})
 }
 
 // maxMockSecret bounds its file, in bytes.

@@ -58,8 +58,14 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newTenant(), newVersion())
-	for _, c := range root.Commands() {
+	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newStore(), newTenant(), newVersion())
+	usageOfArgs(root.Commands())
+	return root
+}
+
+// usageOfArgs makes wrong arguments wrong uses.
+func usageOfArgs(all []*cobra.Command) {
+	for _, c := range all {
 		if args := c.Args; args != nil {
 			c.Args = func(cmd *cobra.Command, a []string) error {
 				if err := args(cmd, a); err != nil {
@@ -68,8 +74,8 @@ func newRoot() *cobra.Command {
 				return nil
 			}
 		}
+		usageOfArgs(c.Commands())
 	}
-	return root
 }
 
 // flagsFromEnv gives flags that were not set the value of POSTERN_<FLAG>.

@@ -115,5 +115,5 @@ func (p *process) watch(ctx context.Context, log *slog.Logger) {
 		watch(files.Watch{What: "configuration", Paths: func() []string { return []string{p.path} }, Log: log,
 			Changed: func() error { return p.compareConfig(lane, log) }})
 	}
-	p.store.Watch(ctx, p.conf.Tenants.File)
+	p.store.Watch(ctx)
 }

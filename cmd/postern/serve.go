@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,12 +23,10 @@ import (
 
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/configs"
-	"github.com/postern/postern/files"
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
-	"github.com/postern/postern/tenants/file"
 )
 
 func newServe() *cobra.Command {
@@ -72,7 +69,7 @@ type process struct {
 	conf      *configs.Config
 	path      string // conf was read from; "": not to be read again
 	directory *tenants.Directory
-	store     *file.Store // which fills it
+	store     tenantStore // which fills it
 	certs     *certificates
 	drivers   *drivers
 	gate      *proxy.Gate
@@ -92,18 +89,10 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	p := &process{conf: conf, shutdown: make(chan struct{}, 1), hups: make(chan os.Signal, 1), reloads: make(chan chan error), ending: make(chan struct{})}
 	signal.Notify(p.hups, syscall.SIGHUP) // before what may take long
 	var err error
-	lane := files.NewLane()
 	if p.directory, err = tenants.NewDirectory(); err != nil {
 		return nil, err
 	}
-	p.store, err = file.Open(p.directory, func() (*file.Snapshot, error) {
-		s, err := loadTenants(conf, lane)
-		if err != nil {
-			return nil, err
-		}
-		return s, errors.Join(conf.CheckExposure(s.AnyAllowList()), conf.CheckProviders(s.Providers()))
-	}, log)
-	if err != nil {
+	if p.store, err = openStore(conf, p.directory, log); err != nil {
 		return nil, err
 	}
 	if p.certs, err = loadCertificates(conf); err != nil {
@@ -131,7 +120,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
 		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
-			Gatherer: registry, Ready: p.gate.Ready, Gate: control{p.gate}, Log: log})
+			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Log: log})
 		if err != nil {
 			return nil, err
 		}
@@ -198,6 +187,8 @@ func newRegistry(p *process, dropped func() uint64) *prometheus.Registry {
 				}
 				return 0
 			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postern_store_refused_tenants", Help: "Tenants of the store that cannot be put in force as it has them."},
+			func() float64 { return float64(p.store.Stats().Refused) }),
 		expiryCollector{p})
 	reloads := func(what, result string, count func() uint64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postern_reloads_total",

@@ -119,7 +119,7 @@ func TestSignalsWhileAFileHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.store = store
+	p.store = fileStore{store, p.conf.Tenants.File}
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(t.Context(), log, func() {}) }()
 	said.wait(t, `"msg":"listening"`, 2)
