@@ -14,7 +14,7 @@ SOAK ?= 10m
 TESTFLAGS ?= -race -count 1 -p 2 -timeout 40m
 
 # The packages whose tests need neither a server nor a tool beside Go: not the suites below test, nor those that start PostgreSQL.
-UNIT = $(shell go list ./... | grep -vE '/(cmd/postern|machines/local|proxy/backend|test/.*)$$')
+UNIT = $(shell go list ./... | grep -vE '/(cmd/postern|machines/local|proxy/backend|tenants/postgres|test/.*)$$')
 
 .DEFAULT_GOAL := build
 .PHONY: help build demo test test-all check static unit vet fuzz soak bench lint clean
