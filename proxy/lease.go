@@ -203,8 +203,8 @@ func (s *server) perform(do lease.Actions, gathered []byte, last bool) outcome {
 		return s.partUnclean(c, do, last)
 	case do.Has(lease.Settle):
 		if f := s.facts(last); f.Rests() {
-			if done := s.perform(s.next(lease.Moved, s.atRest(f)), nil, last); done == stop {
-				return stop
+			if done := s.perform(s.next(lease.Moved, s.atRest(f)), nil, last); done != goOn {
+				return done // taken, too, where it has parted them and more was received: feed goes on with that
 			}
 		}
 	}

@@ -398,3 +398,32 @@ func TestPoliciesForSettings(t *testing.T) {
 		})
 	})
 }
+
+// TestWhatFollowsAnAnswerToPostern: a server that says something of its own right behind what Postern has asked of it is
+// cleaned at once. It was left alone until its time was over, and closed then.
+func TestWhatFollowsAnAnswerToPostern(t *testing.T) {
+	notice := (&pgwire.Error{Severity: pgwire.Notice, Code: "00000", Message: "psst"}).Append(nil)
+	for name, c := range map[string]struct {
+		mode                                  poolMode
+		says, answer, heard, question, behind []byte
+	}{
+		"a question what was left": {transactionMode, pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I'),
+			pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I'), inspecting(sqltext.StateLock), nothingFound()},
+		"a ROLLBACK": {statementMode, pgwire.AppendQuery(nil, "begin"), pgwire.AppendReady(tagged(nil, "BEGIN"), 'T'),
+			errStatement.Append(tagged(nil, "BEGIN")), pgwire.AppendQuery(nil, "ROLLBACK"), pgwire.AppendReady(tagged(nil, "ROLLBACK"), 'I')},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.policy(keeping)
+			server := b.server()
+			conn := b.client(c.mode)
+			b.asks(conn, server, c.says, c.says, c.answer, c.heard)
+			expect(t, server, c.question, "what Postern asks")
+			_, _ = server.Write(append(c.behind, notice...))
+			b.settle()
+			if n := b.counts(); n.Idle != 1 {
+				t.Errorf("the server is not free: %+v", n)
+			}
+		})
+	}
+}
