@@ -28,6 +28,9 @@ func (s *server) abandoned(c *client, parting bool) {
 	if parting {
 		f |= lease.Parting
 	}
+	if s.replay.Facts() != 0 {
+		s.traces.Fail() // what it was refused may be what nothing takes back
+	}
 	do := s.next(lease.Left, f)
 	s.part(c)
 	s.stalled = false

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/lease"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
@@ -205,4 +206,27 @@ func TestGreetingsFollowTheServer(t *testing.T) {
 			t.Errorf("others with settings are greeted with %v", got)
 		}
 	})
+}
+
+// TestARefusalThatNobodyWaitsFor: a server that does not take back what somebody has left is nobody else's, also if whoever was
+// to have it leaves before all of the refusal has come.
+func TestARefusalThatNobodyWaitsFor(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	conn := b.client(transactionMode)
+	b.left("TimeZone", "Europe/Berlin")
+	if _, err := conn.Write(pgwire.AppendQuery(nil, "select 7")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, changing([]params.Change{{Name: "timezone"}}), "reset of what the client did not set")
+	_, _ = server.Write((&pgwire.Error{Severity: pgwire.Err, Code: "22023", Message: "no"}).Append(nil))
+	b.settle()
+	conn.Close()
+	b.settle()
+	_, _ = server.Write(pgwire.AppendReady(nil, 'I'))
+	b.settle()
+	if n := b.counts(); n != (pool.Counts{}) {
+		t.Errorf("it is kept: %+v", n)
+	}
+	expect(t, server, pgwire.AppendTerminate(nil), "instead of a reset")
 }
