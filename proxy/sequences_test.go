@@ -283,3 +283,20 @@ func TestAKeptServerIsFreeOfForeignNumbers(t *testing.T) {
 		b.asks(second, server, q, q, answer, answer)
 	}
 }
+
+// TestASessionKeepsItsOwnNumbers, also if those of others could not be forgotten before it.
+func TestASessionKeepsItsOwnNumbers(t *testing.T) {
+	b := newBench(t)
+	b.sequencePolicy(tenants.PolicyReset)
+	server := b.server()
+	b.draws(b.client(transactionMode), server)
+	session := b.arrives(sessionMode)
+	expect(t, server, pgwire.AppendQuery(nil, link.DiscardSequences), "before a session")
+	late := (&pgwire.Error{Severity: pgwire.Err, Code: "57014", Message: "canceling statement due to statement timeout"}).Append(nil)
+	if _, err := server.Write(pgwire.AppendReady(late, 'I')); err != nil {
+		t.Fatal(err)
+	}
+	b.greeted(session)
+	b.draws(session, server)
+	b.silent(server, "its own number is taken away")
+}
