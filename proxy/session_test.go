@@ -14,6 +14,7 @@ import (
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/sqltext"
+	"github.com/postern/postern/tenants"
 )
 
 // A server that speaks while nobody uses it is understood or closed.
@@ -277,4 +278,23 @@ func TestALibraryIsNobodyElses(t *testing.T) {
 	no.Severity = pgwire.Fatal
 	expect(t, client, no.Append(nil), "why it has to go")
 	gone(t, server)
+}
+
+// TestAServerThatFailsItsReset is nobody else's.
+func TestAServerThatFailsItsReset(t *testing.T) {
+	b := newBench(t)
+	b.policy(func(conf *tenants.Tenant) { conf.ResetAlways = true })
+	server := b.server()
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	b.asks(b.client(transactionMode), server, query, query, answer, answer)
+	expect(t, server, pgwire.AppendQuery(nil, "DISCARD ALL"), "reset")
+	if typ, _ := readMessage(t, server); typ != pgwire.Query {
+		t.Fatalf("instead of a new seed: %q", typ)
+	}
+	failed := (&pgwire.Error{Severity: pgwire.Err, Code: "XX000", Message: "?"}).Append(nil)
+	_, _ = server.Write(pgwire.AppendReady(tagged(pgwire.AppendReady(failed, 'I'), "SELECT 1"), 'I'))
+	expect(t, server, pgwire.AppendTerminate(nil), "instead of the next client")
+	if n := b.counts(); n != (pool.Counts{}) {
+		t.Errorf("it is kept: %+v", n)
+	}
 }
