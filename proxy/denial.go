@@ -81,7 +81,7 @@ type denialRow struct {
 
 const (
 	sayPassword = `password authentication failed for user "%s"`
-	howToName   = `Name the project in the user ("user.project"), in options ("reference=project") or by the host name.`
+	howToName   = `Name the tenant in the user ("user.tenant"), in options ("reference=tenant") or by the host name.`
 )
 
 // denials is the one table of them. It is never changed.
@@ -92,17 +92,17 @@ var denials = [numDenials]denialRow{
 	denyProtocol:   {reasonStartup, "not_the_protocol", "", "", ""},
 	denyStartup:    {reasonStartup, "startup_message", "", "", ""}, // in the words of whoever read it
 	denyNoUser:     {reasonStartup, "no_user", "28000", "no PostgreSQL user name specified in startup packet", ""},
-	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no project", howToName},
-	denyNotRead:    {reasonTenant, "tenants_not_read_yet", "57P03", "the pooler is starting up", "Not all projects are read yet. Try again in a moment."},
-	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different projects", howToName},
-	denyTLS:        {reasonTLS, "tls_required", "28000", "this project requires TLS", "Connect with sslmode=require or stronger."},
+	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no tenant", howToName},
+	denyNotRead:    {reasonTenant, "tenants_not_read_yet", "57P03", "the pooler is starting up", "Not all tenants are read yet. Try again in a moment."},
+	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different tenants", howToName},
+	denyTLS:        {reasonTLS, "tls_required", "28000", "this tenant requires TLS", "Connect with sslmode=require or stronger."},
 	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},
 
 	denyClients:         {reasonLimit, "limits.clients", "53300", "too many clients already", ""},
-	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this project already", ""},
+	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this tenant already", ""},
 	denyUserClients:     {reasonLimit, "max_clients", "53300", `too many clients for user "%s" already`, "The user's max_clients is reached."},
-	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The project's max_database_clients is reached."},
-	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this project already", ""},
+	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The tenant's max_database_clients is reached."},
+	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this tenant already", ""},
 	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},
 	denyThrottled:       {reasonThrottle, "throttled", "53400", "too many failed logins", "Try again in %d seconds."},
 
@@ -117,7 +117,7 @@ var denials = [numDenials]denialRow{
 	denyDatabase:           {uncounted, "unknown_database", "3D000", `database "%s" does not exist`, ""},
 	denyStartOnly:          {uncounted, "start_only_parameter", "55P02", `parameter "%s" cannot be set after connection start`, "A pooled connection has started already."},
 	denySetting:            {uncounted, "unknown_parameter", "42704", `unrecognized configuration parameter "%s"`, ""},
-	denyPhysical:           {uncounted, "physical_replication", "28000", "physical replication is not allowed for this project", "It reads all databases, and the project allows only some."},
+	denyPhysical:           {uncounted, "physical_replication", "28000", "physical replication is not allowed for this tenant", "It reads all databases, and the tenant allows only some."},
 	denyConsoleReplication: {reasonStartup, "console_replication", "0A000", "the admin console has nothing to replicate", ""},
 }
 

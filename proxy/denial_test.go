@@ -59,7 +59,7 @@ func TestDenialTexts(t *testing.T) {
 		denyFor(1):                "53400 too many failed logins Try again in 1 seconds.",
 		denyFor(2e9):              "53400 too many failed logins Try again in 2 seconds.",
 		denyFor(2e9 + 1):          "53400 too many failed logins Try again in 3 seconds.",
-		deny(denyTLS):             "28000 this project requires TLS Connect with sslmode=require or stronger.",
+		deny(denyTLS):             "28000 this tenant requires TLS Connect with sslmode=require or stronger.",
 		deny(denyPassword, "a%b"): `28P01 password authentication failed for user "a%b"`,
 	} {
 		if got := strings.TrimSpace(fmt.Sprintf("%s %s %s", d.told.Code, d.told.Message, d.told.Hint)); got != want {

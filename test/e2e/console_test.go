@@ -167,9 +167,9 @@ func TestConsoleLogin(t *testing.T) {
 		{"a tenant's user", g.dsn("private", "dbname=postern"), "28P01", `password authentication failed for user "app.acme"`},
 		{"a tenant's user by options", g.dsn("private", "user=app", "dbname=postern", "options=reference=acme"), "28P01", `"app"`},
 		{"replication", g.consoleDSN("private", "replication=database"), "0A000", "replicate"},
-		{"another listener", g.consoleDSN("transaction"), "08004", "names no project"},
-		{"another case", g.consoleDSN("private", "dbname=Postern"), "08004", "names no project"},
-		{"another database", g.consoleDSN("private", "dbname=other"), "08004", "names no project"},
+		{"another listener", g.consoleDSN("transaction"), "08004", "names no tenant"},
+		{"another case", g.consoleDSN("private", "dbname=Postern"), "08004", "names no tenant"},
+		{"another database", g.consoleDSN("private", "dbname=other"), "08004", "names no tenant"},
 		{"a tenant's user elsewhere", g.dsn("transaction", "dbname=postern"), "3D000", `database "postern" does not exist`},
 	} {
 		conn, err := pgconn.Connect(t.Context(), c.dsn)
