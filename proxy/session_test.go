@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -296,5 +297,50 @@ func TestAServerThatFailsItsReset(t *testing.T) {
 	expect(t, server, pgwire.AppendTerminate(nil), "instead of the next client")
 	if n := b.counts(); n != (pool.Counts{}) {
 		t.Errorf("it is kept: %+v", n)
+	}
+}
+
+// TestDrainDuringAQuestion: a client whose server is being asked something when everybody is to go, goes when that is over.
+func TestDrainDuringAQuestion(t *testing.T) {
+	b := newBench(t)
+	b.policy(keeping)
+	server := b.server()
+	client := b.client(transactionMode)
+	lock, locked := pgwire.AppendQuery(nil, "select pg_advisory_lock(1)"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	b.asks(client, server, lock, lock, locked, locked)
+	expect(t, server, inspecting(sqltext.StateLock), "what is left?")
+	b.tenant.call(b.tenant.drain)
+	held := append(append(pgwire.AppendHeader(noWaitFirst(), pgwire.DataRow, 2+4+13+4+4), 0, 3, 0, 0, 0, 13), "advisory_lock\xff\xff\xff\xff\xff\xff\xff\xff"...)
+	_, _ = server.Write(pgwire.AppendReady(tagged(held, "SELECT 1"), 'I'))
+	expect(t, client, errDraining.Append(nil), "the end")
+}
+
+// TestACleaningHasATime, and a message that is half said when it begins is waited for.
+func TestACleaningHasATime(t *testing.T) {
+	b := newBench(t)
+	server := b.server()
+	client := b.client(transactionMode)
+	query, answer := pgwire.AppendQuery(nil, "select 1"), pgwire.AppendReady(tagged(nil, "SELECT 1"), 'I')
+	if _, err := client.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, query, "request")
+	notice := (&pgwire.Error{Severity: pgwire.Notice, Code: "00000", Message: strings.Repeat("psst", whole)}).Append(nil)
+	b.split(server, append(bytes.Clone(answer), notice[:whole+100]...), 0)
+	expect(t, client, answer, "answer")
+	b.settle()
+	b.tenant.call(func() {
+		for s := range b.tenant.servers {
+			if !s.phase.Cleaning() || s.timer == nil || !s.timer.Armed() {
+				t.Errorf("%s, and not for a time only", s.phase)
+			}
+		}
+	})
+	if _, err := server.Write(notice[whole+100:]); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	if n := b.counts(); n.Idle != 1 {
+		t.Errorf("not kept: %+v", n)
 	}
 }
