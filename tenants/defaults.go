@@ -44,6 +44,9 @@ func (t *Tenant) Complete() {
 		u.TLS, u.Port = cmp.Or(u.TLS, tls), cmp.Or(u.Port, port)
 	}
 	for _, u := range t.Users {
+		if u == nil {
+			continue // which Validate has something to say about
+		}
 		u.ServerUser, u.ServerAuth = cmp.Or(u.ServerUser, u.Name), cmp.Or(u.ServerAuth, AuthSCRAM)
 	}
 }

@@ -311,3 +311,16 @@ func flip(x *Tenant, i int) {
 		f.SetBool(true)
 	}
 }
+
+// TestCompleteLeavesItToValidate to say what is wrong with a user that is not there.
+func TestCompleteLeavesItToValidate(t *testing.T) {
+	tenant := New("acme")
+	tenant.Users = map[string]*User{"app": nil}
+	tenant.Complete()
+	for _, p := range Validate(tenant, nil) {
+		if strings.HasPrefix(p.Path, `users["app"]`) {
+			return
+		}
+	}
+	t.Error("nothing is said of the user")
+}
