@@ -19,8 +19,8 @@ type batch struct {
 }
 
 type pending struct {
-	tenant  *tenants.Tenant
-	version int64
+	tenant *tenants.Tenant
+	mark   int64
 }
 
 func (s *Store) newBatch() *batch { return &batch{s, make(map[string]pending)} }
@@ -42,10 +42,10 @@ func (b *batch) take(r row) error {
 		return nil
 	}
 	if err := s.opts.Directory.Put(t); err != nil {
-		b.later[r.ID] = pending{t, r.Version}
+		b.later[r.ID] = pending{t, r.Mark}
 		return nil
 	}
-	s.accept(r.ID, r.Version)
+	s.accept(r.ID, r.Mark)
 	return nil
 }
 
@@ -55,14 +55,14 @@ func (b *batch) remove(id string) {
 	delete(b.store.bad, id)
 }
 
-func (s *Store) accept(id string, version int64) {
-	s.mirror.has(id, version)
+func (s *Store) accept(id string, mark int64) {
+	s.mirror.has(id, mark)
 	delete(s.bad, id)
 }
 
-// refuse keeps what there was in force. The version is not kept, so that the next comparison tries again.
+// refuse keeps what there was in force. The mark is not kept, so that the next comparison tries again.
 func (s *Store) refuse(id string, err error) {
-	if _, ok := s.mirror.versions[id]; ok {
+	if _, ok := s.mirror.marks[id]; ok {
 		s.mirror.has(id, unread)
 	}
 	var taken *tenants.ConflictError
@@ -79,7 +79,7 @@ type refused struct {
 	blocked bool // by another tenant, which may go
 }
 
-// unread is the version of a tenant of which an older form is in force than the store has.
+// unread is the mark of a tenant of which an older form is in force than the store has.
 const unread = -1
 
 // finish puts in force what had to wait.
@@ -89,7 +89,7 @@ func (b *batch) finish() {
 		progress = false
 		for id, p := range b.later {
 			if s.opts.Directory.Put(p.tenant) == nil {
-				s.accept(id, p.version)
+				s.accept(id, p.mark)
 				delete(b.later, id)
 				progress = true
 			}
@@ -111,7 +111,7 @@ func (b *batch) finish() {
 		if err != nil {
 			s.refuse(id, fmt.Errorf("its machine: %w", err))
 		} else {
-			s.accept(id, p.version)
+			s.accept(id, p.mark)
 		}
 	}
 	clear(b.later)
@@ -124,7 +124,7 @@ func (s *Store) fromCache() error {
 	}
 	b := s.newBatch()
 	end, err := s.cache.read(func(r row) error {
-		if _, known := s.mirror.versions[r.ID]; known {
+		if _, known := s.mirror.marks[r.ID]; known {
 			return nil
 		}
 		return b.take(r)
@@ -143,6 +143,6 @@ func (s *Store) fromCache() error {
 
 // snapshot is what the cache file should have.
 func (s *Store) snapshot() contents {
-	return contents{all: s.opts.Directory.All(), versions: maps.Clone(s.mirror.versions),
+	return contents{all: s.opts.Directory.All(), marks: maps.Clone(s.mirror.marks),
 		end: ending{Epoch: s.mirror.epoch, Seen: s.mirror.seen, At: s.Stats().LoadedAt}}
 }

@@ -28,9 +28,9 @@ const (
 
 // contents is what a cache file has.
 type contents struct {
-	all      []*tenants.Tenant
-	versions map[string]int64
-	end      ending
+	all   []*tenants.Tenant
+	marks map[string]int64
+	end   ending
 }
 
 // ending is the last record.
@@ -131,11 +131,11 @@ func (c *cache) encode(w io.Writer, what contents) error {
 		return err
 	}
 	for _, t := range what.all {
-		version, ok := what.versions[t.ID]
+		mark, ok := what.marks[t.ID]
 		if !ok {
-			version = unread
+			mark = unread
 		}
-		if err := record(rowOf(t, version, c.keys)); err != nil {
+		if err := record(rowOf(t, mark, c.keys)); err != nil {
 			return err
 		}
 	}

@@ -17,24 +17,24 @@ import (
 func TestCacheFile(t *testing.T) {
 	c := newCache(filepath.Join(t.TempDir(), "cache"), testKeys(t, "k1"), slog.New(slog.DiscardHandler))
 	want := []*tenants.Tenant{sample("acme"), sample("globex")}
-	if err := c.save(contents{all: want, versions: map[string]int64{"acme": 7}, end: ending{Epoch: "e", Seen: 9}}); err != nil {
+	if err := c.save(contents{all: want, marks: map[string]int64{"acme": 7}, end: ending{Epoch: "e", Seen: 9}}); err != nil {
 		t.Fatal(err)
 	}
-	read := func(c *cache) (all []*tenants.Tenant, versions []int64, err error) {
+	read := func(c *cache) (all []*tenants.Tenant, marks []int64, err error) {
 		var r reader
 		end, err := c.read(func(in row) error {
 			x, err := r.rowTenant(in, c.keys)
-			all, versions = append(all, x), append(versions, in.Version)
+			all, marks = append(all, x), append(marks, in.Mark)
 			return err
 		})
 		if err == nil && (end.Epoch != "e" || end.Seen != 9) {
 			t.Errorf("ends with %+v", end)
 		}
-		return all, versions, err
+		return all, marks, err
 	}
-	got, versions, err := read(c)
-	if err != nil || len(got) != 2 || !got[0].Equal(want[0]) || !got[1].Equal(want[1]) || versions[0] != 7 || versions[1] != unread {
-		t.Fatalf("%v, %v, %v", got, versions, err)
+	got, marks, err := read(c)
+	if err != nil || len(got) != 2 || !got[0].Equal(want[0]) || !got[1].Equal(want[1]) || marks[0] != 7 || marks[1] != unread {
+		t.Fatalf("%v, %v, %v", got, marks, err)
 	}
 	text, err := os.ReadFile(c.path)
 	if err != nil {

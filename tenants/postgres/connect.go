@@ -122,7 +122,7 @@ func readRows(ctx context.Context, q querier, each func(row) error, sql string, 
 	defer rows.Close()
 	for rows.Next() {
 		var r row
-		if err := rows.Scan(&r.ID, &r.Version, &r.Document, &r.Users); err != nil {
+		if err := rows.Scan(&r.ID, &r.Mark, &r.Document, &r.Users); err != nil {
 			return err
 		}
 		if err := each(r); err != nil {

@@ -16,7 +16,9 @@
 //
 // Versions mean something within an epoch: the cluster's system identifier, its timeline, the database and its table. A restored
 // backup or a promoted standby is a new epoch, and so is a feed that is behind what was seen. Then every row is read again, and
-// the store wins. Within an epoch, the versions are compared as a whole at each connect and every few minutes.
+// the store wins. A snapshot of disks that was restored shows in none of this, and versions come again; but every connection was
+// lost then. So at each connect and every few minutes all tenants are compared as a whole, by the random marks of their last
+// changes, which do not come again.
 //
 // # Invariants
 //

@@ -120,7 +120,7 @@ func (s *Store) sync(ctx context.Context, conn *pgx.Conn, compare bool) error {
 				return nil
 			case readNewer:
 				err = s.readNewer(ctx, tx)
-			case readVersions:
+			case readMarks:
 				err = s.readDiffering(ctx, tx)
 			case readAll:
 				err = s.readAll(ctx, tx)
@@ -185,16 +185,16 @@ func (s *Store) readAll(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// readDiffering compares all versions, and reads what differs.
+// readDiffering compares all marks, and reads what differs.
 func (s *Store) readDiffering(ctx context.Context, tx pgx.Tx) error {
 	all := make(map[string]int64)
-	rows, err := tx.Query(ctx, `SELECT t.id, coalesce(c.version, 0) FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id`)
+	rows, err := tx.Query(ctx, `SELECT t.id, coalesce(c.mark, 0) FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id`)
 	if err != nil {
 		return err
 	}
 	var id string
-	var version int64
-	if _, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error { all[id] = version; return nil }); err != nil {
+	var mark int64
+	if _, err := pgx.ForEachRow(rows, []any{&id, &mark}, func() error { all[id] = mark; return nil }); err != nil {
 		return err
 	}
 	b := s.newBatch()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -215,6 +216,15 @@ func TestMachinesGoRound(t *testing.T) {
 		z, _ := f.d.Machine("local/z")
 		return x != nil && y != nil && z != nil && x.ID == "c" && y.ID == "a" && z.ID == "b"
 	})
+	// One that waits for a machine, which another has kept because its row is bad, gets it when that row is good.
+	w.exec(`UPDATE postern.tenants SET document = CASE id WHEN 'c' THEN '{"machine": {"provider": "local", "name": "w"}, "surprise": 1}'
+		ELSE jsonb_build_object('machine', $1::jsonb->'machine') END WHERE id IN ('c', 'a')`, machine("x"))
+	harness.Eventually(t, harness.Patience, "both are refused", func() bool { return f.Stats().Refused == 2 })
+	w.put("c", machine("w"))
+	harness.Eventually(t, harness.Patience, "both are in force", func() bool {
+		x, _ := f.d.Machine("local/x")
+		return f.Stats().Refused == 0 && x != nil && x.ID == "a"
+	})
 	if _, err := w.connect().Exec(t.Context(), `INSERT INTO postern.tenants VALUES ('d', $1)`, machine("x")); err == nil {
 		t.Error("one machine has two tenants")
 	}
@@ -247,6 +257,15 @@ func TestNotified(t *testing.T) {
 		}
 	}
 	f.has(t, "acme:quiet")
+}
+
+// TestListenerDoesNotForget: a notification that has come while something was read is none to wait for again.
+func TestListenerDoesNotForget(t *testing.T) {
+	l := &listener{}
+	l.noted.Store(true)
+	if err := l.await(t.Context(), time.Hour); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestListenerKilled: whoever listens may be killed at any time.
@@ -292,6 +311,52 @@ func TestNewEpoch(t *testing.T) {
 	w.exec(`UPDATE postern.feed SET version = 100`)
 	w.put("new", plainDocument)
 	f.has(t, "new")
+}
+
+// TestOlderSnapshot: the disks of the store are put back to what they were, and go on from there to the versions that they had before,
+// with other tenants in them.
+func TestOlderSnapshot(t *testing.T) {
+	t.Parallel()
+	c := harness.OwnPostgres(t)
+	w := newWorld(t, c)
+	w.put("acme", plainDocument)
+	harness.Crash(t, c)
+	snapshot := harness.Dir(t) + "/snapshot"
+	run := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	run("cp", "-a", c.Dir(), snapshot)
+	start := func() {
+		t.Helper()
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	f := w.follow()
+	f.has(t, "acme")
+	w.put("acme", `{"upstream": {"host": "h"}, "database": "lost"}`)
+	w.put("lost", plainDocument)
+	f.has(t, "acme:lost", "lost")
+	f.stop()
+	cached, err := w.open() // stands for one that is away: it knows what is lost
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cached.fromCache(); err != nil {
+		t.Fatal(err)
+	}
+	harness.Crash(t, c)
+	run("rm", "-r", c.Dir())
+	run("cp", "-a", snapshot, c.Dir())
+	start()
+	w.put("acme", `{"upstream": {"host": "h"}, "database": "new"}`)
+	w.put("other", plainDocument)
+	w.watch(cached)
+	cached.has(t, "acme:new", "other")
 }
 
 // TestOutage: what is known goes on without the store, a start is possible from the cache file, and what has changed meanwhile is

@@ -2,14 +2,14 @@
 
 package postgres
 
-// mirror knows which version of each tenant is in force here.
+// mirror knows which form of each tenant is in force here.
 type mirror struct {
-	epoch    string           // in which versions can be compared; "": nothing was read yet
-	seen     int64            // everything up to this version was read
-	versions map[string]int64 // of the tenants that the store has
+	epoch string           // in which versions can be compared; "": nothing was read yet
+	seen  int64            // everything up to this version was read
+	marks map[string]int64 // of the tenants that the store has
 }
 
-func newMirror() *mirror { return &mirror{versions: make(map[string]int64)} }
+func newMirror() *mirror { return &mirror{marks: make(map[string]int64)} }
 
 // head is where the store's feed ends.
 type head struct {
@@ -21,10 +21,10 @@ type head struct {
 type reading uint8
 
 const (
-	readNothing  reading = iota
-	readNewer            // what has a newer version than was seen
-	readVersions         // all versions, and what differs
-	readAll              // everything: versions of before mean nothing
+	readNothing reading = iota
+	readNewer           // what has a newer version than was seen
+	readMarks           // all versions, and what differs
+	readAll             // everything: versions of before mean nothing
 )
 
 // next says what has to be read to be where the head is. compare: what is known is not trusted.
@@ -33,17 +33,17 @@ func (m *mirror) next(h head, compare bool) reading {
 	case h.epoch != m.epoch, h.version < m.seen:
 		return readAll
 	case compare:
-		return readVersions
+		return readMarks
 	case h.version > m.seen:
 		return readNewer
 	}
 	return readNothing
 }
 
-// differing compares with the versions of all tenants that the store has: which must be read, and which are gone.
+// differing compares with the marks of all tenants that the store has: which must be read, and which are gone.
 func (m *mirror) differing(all map[string]int64) (read, gone []string) {
-	for id, version := range all {
-		if known, ok := m.versions[id]; !ok || known != version {
+	for id, mark := range all {
+		if known, ok := m.marks[id]; !ok || known != mark {
 			read = append(read, id)
 		}
 	}
@@ -52,7 +52,7 @@ func (m *mirror) differing(all map[string]int64) (read, gone []string) {
 
 // missing are those that are known and not there.
 func (m *mirror) missing(there func(id string) bool) (gone []string) {
-	for id := range m.versions {
+	for id := range m.marks {
 		if !there(id) {
 			gone = append(gone, id)
 		}
@@ -63,8 +63,8 @@ func (m *mirror) missing(there func(id string) bool) (gone []string) {
 // reached says that all was read up to the head.
 func (m *mirror) reached(h head) { m.epoch, m.seen = h.epoch, h.version }
 
-// has says that a tenant is in force as of a version.
-func (m *mirror) has(id string, version int64) { m.versions[id] = version }
+// has says that a tenant is in force as its change with this mark has made it.
+func (m *mirror) has(id string, mark int64) { m.marks[id] = mark }
 
 // lacks says that a tenant is not there any more.
-func (m *mirror) lacks(id string) { delete(m.versions, id) }
+func (m *mirror) lacks(id string) { delete(m.marks, id) }

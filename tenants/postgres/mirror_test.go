@@ -13,9 +13,11 @@ type model struct {
 	epoch   int
 	head    int64
 	rows    map[string]string // content by id
-	changes map[string]int64  // versions, of those that are gone, too
+	changes map[string]change // of those that are gone, too
 	backups []model
 }
+
+type change struct{ version, mark int64 }
 
 func (m *model) copy() model {
 	return model{epoch: m.epoch, head: m.head, rows: maps.Clone(m.rows), changes: maps.Clone(m.changes)}
@@ -27,7 +29,8 @@ func (m *model) at() head { return head{fmt.Sprint("epoch ", m.epoch), m.head} }
 type node struct {
 	m     *mirror
 	rows  map[string]string
-	notes int // notifications that wait
+	notes int  // notifications that wait
+	lost  bool // its connection
 	read  map[reading]int
 }
 
@@ -36,27 +39,28 @@ func (n *node) sync(s *model, compare bool) {
 	take := func(id string) {
 		if content, ok := s.rows[id]; ok {
 			n.rows[id] = content
-			n.m.has(id, s.changes[id])
+			n.m.has(id, s.changes[id].mark)
 		} else {
 			delete(n.rows, id)
 			n.m.lacks(id)
 		}
 	}
+	compare, n.lost = compare || n.lost, false
 	what := n.m.next(s.at(), compare)
 	n.read[what]++
 	switch what {
 	case readNothing:
 		return
 	case readNewer:
-		for id, version := range s.changes {
-			if version > n.m.seen {
+		for id, c := range s.changes {
+			if c.version > n.m.seen {
 				take(id)
 			}
 		}
-	case readVersions:
+	case readMarks:
 		all := make(map[string]int64)
 		for id := range s.rows {
-			all[id] = s.changes[id]
+			all[id] = s.changes[id].mark
 		}
 		read, gone := n.m.differing(all)
 		for _, id := range append(read, gone...) {
@@ -78,7 +82,7 @@ func (n *node) sync(s *model, compare bool) {
 func TestMirrorEndsEqual(t *testing.T) {
 	total := make(map[reading]int)
 	rapid.Check(t, func(t *rapid.T) {
-		s := &model{rows: map[string]string{}, changes: map[string]int64{}}
+		s := &model{rows: map[string]string{}, changes: map[string]change{}}
 		nodes := []*node{{m: newMirror(), rows: map[string]string{}, read: total}, {m: newMirror(), rows: map[string]string{}, read: total}}
 		content := 0
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -92,7 +96,7 @@ func TestMirrorEndsEqual(t *testing.T) {
 					} else {
 						s.rows[id] = fmt.Sprint(content)
 					}
-					s.changes[id] = s.head
+					s.changes[id] = change{s.head, int64(content)}
 				}
 				for _, n := range nodes {
 					n.notes += rapid.IntRange(0, 2).Draw(t, "notified") // 0: lost
@@ -102,9 +106,12 @@ func TestMirrorEndsEqual(t *testing.T) {
 			case "restore":
 				if len(s.backups) > 0 {
 					old := rapid.SampledFrom(s.backups).Draw(t, "backup")
-					backups, epoch := s.backups, s.epoch+1
+					backups, epoch := s.backups, s.epoch+rapid.IntRange(0, 1).Draw(t, "told by its epoch") // a snapshot of disks is not
 					*s = old.copy()
 					s.backups, s.epoch = backups, epoch
+					for _, n := range nodes {
+						n.lost = true
+					}
 				}
 			case "compare":
 				rapid.SampledFrom(nodes).Draw(t, "node").sync(s, true)
@@ -124,12 +131,12 @@ func TestMirrorEndsEqual(t *testing.T) {
 			if !maps.Equal(n.rows, s.rows) {
 				t.Fatalf("node %d has %v, the store %v", i, n.rows, s.rows)
 			}
-			if !maps.Equal(n.m.versions, present(s)) {
-				t.Fatalf("node %d knows the versions %v, the store has %v", i, n.m.versions, present(s))
+			if !maps.Equal(n.m.marks, present(s)) {
+				t.Fatalf("node %d knows the marks %v, the store has %v", i, n.m.marks, present(s))
 			}
 		}
 	})
-	for _, what := range []reading{readNothing, readNewer, readVersions, readAll} {
+	for _, what := range []reading{readNothing, readNewer, readMarks, readAll} {
 		if total[what] == 0 {
 			t.Errorf("no run has read in way %d", what)
 		}
@@ -139,7 +146,7 @@ func TestMirrorEndsEqual(t *testing.T) {
 func present(s *model) map[string]int64 {
 	all := make(map[string]int64)
 	for id := range s.rows {
-		all[id] = s.changes[id]
+		all[id] = s.changes[id].mark
 	}
 	return all
 }
@@ -153,7 +160,7 @@ func TestMirrorIsBehindNothing(t *testing.T) {
 			t.Errorf("%v: %v, want %v", h, got, want)
 		}
 	}
-	if got := m.next(head{"e", 7}, true); got != readVersions {
+	if got := m.next(head{"e", 7}, true); got != readMarks {
 		t.Errorf("to compare: %v", got)
 	}
 }

@@ -16,7 +16,7 @@ import (
 // row is a tenant in the database.
 type row struct {
 	ID       string          `json:"id"`
-	Version  int64           `json:"version"`
+	Mark     int64           `json:"mark"`     // of its last change
 	Document json.RawMessage `json:"document"` // nil: the tenant is not there any more
 	Users    []userRow       `json:"users"`
 }
@@ -31,7 +31,7 @@ type userRow struct {
 
 // columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value: a tenant is one
 // row of the result.
-const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), t.document, coalesce((
+const columns = `coalesce(t.id, c.tenant), coalesce(c.mark, 0), t.document, coalesce((
 	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
 		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
 	FROM postern.users u WHERE u.tenant = t.id), '[]')`
@@ -63,8 +63,8 @@ func userPlace(tenant, user, field string) place {
 }
 
 // rowOf is what is written down of a tenant, its secrets sealed.
-func rowOf(t *tenants.Tenant, version int64, k *Keys) row {
-	r := row{ID: t.ID, Version: version, Document: encode(documentOf(t))}
+func rowOf(t *tenants.Tenant, mark int64, k *Keys) row {
+	r := row{ID: t.ID, Mark: mark, Document: encode(documentOf(t))}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u := t.Users[name]
 		ur := userRow{Name: name, Document: encode(userDocumentOf(u))}
