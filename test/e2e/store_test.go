@@ -234,6 +234,30 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// TestStoreOfTwo: two processes follow one store; a rule that is committed on it bites at both, also where the connection that
+// listens was killed just before.
+func TestStoreOfTwo(t *testing.T) {
+	t.Parallel()
+	w := newStoreWorld(t)
+	delete(w.tenants["postgres"].(harness.Map), "cache_file") // which is of one process
+	w.command("init")
+	w.load(w.acme, w.globex)
+	var acme, globex []*pgx.Conn
+	for _, g := range []*gate{w.gate(), w.gate()} {
+		acme, globex = append(acme, g.mustLogin(t, "acme")), append(globex, g.mustLogin(t, "globex"))
+	}
+	w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'postern'`)
+	w.exec(`UPDATE postern.tenants SET document = document || '{"allow_list": []}' WHERE id = 'acme'`)
+	for _, conn := range acme {
+		t.Logf("from commit to 57P01: %v", ends(t, conn, "57P01"))
+	}
+	for _, conn := range globex {
+		if v := value(t, conn, "select 1"); v != "1" {
+			t.Error(v)
+		}
+	}
+}
+
 // TestStoreIsNeeded: without the store and without a cache file nothing starts, and the connection string is not told.
 func TestStoreIsNeeded(t *testing.T) {
 	t.Parallel()
