@@ -71,7 +71,7 @@ func (c *client) feed(data []byte) int {
 	}
 	if !c.gone() {
 		c.passOn(data[start:i])
-		if s := c.server; s != nil && s.rests() {
+		if s := c.server; s != nil && s.betweenTransactions() {
 			s.moved() // the end of a message that came too late to matter
 		}
 	}

@@ -72,7 +72,7 @@ func (c *client) welcome() {
 func (p *serverPool) ask(now time.Time) bool {
 	for b := range p.books.Live() {
 		s := b.Owner.(*server)
-		if s.asked || s.cancels > 0 || s.client == nil && !s.link.Free() || s.client != nil && !s.rests() {
+		if s.asked || s.cancels > 0 || s.client == nil && !s.link.Free() || s.client != nil && !s.betweenTransactions() {
 			continue
 		}
 		s.asked = true

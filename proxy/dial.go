@@ -205,7 +205,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 	t.counters.serverLoginsOK.Add(1)
 	s.heardAt, s.pool.confirmed = now, now
 	s.pool.learn(s.pool.fresh, s.shown)
-	s.settle(s.pool.books.DialDone(&s.books, now))
+	s.use(s.pool.books.DialDone(&s.books, now))
 }
 
 // failureOf says what a failed login means for the next one.

@@ -156,7 +156,7 @@ func (s *server) served(last bool) lease.Facts {
 // moved is when something may have ended that was waited for: see lease.Moved.
 func (s *server) moved() {
 	switch {
-	case s.phase == lease.Serving && s.rests():
+	case s.phase == lease.Serving && s.betweenTransactions():
 		s.perform(s.next(lease.Moved, s.atRest(s.facts(true))), nil, true)
 	case s.phase == lease.Condemned:
 		s.perform(s.next(lease.Moved, s.facts(true)), nil, true)
@@ -202,7 +202,7 @@ func (s *server) perform(do lease.Actions, gathered []byte, last bool) outcome {
 		s.refuse(c, do)
 		return stop
 	case do.Has(lease.Part):
-		return s.partUnclean(c, do, last)
+		return s.beginCleaning(c, do, last)
 	case do.Has(lease.Settle):
 		if f := s.facts(last); f.Rests() {
 			if done := s.perform(s.next(lease.Moved, s.atRest(f)), nil, last); done != goOn {
@@ -240,18 +240,18 @@ func (s *server) inform(c *client, do lease.Actions, gathered []byte) {
 // release parts a clean server from its client and finds its next use.
 func (s *server) release() {
 	c := s.client
-	s.part(c)
+	s.endLease(c)
 	s.pool.confirmed = s.heardAt
-	s.settle(s.pool.books.Release(&s.books, s.loop.Now()))
+	s.use(s.pool.books.Release(&s.books, s.loop.Now()))
 	if c.blocked() {
 		c.conn.Again()
 	}
 }
 
-// partUnclean parts a server that is to get clean from its client, which may be
+// beginCleaning parts a server that is to get clean from its client, which may be
 // told why. What follows answers nothing, so it is seen by nobody.
-func (s *server) partUnclean(c *client, do lease.Actions, last bool) outcome {
-	s.part(c)
+func (s *server) beginCleaning(c *client, do lease.Actions, last bool) outcome {
+	s.endLease(c)
 	s.pool.books.BeginCleaning(&s.books)
 	s.within(resetFor)
 	switch {
@@ -274,7 +274,7 @@ func (s *server) partUnclean(c *client, do lease.Actions, last bool) outcome {
 func (s *server) refuse(c *client, do lease.Actions) {
 	e := c.refused
 	c.refused = nil
-	s.part(c)
+	s.endLease(c)
 	s.pool.books.RemoveServer(&s.books)
 	if do.Has(lease.Exchange) {
 		s.shut("an earlier client's settings cannot be taken back")
@@ -291,8 +291,8 @@ func (s *server) refuse(c *client, do lease.Actions) {
 	s.tenant.dialMore()
 }
 
-// part takes a server from its client. The rule has said what becomes of both.
-func (s *server) part(c *client) {
+// endLease takes a server from its client. The rule has said what becomes of both.
+func (s *server) endLease(c *client) {
 	if s.upcoming.held { // by the client
 		s.dropUpcoming()
 	}
@@ -301,8 +301,8 @@ func (s *server) part(c *client) {
 	s.link.End()
 }
 
-// settle does what the pool decided about a server that is free.
-func (s *server) settle(next pool.Next) {
+// use does what the pool decided about a server that is free.
+func (s *server) use(next pool.Next) {
 	switch {
 	case next.Close != pool.Keep:
 		s.shut(next.Close.String())

@@ -162,9 +162,9 @@ func (s *server) takes() bool {
 	return s.phase == lease.Serving && s.link.Outstanding() < link.MaxOutstanding
 }
 
-// rests reports whether the server is between two transactions of its client,
+// betweenTransactions reports whether the server is between two transactions of its client,
 // with nothing of Postern's own going on and no message half said on either side.
-func (s *server) rests() bool {
+func (s *server) betweenTransactions() bool {
 	c := s.client
 	return s.phase == lease.Serving && c.partial == 0 && s.partial == 0 && !c.greeting() && s.link.Free()
 }

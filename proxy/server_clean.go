@@ -14,7 +14,7 @@ import (
 // said its last before, and what it asked for is to be done.
 func (s *server) abandoned(c *client, parting bool) {
 	if s.closing() {
-		s.part(c)
+		s.endLease(c)
 		return
 	}
 	var f lease.Facts
@@ -32,7 +32,7 @@ func (s *server) abandoned(c *client, parting bool) {
 		s.traces.Fail() // what it was refused may be what nothing takes back
 	}
 	do := s.next(lease.Left, f)
-	s.part(c)
+	s.endLease(c)
 	s.stalled = false
 	switch {
 	case do.Has(lease.Close):
@@ -129,5 +129,5 @@ func (s *server) returns(fresh bool) {
 	}
 	s.heardAt = s.loop.Now()
 	s.pool.confirmed = s.heardAt
-	s.settle(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
+	s.use(s.pool.books.EndCleaning(&s.books, s.loop.Now()))
 }

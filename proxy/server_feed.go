@@ -148,7 +148,7 @@ func (s *server) readyForQuery(gathered []byte, last bool) outcome {
 	}
 	s.give(gathered)
 	s.answered()
-	if c := s.client; c != nil && s.rests() && s.perform(s.next(lease.Ready, c.goodbyes(true)), nil, true) == stop {
+	if c := s.client; c != nil && s.betweenTransactions() && s.perform(s.next(lease.Ready, c.goodbyes(true)), nil, true) == stop {
 		return stop
 	}
 	return taken
@@ -168,7 +168,7 @@ func (s *server) fed(more bool) {
 		c.fail(c.revoked, c.reason)
 	case c.leaving() && c.served(): // a COPY has begun
 		c.depart(c.farewell, c.reason)
-	case c.tenant.draining && s.rests() && c.goodbyes(true).Has(lease.Drains): // it was in the middle of something of Postern's own
+	case c.tenant.draining && s.betweenTransactions() && c.goodbyes(true).Has(lease.Drains): // it was in the middle of something of Postern's own
 		c.fail(errDraining, "drain")
 	case c.blocked():
 		c.resume()

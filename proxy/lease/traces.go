@@ -15,11 +15,11 @@ const (
 	failed       // something of Postern's own went wrong, or the server is about to end
 )
 
-// ending is how the transaction goes, as far as the server has said.
-type ending uint8
+// course is how the transaction goes, as far as the server has said.
+type course uint8
 
 const (
-	commits   ending = iota
+	commits   course = iota
 	rollsBack        // by the command that was completed last
 	fails            // there was an error since the last ReadyForQuery
 )
@@ -34,7 +34,7 @@ const unreadable = sqltext.StateHidden | sqltext.StateNameUnknown
 type Traces struct {
 	noted  sqltext.State // what is asked about when the transaction is over
 	unsure sqltext.State // what was done in it and cannot be asked about
-	ending ending
+	course course
 	worth  worth
 }
 
@@ -80,7 +80,7 @@ func (t *Traces) Fail() { t.worth = failed }
 func (t *Traces) Failed() bool { return t.worth == failed }
 
 // Erred says that a command of the client's has failed.
-func (t *Traces) Erred() { t.ending = fails }
+func (t *Traces) Erred() { t.course = fails }
 
 // Completed takes note of what a command of a client that shares its server has
 // left, by its tag and by what was noted of its text. It returns the kinds.
@@ -89,11 +89,11 @@ func (t *Traces) Completed(p *Policies, tag []byte, note sqltext.Note) sqltext.S
 	t.noted |= left &^ (p.unnoted | unreadable)
 	t.unsure |= left & unreadable
 	switch ended := string(tag) == "ROLLBACK"; {
-	case t.ending == fails:
+	case t.course == fails:
 	case ended:
-		t.ending = rollsBack
+		t.course = rollsBack
 	default:
-		t.ending = commits
+		t.course = commits
 	}
 	switch string(tag) {
 	case "COMMIT", "PREPARE TRANSACTION":
@@ -110,16 +110,16 @@ func (t *Traces) Completed(p *Policies, tag []byte, note sqltext.Note) sqltext.S
 // ended is there, unless it was rolled back. outside says that none is open.
 func (t *Traces) Concluded(outside bool) {
 	if outside {
-		if t.ending == commits {
+		if t.course == commits {
 			t.noted |= t.unsure
 		}
 		t.unsure = 0
 	}
-	t.ending = commits
+	t.course = commits
 }
 
 // RolledBack is Concluded for a transaction that Postern has rolled back.
-func (t *Traces) RolledBack() { t.unsure, t.ending = 0, commits }
+func (t *Traces) RolledBack() { t.unsure, t.course = 0, commits }
 
 // Suspects ends the noting, and returns what the server is to be asked about.
 // What it cannot be asked about pins its client, or is reset.
@@ -147,7 +147,7 @@ func (t *Traces) End(p *Policies, h *Holder, in Phase) {
 	if t.worth == loaded {
 		t.worth = failed
 	}
-	t.noted, t.unsure, t.ending = 0, 0, commits
+	t.noted, t.unsure, t.course = 0, 0, commits
 }
 
 // Reset says that a reset takes out what was left.
