@@ -194,9 +194,7 @@ func (s *server) perform(do lease.Actions, gathered []byte, last bool) outcome {
 	case do.Has(lease.RollBack):
 		s.ask("ROLLBACK")
 	case do.Has(lease.Keep):
-		if c.mode != sessionMode { // there it was done before the first message: now it would be the client's own
-			s.discardSequences()
-		}
+		s.discardSequences()
 		return goOn
 	case do.Has(lease.Close):
 		s.refuse(c, do)

@@ -63,9 +63,11 @@ func (q *Sequences) Rest() {
 	}
 }
 
-// Sent takes note of a text that goes to the server.
+// Sent takes note of a text that goes to the server. Of a session's texts it is
+// not known whether they draw.
 func (q *Sequences) Sent(state sqltext.State) {
 	q.begun = true
+	q.drawn = q.drawn || q.owner.Alone
 	q.Drawn(state)
 }
 
