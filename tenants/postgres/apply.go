@@ -33,7 +33,7 @@ func (b *batch) take(r row) error {
 		b.remove(r.ID)
 		return nil
 	}
-	t, err := s.rows.rowTenant(r, s.opts.Keys)
+	t, err := rowTenant(&s.rows, r, s.opts.Keys)
 	if err == nil {
 		err = s.opts.Judge.judge(t)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // The file is magic, then records, each with its length: tenants, and an ending. Each is sealed on its own, bound to the file and
@@ -122,7 +123,7 @@ func (c *cache) encode(w io.Writer, what contents) error {
 	}
 	number := 0
 	record := func(v any) error {
-		sealed := c.keys.seal(recordPlace(file, number), encode(v))
+		sealed := c.keys.seal(recordPlace(file, number), document.Encode(v))
 		number++
 		if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(sealed)))); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // TestCacheFile: it gives back what was written, shows nothing of it, and is good as a whole or not at all.
@@ -21,9 +22,9 @@ func TestCacheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(c *cache) (all []*tenants.Tenant, marks []int64, err error) {
-		var r reader
+		var r document.Reader
 		end, err := c.read(func(in row) error {
-			x, err := r.rowTenant(in, c.keys)
+			x, err := rowTenant(&r, in, c.keys)
 			all, marks = append(all, x), append(marks, in.Mark)
 			return err
 		})

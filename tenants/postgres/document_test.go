@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 func newCA(t testing.TB) string {
@@ -85,9 +86,9 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	for i := range rapid.IntRange(0, 3).Draw(t, "users") {
 		u := &tenants.User{Name: fmt.Sprint("u", i), PoolSize: number.Draw(t, "size"), MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), Timeouts: limits(),
 			ServerUser: rapid.SampledFrom([]string{"", "other"}).Draw(t, "as"), ServerAuth: rapid.SampledFrom([]tenants.ServerAuth{"", tenants.AuthMD5}).Draw(t, "auth")}
-		for _, s := range secrets() {
-			if rapid.Bool().Draw(t, s.field) {
-				*s.of(u) = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
+		for _, s := range document.Secrets() {
+			if rapid.Bool().Draw(t, s.Field) {
+				*s.Of(u) = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
 			}
 		}
 		x.Users[u.Name] = u
@@ -101,8 +102,8 @@ func TestRowsHoldTenants(t *testing.T) {
 	ca, k := newCA(t), testKeys(t, "k1")
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawTenant(t, "acme", ca)
-		var r reader
-		got, err := r.rowTenant(rowOf(want, 1, k), k)
+		var r document.Reader
+		got, err := rowTenant(&r, rowOf(want, 1, k), k)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +124,7 @@ func TestDocumentsHaveEveryField(t *testing.T) {
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
 	} {
 		if n := typ.NumField(); n != want {
-			t.Errorf("%v has %d fields, the documents know %d: amend document.go, drawTenant and this number", typ, n, want)
+			t.Errorf("%v has %d fields, the documents know %d: amend package document, drawTenant and this number", typ, n, want)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // exportHead opens an export.
@@ -30,26 +31,26 @@ func Export(ctx context.Context, conf *pgx.ConnConfig, out io.Writer) error {
 	defer closeConn(conn)
 	type exportedUser struct {
 		Name string `json:"name"`
-		userDocument
+		document.User
 	}
 	type exported struct {
 		ID string `json:"id"`
-		document
+		document.Tenant
 		Users []exportedUser `json:"users"`
 	}
 	var all []exported
-	var r reader
+	var r document.Reader
 	if err := snapshot(ctx, conn, func(tx pgx.Tx) error {
 		return readRows(ctx, tx, func(in row) error {
-			t, err := r.tenant(in.ID, in.Document)
+			t, err := r.Tenant(in.ID, in.Document)
 			if err != nil {
 				return fmt.Errorf("tenant %s: %w", in.ID, err)
 			}
 			t.Complete()
-			e := exported{ID: in.ID, document: documentOf(t), Users: []exportedUser{}}
+			e := exported{ID: in.ID, Tenant: document.Of(t), Users: []exportedUser{}}
 			for _, u := range in.Users {
-				var d userDocument
-				if err := decode(u.Document, &d); err != nil {
+				var d document.User
+				if err := document.Decode(u.Document, &d); err != nil {
 					return fmt.Errorf("tenant %s: %s: %w", in.ID, tenants.UserPath(u.Name), err)
 				}
 				e.Users = append(e.Users, exportedUser{u.Name, d})
@@ -67,7 +68,7 @@ func Export(ctx context.Context, conf *pgx.ConnConfig, out io.Writer) error {
 // writeYAML writes what has a form in JSON.
 func writeYAML(out io.Writer, v any) error {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(encode(v), &doc); err != nil { // YAML has JSON in it
+	if err := yaml.Unmarshal(document.Encode(v), &doc); err != nil { // YAML has JSON in it
 		return err
 	}
 	block(&doc)

@@ -5,15 +5,14 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // ImportOptions say how far an import goes.
@@ -43,9 +42,9 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 		}
 		var before []*tenants.Tenant
 		broken := make(map[string]bool) // what is there and cannot be read
-		var r reader
+		var r document.Reader
 		if err := readRows(ctx, tx, func(in row) error {
-			t, err := r.rowTenant(in, k)
+			t, err := rowTenant(&r, in, k)
 			if err != nil {
 				t, broken[in.ID] = tenants.New(in.ID), true
 			}
@@ -130,63 +129,15 @@ func (s step) lines() []string {
 	case s.broken:
 		return []string{"~ " + s.id() + ": what is there cannot be read"}
 	}
-	was, is := flat(s.old), flat(s.new)
-	paths := slices.Sorted(maps.Keys(was))
-	for path := range is {
-		if _, ok := was[path]; !ok {
-			paths = append(paths, path)
-		}
-	}
-	slices.Sort(paths)
 	var out []string
-	for _, path := range paths {
-		if a, b := was[path], is[path]; a != b {
-			line := fmt.Sprintf("~ %s: %s: %s -> %s", s.id(), path, cmp.Or(a.shown, "(none)"), cmp.Or(b.shown, "(none)"))
-			if a.secret || b.secret {
-				line = fmt.Sprintf("~ %s: %s changed", s.id(), path)
-			}
-			out = append(out, line)
+	for _, d := range document.Differences(s.old, s.new) {
+		line := fmt.Sprintf("~ %s: %s: %s -> %s", s.id(), d.Path, cmp.Or(d.Old, "(none)"), cmp.Or(d.New, "(none)"))
+		if d.Secret {
+			line = fmt.Sprintf("~ %s: %s changed", s.id(), d.Path)
 		}
+		out = append(out, line)
 	}
 	return out
-}
-
-// leaf is one value of a tenant. Secrets are compared, and not shown.
-type leaf struct {
-	shown  string
-	secret bool
-	value  tenants.Secret
-}
-
-// flat is a tenant's values by path.
-func flat(t *tenants.Tenant) map[string]leaf {
-	all := make(map[string]leaf)
-	flatten("", encode(documentOf(t)), all)
-	for name, u := range t.Users {
-		at := tenants.UserPath(name)
-		all[at] = leaf{shown: "there"}
-		flatten(at, encode(userDocumentOf(u)), all)
-		for _, s := range secrets() {
-			if text := *s.of(u); !text.IsZero() {
-				all[at+"."+s.field] = leaf{secret: true, value: text}
-			}
-		}
-	}
-	return all
-}
-
-func flatten(path string, text json.RawMessage, into map[string]leaf) {
-	var object map[string]json.RawMessage
-	if json.Unmarshal(text, &object) != nil {
-		into[path] = leaf{shown: string(text)}
-		return
-	}
-	for key, value := range object {
-		if path != "" {
-			key = path + "." + key
-		}
-		flatten(key, value, into)
-	}
 }
 
 // writer writes steps, some at a time.

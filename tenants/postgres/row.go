@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // row is a tenant in the database.
@@ -43,19 +44,17 @@ const (
 	selectThese = `SELECT ` + columns + ` FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id WHERE t.id = ANY ($1)`
 )
 
-// secret is one of a user's secrets: where it stands in the database, and in a user.
-type secret struct {
-	field string
-	of    func(*tenants.User) *tenants.Secret
-	in    func(*userRow) *[]byte
-}
-
-func secrets() []secret {
-	return []secret{
-		{"verifier", func(u *tenants.User) *tenants.Secret { return &u.Verifier }, func(r *userRow) *[]byte { return &r.Verifier }},
-		{"password", func(u *tenants.User) *tenants.Secret { return &u.Password }, func(r *userRow) *[]byte { return &r.Password }},
-		{"server_password", func(u *tenants.User) *tenants.Secret { return &u.ServerPassword }, func(r *userRow) *[]byte { return &r.ServerPassword }},
+// sealed is where a user's secret stands in its row.
+func (r *userRow) sealed(field string) *[]byte {
+	switch field {
+	case "verifier":
+		return &r.Verifier
+	case "password":
+		return &r.Password
+	case "server_password":
+		return &r.ServerPassword
 	}
+	panic("BUG: no column for " + field)
 }
 
 func userPlace(tenant, user, field string) place {
@@ -64,13 +63,13 @@ func userPlace(tenant, user, field string) place {
 
 // rowOf is what is written down of a tenant, its secrets sealed.
 func rowOf(t *tenants.Tenant, mark int64, k *Keys) row {
-	r := row{ID: t.ID, Mark: mark, Document: encode(documentOf(t))}
+	r := row{ID: t.ID, Mark: mark, Document: document.Encode(document.Of(t))}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u := t.Users[name]
-		ur := userRow{Name: name, Document: encode(userDocumentOf(u))}
-		for _, s := range secrets() {
-			if text := *s.of(u); !text.IsZero() {
-				*s.in(&ur) = k.seal(userPlace(t.ID, name, s.field), []byte(text.Reveal()))
+		ur := userRow{Name: name, Document: document.Encode(document.OfUser(u))}
+		for _, s := range document.Secrets() {
+			if text := *s.Of(u); !text.IsZero() {
+				*ur.sealed(s.Field) = k.seal(userPlace(t.ID, name, s.Field), []byte(text.Reveal()))
 			}
 		}
 		r.Users = append(r.Users, ur)
@@ -78,29 +77,29 @@ func rowOf(t *tenants.Tenant, mark int64, k *Keys) row {
 	return r
 }
 
-// tenant is the reverse of rowOf. What it returns is complete, and not judged.
-func (r *reader) rowTenant(in row, k *Keys) (*tenants.Tenant, error) {
-	t, err := r.tenant(in.ID, in.Document)
+// rowTenant is the reverse of rowOf. What it returns is complete, and not judged.
+func rowTenant(r *document.Reader, in row, k *Keys) (*tenants.Tenant, error) {
+	t, err := r.Tenant(in.ID, in.Document)
 	if err != nil {
 		return nil, err
 	}
 	for _, ur := range in.Users {
 		at := tenants.UserPath(ur.Name)
-		var d userDocument
-		if err := decode(ur.Document, &d); err != nil {
+		var d document.User
+		if err := document.Decode(ur.Document, &d); err != nil {
 			return nil, fmt.Errorf("%s: document: %w", at, err)
 		}
-		u := d.user(ur.Name)
-		for _, s := range secrets() {
-			sealed := *s.in(&ur)
+		u := d.Make(ur.Name)
+		for _, s := range document.Secrets() {
+			sealed := *ur.sealed(s.Field)
 			if len(sealed) == 0 {
 				continue
 			}
-			text, err := k.open(userPlace(in.ID, ur.Name, s.field), sealed)
+			text, err := k.open(userPlace(in.ID, ur.Name, s.Field), sealed)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", at, s.field, err)
+				return nil, fmt.Errorf("%s: %s: %w", at, s.Field, err)
 			}
-			*s.of(u) = tenants.NewSecret(string(text))
+			*s.Of(u) = tenants.NewSecret(string(text))
 		}
 		t.Users[ur.Name] = u
 	}

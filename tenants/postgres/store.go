@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
 )
 
 // Options say where a store is and whom it fills.
@@ -40,7 +41,7 @@ const (
 type Store struct {
 	opts   Options
 	mirror *mirror // Watch's, and everything that it calls
-	rows   reader
+	rows   document.Reader
 	bad    map[string]refused // rows that are not in force, by id; Watch's
 	cache  *cache
 	beat   time.Duration // the head is asked for as often, whatever was notified

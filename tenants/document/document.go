@@ -1,6 +1,6 @@
-// A tenant and its users as documents: what is written down of them, less the secrets. The keys are those of the tenants file.
-
-package postgres
+// Package document is the form in which tenants and their users are written down: JSON with the keys of the tenants file, and
+// without secrets. Stores keep it, and the admin API speaks it. It is pure.
+package document
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// document is a tenant's. What is absent is what it is in a tenants file without the key.
-type document struct {
+// Tenant is a tenant's document. What is absent is what it is in a tenants file without the key.
+type Tenant struct {
 	Upstream      *upstream                            `json:"upstream,omitempty"`
 	Machine       *machine                             `json:"machine,omitempty"`
 	Database      string                               `json:"database"`
@@ -77,8 +77,8 @@ type timeouts struct {
 	ServerLifetime  *duration `json:"server_lifetime,omitempty"`
 }
 
-// userDocument is a user's.
-type userDocument struct {
+// User is a user's document.
+type User struct {
 	PoolSize   int      `json:"pool_size,omitempty"`
 	MaxClients int      `json:"max_clients,omitempty"`
 	MaxServers int      `json:"max_servers,omitempty"`
@@ -105,8 +105,8 @@ func (d *duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// decode reads strictly: an unknown key is an error, and so is null, which is not the same as absent to everybody.
-func decode(text []byte, into any) error {
+// Decode reads strictly: an unknown key is an error, and so is null, which is not the same as absent to everybody.
+func Decode(text []byte, into any) error {
 	if bytes.Contains(text, []byte("null")) { // which may be text: it is rare enough to look closely
 		if err := refuseNull(text); err != nil {
 			return err
@@ -132,8 +132,8 @@ func refuseNull(text []byte) error {
 	}
 }
 
-// encode writes what decode reads.
-func encode(v any) []byte {
+// Encode writes what Decode reads.
+func Encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic("BUG: " + err.Error()) // there is nothing in a document that could fail
@@ -141,9 +141,9 @@ func encode(v any) []byte {
 	return b
 }
 
-// documentOf is what is written down of a tenant.
-func documentOf(t *tenants.Tenant) document {
-	d := document{Database: t.Database, Databases: t.Databases, RequireTLS: t.RequireTLS, ClientAddress: t.ClientAddress, State: t.State,
+// Of is what is written down of a tenant, less its users.
+func Of(t *tenants.Tenant) Tenant {
+	d := Tenant{Database: t.Database, Databases: t.Databases, RequireTLS: t.RequireTLS, ClientAddress: t.ClientAddress, State: t.State,
 		ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts)}
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
@@ -174,26 +174,27 @@ func (t timeouts) timeouts() tenants.Timeouts {
 		QueryWait: of(t.QueryWait), ServerIdle: of(t.ServerIdle), ServerLifetime: of(t.ServerLifetime)}
 }
 
-func userDocumentOf(u *tenants.User) userDocument {
-	d := userDocument{PoolSize: u.PoolSize, MaxClients: u.MaxClients, MaxServers: u.MaxServers, Timeouts: timeoutsOf(u.Timeouts), Upstream: login{Auth: u.ServerAuth}}
+// OfUser is what is written down of a user.
+func OfUser(u *tenants.User) User {
+	d := User{PoolSize: u.PoolSize, MaxClients: u.MaxClients, MaxServers: u.MaxServers, Timeouts: timeoutsOf(u.Timeouts), Upstream: login{Auth: u.ServerAuth}}
 	if u.ServerUser != u.Name {
 		d.Upstream.User = u.ServerUser
 	}
 	return d
 }
 
-// reader makes tenants of documents. What many have alike they share: certificates, and what is done about session state.
-type reader struct {
+// Reader makes tenants of documents; the zero value is ready, and for one goroutine. What many have alike they share: certificates, and what is done about session state.
+type Reader struct {
 	roots map[string]*x509.CertPool
 	state map[tenants.StateKind]tenants.Policy // of who says nothing about it
 }
 
-// tenant is the reverse of documentOf. It has no users yet, and is not complete.
-func (r *reader) tenant(id string, text []byte) (*tenants.Tenant, error) {
+// Tenant is the reverse of [Of]. What it returns has no users yet, and is not complete: see [tenants.Tenant.Complete].
+func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	t := tenants.New(id)
-	d := documentOf(t) // the defaults, which the text is laid over
+	d := Of(t) // the defaults, which the text is laid over
 	d.Upstream, d.Machine = nil, nil
-	if err := decode(text, &d); err != nil {
+	if err := Decode(text, &d); err != nil {
 		return nil, fmt.Errorf("document: %w", err)
 	}
 	t.Database, t.Databases, t.RequireTLS, t.ClientAddress, t.State, t.ResetAlways = d.Database, d.Databases, d.RequireTLS, d.ClientAddress, d.State, d.ResetAlways
@@ -241,7 +242,7 @@ func (r *reader) tenant(id string, text []byte) (*tenants.Tenant, error) {
 	return t, nil
 }
 
-func (r *reader) certificates(text string) (*x509.CertPool, error) {
+func (r *Reader) certificates(text string) (*x509.CertPool, error) {
 	if pool := r.roots[text]; pool != nil {
 		return pool, nil
 	}
@@ -270,8 +271,8 @@ func allowList(texts []string) (*netrestrict.AllowList, error) {
 	return netrestrict.Compile(prefixes)
 }
 
-// user is the reverse of userDocumentOf, without secrets.
-func (d userDocument) user(name string) *tenants.User {
+// Make is the reverse of [OfUser], without secrets.
+func (d User) Make(name string) *tenants.User {
 	return &tenants.User{Name: name, PoolSize: d.PoolSize, MaxClients: d.MaxClients, MaxServers: d.MaxServers, Timeouts: d.Timeouts.timeouts(),
 		ServerUser: d.Upstream.User, ServerAuth: d.Upstream.Auth}
 }

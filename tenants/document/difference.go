@@ -1,0 +1,86 @@
+// What is different between two forms of a tenant, in words that tell no secret.
+
+package document
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/postern/postern/tenants"
+)
+
+// Secret is one of a user's secrets: what it is called, and where it is.
+type Secret struct {
+	Field string
+	Of    func(*tenants.User) *tenants.Secret
+}
+
+// Secrets are all that a user can have.
+func Secrets() []Secret {
+	return []Secret{
+		{"verifier", func(u *tenants.User) *tenants.Secret { return &u.Verifier }},
+		{"password", func(u *tenants.User) *tenants.Secret { return &u.Password }},
+		{"server_password", func(u *tenants.User) *tenants.Secret { return &u.ServerPassword }},
+	}
+}
+
+// Differences lists what is different, in the order of paths. Two nil tenants have none; a tenant that appears or goes has every
+// value that it has.
+func Differences(old, now *tenants.Tenant) (out []tenants.Difference) {
+	was, is := flat(old), flat(now)
+	all := maps.Clone(was)
+	maps.Copy(all, is)
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		a, b := was[path], is[path]
+		switch {
+		case a == b:
+		case a.secret || b.secret:
+			out = append(out, tenants.Difference{Path: path, Secret: true})
+		default:
+			out = append(out, tenants.Difference{Path: path, Old: a.shown, New: b.shown})
+		}
+	}
+	return out
+}
+
+// leaf is one value of a tenant. Secrets are compared, and not shown.
+type leaf struct {
+	shown  string
+	secret bool
+	value  tenants.Secret
+}
+
+// flat is a tenant's values by path.
+func flat(t *tenants.Tenant) map[string]leaf {
+	all := make(map[string]leaf)
+	if t == nil {
+		return all
+	}
+	flatten("", Encode(Of(t)), all)
+	for name, u := range t.Users {
+		at := tenants.UserPath(name)
+		all[at] = leaf{shown: "there"}
+		flatten(at, Encode(OfUser(u)), all)
+		for _, s := range Secrets() {
+			if text := *s.Of(u); !text.IsZero() {
+				all[at+"."+s.Field] = leaf{secret: true, value: text}
+			}
+		}
+	}
+	return all
+}
+
+func flatten(path string, text json.RawMessage, into map[string]leaf) {
+	var object map[string]json.RawMessage
+	if json.Unmarshal(text, &object) != nil {
+		into[path] = leaf{shown: string(text)}
+		return
+	}
+	for key, value := range object {
+		if path != "" {
+			key = path + "." + key
+		}
+		flatten(key, value, into)
+	}
+}
