@@ -21,6 +21,11 @@ type Registry interface {
 	Change(ctx context.Context, c Edit) (Record, error)
 	// Applied says where a version is in force.
 	Applied(ctx context.Context, version int64) (Applied, error)
+	// Nodes lists the processes that follow the store, by name.
+	Nodes(ctx context.Context) ([]Node, error)
+	// ForgetNode says that a node that went without a goodbye does not serve any more, so that nobody waits for it: ErrNoSuchNode. One
+	// that does serve announces itself anew.
+	ForgetNode(ctx context.Context, by Actor, name string) error
 
 	// Tokens lists tokens that were not revoked, those of one tenant or, with "", all.
 	Tokens(ctx context.Context, tenant string) ([]Token, error)
@@ -43,6 +48,7 @@ var (
 	ErrNoSuchTenant = errors.New("there is no such tenant")
 	ErrNoSuchUser   = errors.New("the tenant has no such user")
 	ErrNoSuchToken  = errors.New("there is no such token")
+	ErrNoSuchNode   = errors.New("there is no such node")
 	ErrTaken        = errors.New("it is there already")
 	ErrChanged      = errors.New("somebody else has changed it: read it again")
 	ErrReadOnly     = errors.New("tenants come from a file here, which is changed by editing it: this needs tenants.postgres")
@@ -89,8 +95,21 @@ const MatchNone = -1
 // Applied says on which nodes a version is in force.
 type Applied struct {
 	Everywhere bool
-	At         time.Time // since when it is everywhere; zero: it is not
-	Missing    []string  // names of nodes that have not said so
+	At         time.Time            // since when it is everywhere; zero: it is not
+	Missing    []string             // names of nodes that have not said so, or went without a goodbye
+	When       map[string]time.Time // by the name of a node: since when it is in force there
+}
+
+// Node is a process that follows a store.
+type Node struct {
+	Name    string
+	Started time.Time
+	Seen    time.Time // when it was last heard of, by the clock of the store
+	Silent  bool      // that is too long ago: it went without a goodbye, or cannot reach the store
+	Applied int64     // the version in force there; 0: none of the store's epoch
+	Refused []string  // tenants that are not in force there as the store has them; "*": too many to tell
+	Keys    []string  // ids of the keys that open secrets there; the first one seals
+	Cache   string    // id of the key that its cache file was sealed with; "": it has none
 }
 
 // Actor is who asks for something.
