@@ -77,7 +77,7 @@ func TestKeysFindTheirSession(t *testing.T) {
 			}
 			var session any = &client{index: i}
 			if rapid.Bool().Draw(t, "replica") {
-				session = &replica{id: uint32(i)}
+				session = &replica{id: uint64(i)}
 			}
 			of := rapid.SampledFrom([]*tenant{acme, globex}).Draw(t, "tenant")
 			open[session] = keys.add(session, of, rapid.Bool().Draw(t, "long"), rapid.SampledFrom([]uint32{0, 1, 7, 1<<30 + 1, 1 << 31}).Draw(t, "pid"))

@@ -26,6 +26,10 @@ const (
 	statementMode
 )
 
+func (m poolMode) String() string {
+	return [...]string{sessionMode: "session", transactionMode: "transaction", statementMode: "statement"}[m]
+}
+
 func parseMode(s string) poolMode {
 	switch s {
 	case "transaction":
@@ -72,7 +76,7 @@ type client struct {
 	has      lease.Holder        // what is known of its session, for its leases
 	parsed   sqltext.Note        // of the texts that it has parsed, in session mode; see mayReset
 	vacating map[string][]string // by prepared statement, in session mode: the databases that it wants for itself
-	id       uint32              // in the console
+	id       uint64              // in the console
 	key      cancelKey           // from the greeting on
 	long     bool                // its secret is a long one
 	index    int                 // in tenant.clients

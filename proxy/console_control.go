@@ -228,13 +228,13 @@ func (t *tenant) closing() bool {
 
 // killClient ends the session with the id that SHOW CLIENTS gives.
 func (v *consoleGate) killClient(arg string) error {
-	id, err := strconv.ParseUint(arg, 10, 31)
+	id, err := strconv.ParseUint(arg, 10, 63)
 	if err != nil {
 		return consoleError("22023", "invalid client id supplied", "SHOW CLIENTS gives it as id.")
 	}
-	found := v.gate.replicas.kill(uint32(id))
+	found := v.gate.replicas.kill(id)
 	v.gate.eachTenant(func(t *tenant) {
-		if c := t.session(uint32(id)); c != nil && !found {
+		if c := t.session(id); c != nil && !found {
 			c.revoke(errKilled, "killed")
 			found = true
 		}
@@ -246,7 +246,7 @@ func (v *consoleGate) killClient(arg string) error {
 }
 
 // session finds a client by its id. On its loop.
-func (t *tenant) session(id uint32) *client {
+func (t *tenant) session(id uint64) *client {
 	for _, c := range t.clients {
 		if c.id == id && !c.gone() {
 			return c
@@ -256,7 +256,7 @@ func (t *tenant) session(id uint32) *client {
 }
 
 // kill ends the replication session with this id, if there is one.
-func (l *replicas) kill(id uint32) (found bool) {
+func (l *replicas) kill(id uint64) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, of := range l.byTenant {

@@ -270,14 +270,11 @@ func modeName(conf *tenants.Tenant, modes map[poolMode]bool) string {
 		return conf.Pool.Mode
 	}
 	name := ""
-	for m, text := range [...]string{sessionMode: "session", transactionMode: "transaction", statementMode: "statement"} {
-		switch {
-		case !modes[poolMode(m)]:
-		case name != "":
+	for m := range modes {
+		if name != "" {
 			return "mixed"
-		default:
-			name = text
 		}
+		name = m.String()
 	}
 	return name
 }

@@ -60,6 +60,8 @@
 //	replication_cancel.go   and cancel requests that cross them
 //	replication_list.go     all of them: cancels, revocation
 //	control.go              what operators see and do, for the admin API
+//	sessions.go             a tenant's sessions: their list, their end
+//	sessionid.go            what they are called outside
 //	console.go              the admin console's login and sessions, and what belongs to it:
 //	console_control.go      commands
 //	console_view.go         what is shown of tenants, databases, pools and users

@@ -53,18 +53,19 @@ type Gate struct {
 	serversWanted atomic.Int64
 	closeOnce     sync.Once
 
-	denials   tenantDenials
-	throttle  guarded[*netrestrict.Throttle]
-	guesses   guarded[*netrestrict.Throttle] // cancel keys that nobody has
-	perClient guarded[map[netip.Addr]int]    // handshakes by client address
-	keys      cancelKeys
-	ids       atomic.Uint32 // of sessions, in the console
-	replicas  replicas
-	derived   derivedVerifiers
-	toDerive  backlog // see deriveAhead
-	toPatrol  backlog // see patrol
-	pending   pending
-	consoles  *consoles
+	denials    tenantDenials
+	throttle   guarded[*netrestrict.Throttle]
+	guesses    guarded[*netrestrict.Throttle] // cancel keys that nobody has
+	perClient  guarded[map[netip.Addr]int]    // handshakes by client address
+	keys       cancelKeys
+	ids        atomic.Uint64 // numbers of sessions
+	sessionIDs sessionIDs    // and their names outside
+	replicas   replicas
+	derived    derivedVerifiers
+	toDerive   backlog // see deriveAhead
+	toPatrol   backlog // see patrol
+	pending    pending
+	consoles   *consoles
 
 	mu      sync.Mutex
 	tenants map[string]*tenant
@@ -93,7 +94,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
-		consoles: newConsoles(), refusals: newRefusals(o.Limits.Statements)}
+		consoles: newConsoles(), sessionIDs: newSessionIDs(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)

@@ -38,9 +38,10 @@ type replica struct {
 	// Static.
 	gate     *Gate
 	tenant   *tenant
-	id       uint32 // in the console
+	id       uint64 // in the console
 	long     bool   // its cancel key has a long secret
 	place    place  // what it counts against
+	listener *Listener
 	peer     proxyproto.Peer
 	user     string
 	database string // "replication" for a physical one
@@ -99,7 +100,7 @@ func (r *replica) why() *ending {
 // loop. The place that was reserved goes with it.
 func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	g := h.gate
-	r := &replica{gate: g, tenant: t, place: at, peer: h.peer, user: at.user, database: at.database, kind: h.startup.Replication,
+	r := &replica{gate: g, tenant: t, place: at, listener: h.via, peer: h.peer, user: at.user, database: at.database, kind: h.startup.Replication,
 		settings: withAddress(h.startup.Params, conf.ClientAddress, h.peer.Client), started: h.started,
 		tcp: h.tcp, tls: h.tls, br: h.br, served: make(chan struct{}), changed: make(chan struct{}, 1)}
 	if r.database == "" {

@@ -210,7 +210,7 @@ func (b *bench) arrives(mode poolMode, list ...pgwire.Param) net.Conn {
 		b.t.Fatal(err)
 	}
 	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
-		listener: &b.gate.opts.Listeners[0]}
+		listener: &b.gate.opts.Listeners[0], id: b.gate.ids.Add(1)}
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}, params: list}) })
 	return conn
 }
