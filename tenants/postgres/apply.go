@@ -34,11 +34,12 @@ func (b *batch) take(r row) error {
 		return nil
 	}
 	t, err := rowTenant(&s.rows, r, s.opts.Keys)
-	if err == nil {
-		err = s.opts.Judge.judge(t)
-	}
 	if err != nil {
 		s.refuse(r.ID, err)
+		return nil
+	}
+	if problems := s.opts.Judge.judge(t); len(problems) > 0 {
+		s.refuse(r.ID, problems)
 		return nil
 	}
 	if err := s.opts.Directory.Put(t); err != nil {

@@ -119,10 +119,14 @@ func readRows(ctx context.Context, q querier, each func(row) error, sql string, 
 	if err != nil {
 		return err
 	}
+	return scanRows(rows, each)
+}
+
+func scanRows(rows pgx.Rows, each func(row) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		var r row
-		if err := rows.Scan(&r.ID, &r.Mark, &r.Document, &r.Users); err != nil {
+		if err := rows.Scan(&r.ID, &r.version, &r.Mark, &r.at, &r.Document, &r.Users); err != nil {
 			return err
 		}
 		if err := each(r); err != nil {

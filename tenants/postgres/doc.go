@@ -20,6 +20,12 @@
 // lost then. So at each connect and every few minutes all tenants are compared as a whole, by the random marks of their last
 // changes, which do not come again.
 //
+// # Changes
+//
+// A Registry reads and changes the store over connections of its own. A tenant's revision is the mark of its last change, whoever made
+// it: what is compared with it is compared under the locks of the tenant's row and of its users'. Locks are always taken in one
+// order: the tables, the tenant's row, its users (and tokens), the feed's head, the audit log. Nothing but the commit follows the last two.
+//
 // # Invariants
 //
 //   - A row that cannot be read, or that breaks a rule, changes nothing: the tenant stays what it was, the log says why, and

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -33,7 +34,7 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 		return 0, err
 	}
 	list = slices.SortedFunc(slices.Values(list), byID)
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if !o.DryRun {
 			// Two imports take turns, and nobody changes what was compared; readers are not held up.
 			if _, err := tx.Exec(ctx, `LOCK TABLE postern.tenants, postern.users IN SHARE ROW EXCLUSIVE MODE`); err != nil {
@@ -53,8 +54,9 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 		}, selectAll); err != nil {
 			return err
 		}
-		w := writer{tx: tx, keys: k, batch: &pgx.Batch{}}
-		for _, step := range difference(before, list, broken, o.Prune) {
+		w := newWriter(tx, k)
+		steps := difference(before, list, broken, o.Prune)
+		for _, step := range steps {
 			changed++
 			for _, line := range step.lines() {
 				if _, err := fmt.Fprintln(out, line); err != nil {
@@ -67,7 +69,10 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 				}
 			}
 		}
-		return w.flush(ctx)
+		if o.DryRun || len(steps) == 0 {
+			return nil
+		}
+		return w.finish(ctx, importEntries(steps))
 	})
 	if err != nil {
 		return 0, err
@@ -75,10 +80,15 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 	return changed, nil
 }
 
-// step is one tenant that becomes another.
-type step struct {
-	old, new *tenants.Tenant // nil: not there
-	broken   bool            // old is, in a form that cannot be read
+// importEntries are what the audit log says of an import.
+func importEntries(steps []step) iter.Seq[tenants.Entry] {
+	return func(yield func(tenants.Entry) bool) {
+		for _, s := range steps {
+			if !yield(s.entry(tenants.Actor{Name: "cli"}, "store.import")) {
+				return
+			}
+		}
+	}
 }
 
 // difference is what has to be done so that after is there, in the order of ids; those that go first, since a machine may go from
@@ -138,47 +148,4 @@ func (s step) lines() []string {
 		out = append(out, line)
 	}
 	return out
-}
-
-// writer writes steps, some at a time.
-type writer struct {
-	tx    pgx.Tx
-	keys  *Keys
-	batch *pgx.Batch
-}
-
-const batchSize = 500 // statements in one round trip
-
-func (w *writer) apply(ctx context.Context, s step) error {
-	if s.new == nil {
-		w.batch.Queue(`DELETE FROM postern.tenants WHERE id = $1`, s.old.ID)
-	} else {
-		r := rowOf(s.new, 0, w.keys)
-		w.batch.Queue(`INSERT INTO postern.tenants (id, document) VALUES ($1, $2)
-			ON CONFLICT (id) DO UPDATE SET document = excluded.document`, r.ID, r.Document)
-		names := []string{}
-		for _, u := range r.Users {
-			names = append(names, u.Name)
-			w.batch.Queue(`INSERT INTO postern.users (tenant, name, document, verifier, password, server_password) VALUES ($1, $2, $3, $4, $5, $6)
-				ON CONFLICT (tenant, name) DO UPDATE SET document = excluded.document, verifier = excluded.verifier,
-				password = excluded.password, server_password = excluded.server_password`,
-				r.ID, u.Name, u.Document, u.Verifier, u.Password, u.ServerPassword)
-		}
-		if s.old != nil {
-			w.batch.Queue(`DELETE FROM postern.users WHERE tenant = $1 AND name <> ALL ($2)`, r.ID, names)
-		}
-	}
-	if w.batch.Len() < batchSize {
-		return nil
-	}
-	return w.flush(ctx)
-}
-
-func (w *writer) flush(ctx context.Context) error {
-	if w.batch.Len() == 0 {
-		return nil
-	}
-	err := w.tx.SendBatch(ctx, w.batch).Close()
-	w.batch = &pgx.Batch{}
-	return err
 }

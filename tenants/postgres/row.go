@@ -5,10 +5,10 @@ package postgres
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/document"
@@ -20,6 +20,9 @@ type row struct {
 	Mark     int64           `json:"mark"`     // of its last change
 	Document json.RawMessage `json:"document"` // nil: the tenant is not there any more
 	Users    []userRow       `json:"users"`
+
+	version int64 // of its last change
+	at      time.Time
 }
 
 type userRow struct {
@@ -32,7 +35,7 @@ type userRow struct {
 
 // columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value: a tenant is one
 // row of the result.
-const columns = `coalesce(t.id, c.tenant), coalesce(c.mark, 0), t.document, coalesce((
+const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), coalesce(c.mark, 0), coalesce(c.at, 'epoch'), t.document, coalesce((
 	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
 		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
 	FROM postern.users u WHERE u.tenant = t.id), '[]')`
@@ -41,7 +44,8 @@ const columns = `coalesce(t.id, c.tenant), coalesce(c.mark, 0), t.document, coal
 const (
 	selectAll   = `SELECT ` + columns + ` FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id`
 	selectNewer = `SELECT ` + columns + ` FROM postern.changes c LEFT JOIN postern.tenants t ON t.id = c.tenant WHERE c.version > $1 ORDER BY c.version`
-	selectThese = `SELECT ` + columns + ` FROM postern.tenants t LEFT JOIN postern.changes c ON c.tenant = t.id WHERE t.id = ANY ($1)`
+	selectThese = selectAll + ` WHERE t.id = ANY ($1)`
+	selectPage  = selectAll + ` WHERE t.id > $1 ORDER BY t.id LIMIT $2` // ids are compared byte by byte, see the table
 )
 
 // sealed is where a user's secret stands in its row.
@@ -113,15 +117,14 @@ type Judge struct {
 	Here     func(*tenants.Tenant) error // whether this process can have such a tenant
 }
 
-func (j Judge) judge(t *tenants.Tenant) error {
-	var all []error
-	for _, p := range tenants.Validate(t, j.Verifier) {
-		all = append(all, p)
-	}
+func (j Judge) judge(t *tenants.Tenant) tenants.Problems {
+	all := tenants.Validate(t, j.Verifier)
 	if j.Here != nil {
-		all = append(all, j.Here(t))
+		if err := j.Here(t); err != nil {
+			all = append(all, tenants.Problem{Message: err.Error()})
+		}
 	}
-	return errors.Join(all...)
+	return all
 }
 
 func byID(a, b *tenants.Tenant) int { return cmp.Compare(a.ID, b.ID) }

@@ -29,13 +29,14 @@ CREATE TABLE postern.feed (
 );
 INSERT INTO postern.feed (version) VALUES (0);
 
--- The feed: for each tenant that ever was the version of its last change, and a random mark of it: after an older snapshot was
--- restored versions come again, marks do not. It is a table of its own, so that it is written under
+-- The feed: for each tenant that ever was the version of its last change, a random mark of it, and when it was: after an older
+-- snapshot was restored versions come again, marks do not. It is a table of its own, so that it is written under
 -- the head's lock alone: no two transactions can wait for each other.
 CREATE TABLE postern.changes (
 	tenant  text COLLATE "C" PRIMARY KEY,
 	version bigint NOT NULL,
-	mark    bigint NOT NULL
+	mark    bigint NOT NULL,
+	at      timestamptz NOT NULL
 );
 CREATE INDEX changes_version ON postern.changes (version);
 
@@ -51,8 +52,9 @@ BEGIN
 			PERFORM set_config('synchronous_commit', 'local', true);
 		END IF;
 	END IF;
-	INSERT INTO postern.changes (tenant, version, mark) VALUES (id, v, ('x' || left(replace(gen_random_uuid()::text, '-', ''), 15))::bit(60)::bigint)
-		ON CONFLICT (tenant) DO UPDATE SET version = excluded.version, mark = excluded.mark WHERE changes.version <> excluded.version;
+	INSERT INTO postern.changes (tenant, version, mark, at)
+		VALUES (id, v, ('x' || left(replace(gen_random_uuid()::text, '-', ''), 15))::bit(60)::bigint, clock_timestamp())
+		ON CONFLICT (tenant) DO UPDATE SET version = excluded.version, mark = excluded.mark, at = excluded.at WHERE changes.version <> excluded.version;
 	PERFORM pg_notify('postern_tenants', v || ' ' || id);
 END $$;
 -- +goose StatementEnd

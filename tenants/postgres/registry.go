@@ -1,0 +1,180 @@
+// The registry: the store as it is asked, over a few connections of its own. What changes it is in change.go and tokens.go.
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
+)
+
+const (
+	registryConns = 4 // at most
+	registryIdle  = time.Minute
+	callTimeout   = 10 * time.Second // of one call as a whole
+)
+
+// registryParams bound what a call may wait for, and what others wait for a process that stands still in the middle of one.
+var registryParams = [][2]string{{"lock_timeout", "5s"}, {"idle_in_transaction_session_timeout", "5s"}}
+
+// Registry implements [tenants.Registry].
+type Registry struct {
+	opts  Options
+	store *Store // that is followed here; nil: none is
+	pool  *pgxpool.Pool
+	told  atomic.Bool // the log has been told that the store is away
+}
+
+var _ tenants.Registry = (*Registry)(nil)
+
+// NewRegistry makes a registry of a store, which is connected to when it is needed. Of the options it takes Conn, Keys, Judge and
+// Log. The caller closes it.
+func NewRegistry(o Options) (*Registry, error) {
+	conf, err := pgxpool.ParseConfig(o.Conn.ConnString()) // for what a pool has beside: the rest is taken as it was read
+	if err != nil {
+		return nil, errors.New("the connection string of the store cannot be read a second time")
+	}
+	conf.ConnConfig = o.Conn.Copy()
+	for _, p := range registryParams {
+		if conf.ConnConfig.RuntimeParams[p[0]] == "" {
+			conf.ConnConfig.RuntimeParams[p[0]] = p[1]
+		}
+	}
+	conf.MaxConns, conf.MinConns, conf.MinIdleConns, conf.MaxConnIdleTime, conf.PingTimeout = registryConns, 0, 0, registryIdle, answerTimeout
+	conf.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := checkSchema(ctx, conn); err != nil {
+			return awayError{err}
+		}
+		if err := checkKeys(ctx, conn, o.Keys); err != nil {
+			return awayError{err}
+		}
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), conf)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{opts: o, pool: pool}, nil
+}
+
+// Registry makes a registry of the store that is followed. The caller closes it.
+func (s *Store) Registry() (*Registry, error) {
+	r, err := NewRegistry(s.opts)
+	if err == nil {
+		r.store = s
+	}
+	return r, err
+}
+
+// Close closes the connections, and waits for the calls that use them.
+func (r *Registry) Close() { r.pool.Close() }
+
+// Tenant implements [tenants.Registry].
+func (r *Registry) Tenant(ctx context.Context, id string) (tenants.Record, error) {
+	return ask(ctx, r, func(ctx context.Context) (tenants.Record, error) {
+		var found []tenants.Record
+		err := readRows(ctx, r.pool, func(in row) error {
+			record, err := r.record(&document.Reader{}, in)
+			found = append(found, record)
+			return err
+		}, selectThese, []string{id})
+		if err == nil && len(found) == 0 {
+			err = tenants.ErrNoSuchTenant
+		}
+		if err != nil {
+			return tenants.Record{}, err
+		}
+		return found[0], nil
+	})
+}
+
+// Tenants implements [tenants.Registry]. What cannot be read is left out, and told in the log: it is in force nowhere in this form.
+func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tenants.Record, error) {
+	return ask(ctx, r, func(ctx context.Context) (found []tenants.Record, err error) {
+		reader := &document.Reader{}
+		for rows := limit; len(found) < limit && rows == limit; { // again if some were left out
+			rows = 0
+			if err := readRows(ctx, r.pool, func(in row) error {
+				rows++
+				after = in.ID
+				record, err := r.record(reader, in)
+				if err != nil {
+					r.opts.Log.Error("a tenant of the store cannot be read", "tenant", in.ID, "error", err)
+				} else if len(found) < limit {
+					found = append(found, record)
+				}
+				return nil
+			}, selectPage, after, limit); err != nil {
+				return nil, err
+			}
+		}
+		return found, nil
+	})
+}
+
+func (r *Registry) record(reader *document.Reader, in row) (tenants.Record, error) {
+	t, err := rowTenant(reader, in, r.opts.Keys)
+	if err != nil {
+		return tenants.Record{}, err
+	}
+	return tenants.Record{Tenant: t, Revision: in.Mark, Version: in.version, Changed: in.at}, nil
+}
+
+// ask bounds a call, and says so if the store is away.
+func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, error)) (T, error) {
+	out, err := bounded(ctx, callTimeout, f)
+	if err == nil || ctx.Err() != nil || !isAway(err) {
+		if err == nil {
+			r.told.Store(false)
+		}
+		return out, err
+	}
+	var away awayError
+	if !errors.As(err, &away) {
+		away = awayError{plain(err)}
+	}
+	if !r.told.Swap(true) {
+		r.opts.Log.Error("the store of tenants cannot be asked", "error", away.cause)
+	}
+	return out, away
+}
+
+// awayError is tenants.ErrAway with a cause that is for the log alone.
+type awayError struct{ cause error }
+
+// Error implements error.
+func (e awayError) Error() string { return tenants.ErrAway.Error() }
+
+func (e awayError) Unwrap() []error { return []error{tenants.ErrAway, e.cause} }
+
+// isAway reports whether an error says that the store cannot be had now: a broken connection, a server that ends, starts, is
+// full or a standby, a lock that somebody does not let go of.
+func isAway(err error) bool {
+	var server *pgconn.PgError
+	var connecting *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.As(err, new(refusal)):
+		return false
+	case errors.Is(err, tenants.ErrAway), errors.As(err, &connecting):
+		return true
+	case errors.As(err, &server):
+		switch class := server.Code[:2]; {
+		case class == "08", class == "53", class == "57", class == "58", server.Code == "25006", server.Code == "25P03", server.Code == "55P03":
+			return true
+		}
+		return false
+	}
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) ||
+		pgconn.SafeToRetry(err) || pgconn.Timeout(err)
+}
