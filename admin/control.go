@@ -5,22 +5,10 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"mime"
 	"net/http"
 
 	"github.com/postern/postern/tenants"
 )
-
-// refusal is a request that is answered before the gate is asked.
-type refusal struct {
-	status  int
-	message string
-}
-
-func (r *refusal) Error() string { return r.message }
 
 // machine shows the tenant's machine.
 func (s *Server) machine(w http.ResponseWriter, r *http.Request) {
@@ -40,7 +28,7 @@ func (s *Server) machine(w http.ResponseWriter, r *http.Request) {
 }
 
 // change makes a handler of a call that changes something; result is asked for the answer once that has happened.
-func (s *Server) change(what string, call func(Gate, context.Context, string) error,
+func (s *Server) change(call func(Gate, context.Context, string) error,
 	result func(ctx context.Context, tenant string) (status int, answer any, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		tenant, err := s.subject(r)
@@ -55,9 +43,9 @@ func (s *Server) change(what string, call func(Gate, context.Context, string) er
 		outcome := "ok"
 		if err != nil {
 			_, p := problemOf(err)
-			outcome = p.Error
+			outcome = p.Detail
 		}
-		s.opts.Log.Info("admin: "+what, "tenant", tenant, "outcome", outcome, "peer", r.RemoteAddr)
+		s.note(r, tenant, outcome)
 		if err != nil {
 			s.refuse(w, r, tenant, err)
 			return
@@ -69,6 +57,12 @@ func (s *Server) change(what string, call func(Gate, context.Context, string) er
 		}
 		reply(w, status, answer)
 	}
+}
+
+// note logs what became of a change that somebody asked for.
+func (s *Server) note(r *http.Request, tenant, outcome string) {
+	c := callerOf(r)
+	s.opts.Log.Info("admin: "+c.action, "tenant", tenant, "outcome", outcome, "peer", r.RemoteAddr, "by", c.Name, "request", c.Request)
 }
 
 // started answers what takes its time: with the machine as it is now.
@@ -97,6 +91,11 @@ func (s *Server) subject(r *http.Request) (string, error) {
 	if s.opts.Gate == nil {
 		return "", &refusal{http.StatusServiceUnavailable, "this process has no gate"}
 	}
+	return tenantOf(r)
+}
+
+// tenantOf returns the id that the path names.
+func tenantOf(r *http.Request) (string, error) {
 	id := r.PathValue("id")
 	if !tenants.ValidID(id) {
 		return "", ErrNoTenant
@@ -106,22 +105,17 @@ func (s *Server) subject(r *http.Request) (string, error) {
 
 // saysNothing refuses a request that carries more than its path says: whoever sends a dry_run must not get the real thing.
 func saysNothing(r *http.Request) error {
-	if r.URL.RawQuery != "" {
-		return &refusal{http.StatusBadRequest, "this takes no query parameters"}
+	if _, err := query(r); err != nil {
+		return err
 	}
-	body, err := io.ReadAll(r.Body)
-	tooLarge := (*http.MaxBytesError)(nil)
-	if errors.As(err, &tooLarge) {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
-	}
-	if err != nil {
-		return &refusal{http.StatusBadRequest, "the body could not be read"}
-	}
-	if len(body) == 0 {
-		return nil
-	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return &refusal{http.StatusUnsupportedMediaType, "a body must come with Content-Type: application/json"}
+	return saysNothingMore(r)
+}
+
+// saysNothingMore refuses a request with a body that says something.
+func saysNothingMore(r *http.Request) error {
+	body, err := readBody(r)
+	if err != nil || len(body) == 0 {
+		return err
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(body, &keys); err != nil || keys == nil { // nil: the body is null
@@ -131,35 +125,4 @@ func saysNothing(r *http.Request) error {
 		return &refusal{http.StatusBadRequest, "the body must be empty or {}: it has a key, and none is known here"} // not which: this text is logged
 	}
 	return nil
-}
-
-// refuse answers an error. The log gets the cause of what is not the asker's doing.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, tenant string, err error) {
-	status, p := problemOf(err)
-	early := (*refusal)(nil)
-	if status >= http.StatusInternalServerError && !errors.As(err, &early) && !errors.Is(err, context.Canceled) {
-		s.opts.Log.Error("admin: the gate failed", "route", r.Pattern, "tenant", tenant, "error", err)
-	}
-	reply(w, status, p)
-}
-
-// problemOf says how an error is answered. Only texts that are meant for answers get into one.
-func problemOf(err error) (int, problem) {
-	var early *refusal
-	var busy *BusyError
-	switch {
-	case errors.As(err, &early):
-		return early.status, problem{Error: early.message}
-	case errors.As(err, &busy):
-		return http.StatusConflict, problem{Error: busy.Error(), Reasons: busy.Reasons}
-	case errors.Is(err, ErrNoTenant):
-		return http.StatusNotFound, problem{Error: ErrNoTenant.Error()}
-	case errors.Is(err, ErrNoMachine):
-		return http.StatusConflict, problem{Error: ErrNoMachine.Error()}
-	case errors.Is(err, ErrPaused):
-		return http.StatusConflict, problem{Error: ErrPaused.Error()}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return http.StatusServiceUnavailable, problem{Error: "the gate does not answer now"}
-	}
-	return http.StatusInternalServerError, problem{Error: "internal error; the log says why"}
 }

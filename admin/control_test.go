@@ -96,14 +96,18 @@ func (r tenantRoute) ask(t *testing.T, gate Gate, path string, change func(*http
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := httptest.NewRequest(r.method, path, nil)
+	req := newRequest(r.method, path, nil)
 	req.Header.Set("Authorization", "Bearer "+operator)
 	if change != nil {
 		change(req)
 	}
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, req)
-	if got := w.Header().Get("Content-Type"); got != "application/json" {
+	want := "application/json"
+	if w.Code >= 400 {
+		want = "application/problem+json"
+	}
+	if got := w.Header().Get("Content-Type"); got != want {
 		t.Errorf("Content-Type %q", got)
 	}
 	loadSchemas(t).checkAnswer(t, r.method, r.pattern, w.Code, w.Body.Bytes())
@@ -142,7 +146,7 @@ func TestTenantRoutes(t *testing.T) {
 				if got := strings.TrimSpace(w.Body.String()); got != want {
 					t.Errorf("got  %s\nwant %s", got, want)
 				}
-				line := fmt.Sprintf(`msg="admin: %s" tenant=acme outcome=ok peer=192.0.2.1:1234`, r.call)
+				line := fmt.Sprintf(`msg="admin: %s" tenant=acme outcome=ok peer=192.0.2.1:1234 by=file request=`, r.call)
 				if (strings.Count(log, "\n") != 0) != (r.method == "POST") || r.method == "POST" && !strings.Contains(log, line) {
 					t.Errorf("log: %s\nwant %s", log, line)
 				}
@@ -159,15 +163,15 @@ func TestGateErrors(t *testing.T) {
 		code  int
 		body  string
 	}{
-		{ErrNoTenant, "machine wake suspend pause resume", 404, `{"error":"there is no such tenant"}`},
-		{ErrNoMachine, "machine wake suspend", 409, `{"error":"the tenant has no machine: it has an upstream"}`},
-		{ErrPaused, "wake", 409, `{"error":"the tenant is paused: resume it first"}`},
-		{busy, "suspend", 409, `{"error":"the machine is in use: 2 clients in session mode; 1 server connection in use",` +
+		{ErrNoTenant, "machine wake suspend pause resume", 404, `"error":"there is no such tenant"}`},
+		{ErrNoMachine, "machine wake suspend", 409, `"error":"the tenant has no machine: it has an upstream"}`},
+		{ErrPaused, "wake", 409, `"error":"the tenant is paused: resume it first"}`},
+		{busy, "suspend", 409, `"error":"the machine is in use: 2 clients in session mode; 1 server connection in use",` +
 			`"reasons":["2 clients in session mode","1 server connection in use"]}`},
-		{&BusyError{}, "suspend", 409, `{"error":"the machine is in use"}`},
-		{context.DeadlineExceeded, "machine wake suspend pause resume", 503, `{"error":"the gate does not answer now"}`},
-		{context.Canceled, "machine wake suspend pause resume", 503, `{"error":"the gate does not answer now"}`},
-		{errors.New("dial 10.1.2.3"), "machine wake suspend pause resume", 500, `{"error":"internal error; the log says why"}`},
+		{&BusyError{}, "suspend", 409, `"error":"the machine is in use"}`},
+		{context.DeadlineExceeded, "machine wake suspend pause resume", 503, `"error":"the gate does not answer now"}`},
+		{context.Canceled, "machine wake suspend pause resume", 503, `"error":"the gate does not answer now"}`},
+		{errors.New("dial 10.1.2.3"), "machine wake suspend pause resume", 500, `"error":"internal error; the log says why"}`},
 	} {
 		for _, r := range tenantRoutes {
 			if !strings.Contains(tc.calls, r.call) {
@@ -176,7 +180,7 @@ func TestGateErrors(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %v", r.call, tc.err), func(t *testing.T) {
 				gate := &fakeGate{fail: map[string]error{r.call: fmt.Errorf("cause 10.9.9.9: %w", tc.err)}}
 				w, log := r.ask(t, gate, r.path("acme"), nil)
-				if got := strings.TrimSpace(w.Body.String()); w.Code != tc.code || got != tc.body {
+				if got := strings.TrimSpace(w.Body.String()); w.Code != tc.code || !strings.HasSuffix(got, ","+tc.body) {
 					t.Errorf("got %d %s\nwant %d %s", w.Code, got, tc.code, tc.body)
 				}
 				if len(gate.calls) != 1 {
@@ -341,7 +345,7 @@ func TestTenantRoutesMethods(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/v1/tenants/acme", "/v1/tenants/acme/", "/v1/tenants/acme/machine/", "/v1/tenants/acme/machine/reboot",
+	for _, path := range []string{"/v1/tenants/acme/", "/v1/tenants/acme/machine/", "/v1/tenants/acme/machine/reboot",
 		"/v1/tenants/acme/pause/", "/v1/tenants/acme//pause", "/v1/tenants/a/../acme/pause", "/v1/tenants/%2e%2e/acme/pause", "//v1/tenants/acme/pause"} {
 		if w := request(s, "POST", path, "Bearer "+operator); w.Code != 404 {
 			t.Errorf("%s: got %d", path, w.Code)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -38,13 +39,20 @@ func (f faulty) Collect(ch chan<- prometheus.Metric) {
 
 // request asks the handler. authorization is a whole header; "": none.
 func request(s *Server, method, path, authorization string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, path, nil)
+	r := newRequest(method, path, nil)
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
 	}
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, r)
 	return w
+}
+
+// newRequest is one to us: httptest's own is one to example.com.
+func newRequest(method, path string, body io.Reader) *http.Request {
+	r := httptest.NewRequest(method, path, body)
+	r.Host = "127.0.0.1:9187"
+	return r
 }
 
 func get(s *Server, path, authorization string) *httptest.ResponseRecorder {
@@ -93,33 +101,35 @@ func TestRoutes(t *testing.T) {
 		{s, "GET", "/healthz?verbose=1", 200, "ok\n"},
 		{s, "GET", "/readyz", 200, "ok\n"},
 		{draining, "GET", "/healthz", 200, "ok\n"},
-		{draining, "GET", "/readyz", 503, `{"error":"draining"}`},
+		{draining, "GET", "/readyz", 503, `"error":"draining"}`},
 		{degraded, "GET", "/healthz", 200, "ok\n"},
 		{degraded, "GET", "/readyz", 200, "degraded: something is away\n"},
-		{broken, "GET", "/readyz", 500, `{"error":"internal error"}`},
+		{broken, "GET", "/readyz", 500, `"error":"internal error"}`},
 		{s, "GET", "/metrics", 200, "postern_test_total 0"},
 		{failing, "GET", "/metrics", 500, "this one failed"},
 		{s, "GET", "/openapi.yaml", 200, "openapi: 3.1.0"},
-		{s, "POST", "/healthz", 405, `{"error":`},
-		{s, "DELETE", "/metrics", 405, `{"error":`},
-		{s, "OPTIONS", "/metrics", 405, `{"error":`},
-		{s, "GET", "/", 404, `{"error":`},
-		{s, "GET", "/metrics/", 404, `{"error":`},
-		{s, "GET", "/v1/tenants", 404, `{"error":`},
-		{s, "PUT", "/nothing", 404, `{"error":`},
-		{s, "GET", "/debug/pprof/", 404, `{"error":`},
+		{s, "POST", "/healthz", 405, `"error":`},
+		{s, "DELETE", "/metrics", 405, `"error":`},
+		{s, "OPTIONS", "/metrics", 405, `"error":`},
+		{s, "GET", "/", 404, `"error":`},
+		{s, "GET", "/metrics/", 404, `"error":`},
+		{s, "GET", "/v1/nothing", 404, `"error":`},
+		{s, "PUT", "/nothing", 404, `"error":`},
+		{s, "GET", "/debug/pprof/", 404, `"error":`},
 	} {
 		t.Run(fmt.Sprintf("%s %s %d", tc.method, tc.path, tc.code), func(t *testing.T) {
 			w := request(tc.s, tc.method, tc.path, "")
 			if w.Code != tc.code || !strings.Contains(w.Body.String(), tc.body) {
 				t.Errorf("got %d %q, want %d with %q", w.Code, w.Body, tc.code, tc.body)
 			}
-			if strings.HasPrefix(tc.body, "{") {
-				var answer map[string]string
-				if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || len(answer) != 1 || answer["error"] == "" {
-					t.Errorf("got %q (%v), want JSON with an error", w.Body, err)
+			if strings.Contains(tc.body, `"error"`) {
+				var p problem
+				err := json.Unmarshal(w.Body.Bytes(), &p)
+				want := problem{Type: "about:blank", Title: http.StatusText(tc.code), Status: tc.code, Detail: p.Error, Instance: w.Header().Get("X-Request-Id"), Error: p.Error}
+				if diff := cmp.Diff(want, p); err != nil || p.Error == "" || diff != "" {
+					t.Errorf("got %q (%v), want a problem: %s", w.Body, err, diff)
 				}
-				if got := w.Header().Get("Content-Type"); got != "application/json" {
+				if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
 					t.Errorf("Content-Type %q", got)
 				}
 			}
@@ -161,12 +171,12 @@ func TestTenantMetrics(t *testing.T) {
 		body string
 	}{
 		{public, "/metrics/tenants/acme", nil, 200, "postern_acme_total 0"},
-		{public, "/metrics/tenants/acme", ErrNoTenant, 404, `{"error":"there is no such tenant"}`},
-		{public, "/metrics/tenants/No-Id", nil, 404, `{"error":"there is no such tenant"}`},
-		{public, "/metrics/tenants/", nil, 404, `{"error":`},
-		{public, "/metrics/tenants/acme", errors.New("10.1.2.3"), 500, `{"error":"internal error; the log says why"}`},
-		{private, "/metrics/tenants/acme", nil, 401, `{"error":`},
-		{without, "/metrics/tenants/acme", nil, 503, `{"error":`},
+		{public, "/metrics/tenants/acme", ErrNoTenant, 404, `"error":"there is no such tenant"}`},
+		{public, "/metrics/tenants/No-Id", nil, 404, `"error":"there is no such tenant"}`},
+		{public, "/metrics/tenants/", nil, 404, `"error":`},
+		{public, "/metrics/tenants/acme", errors.New("10.1.2.3"), 500, `"error":"internal error; the log says why"}`},
+		{private, "/metrics/tenants/acme", nil, 401, `"error":`},
+		{without, "/metrics/tenants/acme", nil, 503, `"error":`},
 	} {
 		gate.fail["metrics"] = tc.fail
 		if w := get(tc.s, tc.path, ""); w.Code != tc.code || !strings.Contains(w.Body.String(), tc.body) || strings.Contains(w.Body.String(), "postern_test") {
@@ -205,8 +215,8 @@ func TestIncompleteMetrics(t *testing.T) {
 	}
 }
 
-// document is what the test looks at in openapi.yaml.
-type document struct {
+// described is what the test looks at in openapi.yaml.
+type described struct {
 	Paths map[string]map[string]struct {
 		Security   []map[string][]string `yaml:"security"`
 		Parameters []any                 `yaml:"parameters"`
@@ -219,16 +229,27 @@ func TestDocumentAgreesWithTheRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var doc document
+	var doc described
 	if err := yaml.Unmarshal(get(s, "/openapi.yaml", "").Body.Bytes(), &doc); err != nil {
 		t.Fatal(err)
 	}
 	var documented, served []string
 	for path, operations := range doc.Paths {
 		for method, operation := range operations {
-			documented = append(documented, fmt.Sprintf("%s %s public=%t", strings.ToUpper(method), path, len(operation.Security) == 0))
-			if got, want := len(operation.Parameters), strings.Count(path, "{"); got != want {
-				t.Errorf("%s %s documents %d parameters, its path has %d", method, path, got, want)
+			var scopes []string
+			for _, alternative := range operation.Security {
+				scopes = append(scopes, alternative["token"]...)
+			}
+			slices.Sort(scopes)
+			documented = append(documented, fmt.Sprintf("%s %s %v", strings.ToUpper(method), path, scopes))
+			inPath := 0
+			for _, p := range operation.Parameters {
+				if loadSchemas(t).at(p)["in"] == "path" {
+					inPath++
+				}
+			}
+			if want := strings.Count(path, "{"); inPath != want {
+				t.Errorf("%s %s documents %d parameters of the path, it has %d", method, path, inPath, want)
 			}
 			// What is answered to a stranger must be among the documented answers.
 			w := request(s, strings.ToUpper(method), path, "")
@@ -241,7 +262,12 @@ func TestDocumentAgreesWithTheRoutes(t *testing.T) {
 		}
 	}
 	for _, r := range s.routes() {
-		served = append(served, fmt.Sprintf("%s %s public=%t", r.method, r.path, r.public))
+		var scopes []string
+		for _, scope := range r.who.scopes() {
+			scopes = append(scopes, string(scope))
+		}
+		slices.Sort(scopes)
+		served = append(served, fmt.Sprintf("%s %s %v", r.method, r.path, scopes))
 	}
 	slices.Sort(documented)
 	slices.Sort(served)

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +21,16 @@ import (
 // schemas is openapi.yaml as decoded.
 type schemas struct{ doc map[string]any }
 
-func loadSchemas(t *testing.T) schemas {
+// parsed reads openapi.yaml once for all tests.
+var parsed = sync.OnceValues(func() (s schemas, err error) {
+	err = yaml.Unmarshal([]byte(openAPI), &s.doc)
+	return s, err
+})
+
+func loadSchemas(t testing.TB) schemas {
 	t.Helper()
-	var s schemas
-	if err := yaml.Unmarshal([]byte(openAPI), &s.doc); err != nil {
+	s, err := parsed()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -53,7 +62,7 @@ func (s schemas) at(v any, keys ...string) map[string]any {
 // checkAnswer fails the test unless the document has this answer of this operation.
 func (s schemas) checkAnswer(t *testing.T, method, path string, code int, body []byte) {
 	t.Helper()
-	schema := s.at(s.doc, "paths", path, strings.ToLower(method), "responses", strconv.Itoa(code), "content", "application/json", "schema")
+	schema := s.at(s.doc, "paths", path, strings.ToLower(method), "responses", strconv.Itoa(code), "content", contentType(code), "schema")
 	if schema == nil {
 		t.Errorf("%s %s answers %d, which is not documented", method, path, code)
 		return
@@ -63,18 +72,30 @@ func (s schemas) checkAnswer(t *testing.T, method, path string, code int, body [
 	}
 }
 
+// contentType is that of every answer in JSON.
+func contentType(code int) string {
+	if code >= http.StatusBadRequest {
+		return "application/problem+json"
+	}
+	return "application/json"
+}
+
 // check returns what is wrong with a decoded JSON value. A keyword that it does not know is wrong too.
 func (s schemas) check(schema, v any) error {
 	m := s.at(schema)
 	for keyword, arg := range m {
 		var err error
 		switch keyword {
-		case "description", "required", "additionalProperties": // for people; with properties
+		case "description", "required", "additionalProperties", "default": // for people; with properties
 		case "type":
 			err = checkType(arg, v)
 		case "enum":
 			if !slices.Contains(arg.([]any), v) {
 				err = fmt.Errorf("%v is not in %v", v, arg)
+			}
+		case "pattern":
+			if text, ok := v.(string); ok && !regexp.MustCompile(arg.(string)).MatchString(text) {
+				err = fmt.Errorf("%q does not match %s", text, arg)
 			}
 		case "format":
 			err = checkFormat(arg, v)
@@ -168,16 +189,23 @@ func (s schemas) checkProperties(schema map[string]any, v any) error {
 	return nil
 }
 
+func aProblem(more string) string {
+	return `{"type":"about:blank","title":"Conflict","status":409,"detail":"a","instance":"b","error":"c"` + more + "}"
+}
+
 // TestCheckerRefuses: it can fail.
 func TestCheckerRefuses(t *testing.T) {
 	s := loadSchemas(t)
+	if err := s.check(map[string]any{"$ref": "#/components/schemas/Problem"}, decode(t, []byte(aProblem("")))); err != nil {
+		t.Error(err)
+	}
 	for name, wrong := range map[string]struct{ schema, body string }{
-		"missing":        {"Error", `{}`},
-		"undocumented":   {"Error", `{"error":"a","cause":"b"}`},
-		"type":           {"Error", `{"error":1}`},
-		"null":           {"Error", `{"error":null}`},
-		"no object":      {"Error", `[]`},
-		"item":           {"Error", `{"error":"a","reasons":[1]}`},
+		"missing":        {"Problem", `{}`},
+		"undocumented":   {"Problem", aProblem(`,"cause":"b"`)},
+		"type":           {"Problem", aProblem(`,"error":1`)},
+		"null":           {"Problem", aProblem(`,"error":null`)},
+		"no object":      {"Problem", `[]`},
+		"item":           {"Problem", aProblem(`,"reasons":[1]`)},
 		"no UTC":         {"Transition", `{"at":"2026-03-01T12:00:00+02:00","reason":"a","result":"b","seconds":1}`},
 		"no time":        {"Transition", `{"at":"now","reason":"a","result":"b","seconds":1}`},
 		"nested in null": {"Transition", `{"at":null,"reason":"a","result":"b","seconds":1}`},

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/tenants"
 )
 
 const (
@@ -29,6 +31,7 @@ const (
 	headerTimeout = 5 * time.Second  // to read a request's header
 	readTimeout   = 10 * time.Second // to read a request
 	gateTimeout   = 5 * time.Second  // for the gate to answer
+	storeTimeout  = 5 * time.Second  // for the store to answer
 	scrapeTimeout = 20 * time.Second // to collect and encode metrics
 	writeTimeout  = 30 * time.Second // from the end of the header to the end of the answer
 	idleTimeout   = time.Minute      // between two requests
@@ -54,6 +57,11 @@ type Options struct {
 	Degraded func() error
 	// Gate answers for tenants and their machines. nil: requests about them are answered 503.
 	Gate Gate
+	// Registry reads and changes the store of tenants, and knows tokens beside those of TokenFile. nil: requests about what it has
+	// are answered 503.
+	Registry tenants.Registry
+	// Hosts are the names by which we may be called, beside addresses and names without a dot.
+	Hosts []string
 	// Log is told of every change that somebody asks for, of other refusals (rarely) and of faults. nil: nobody is.
 	Log *slog.Logger
 }
@@ -63,6 +71,9 @@ type Server struct {
 	opts    Options
 	handler http.Handler
 	lane    *files.Lane // where the token file is read
+
+	tokens    meters[digest, *meter]          // of those that were good lately
+	strangers meters[netip.Prefix, *stranger] // by the address that wrong tokens come from
 
 	// How often the log hears of a refusal and of a token file that cannot be read.
 	refused, unreadable rate.Sometimes

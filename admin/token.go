@@ -5,18 +5,26 @@ package admin
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
 )
 
 // maxTokenFile bounds the token file, in bytes.
 const maxTokenFile = 64 << 10
+
+// tokenForm is what tokens look like that the registry has: ours, and those that Supabase's command line takes.
+var tokenForm = regexp.MustCompile(`^(postern_[A-Za-z0-9]{26,64}|sbp_[0-9a-f]{40})$`) // immutable, safe for concurrent use
 
 // digest is all that is known of a token once it was read. Digests have one length, so that comparing them says nothing
 // about a token's.
@@ -51,62 +59,89 @@ func readTokens(lane *files.Lane, path string) ([]digest, error) {
 	return tokens, nil
 }
 
-// authorized lets through requests with a token of the token file.
+// identify says whose token a request has.
 //
 // The file is read for every request: that is cheap beside the answers behind it, and a watcher would add a state in which a
 // revoked token still works.
-func (s *Server) authorized(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.opts.TokenFile == "" {
-			unauthorized(w, "this needs a bearer token, and none is configured: see admin.token_file")
-			return
-		}
-		tokens, err := readTokens(s.lane, s.opts.TokenFile)
-		if err != nil {
+func (s *Server) identify(r *http.Request) (*caller, error) {
+	var inFile []digest
+	if s.opts.TokenFile != "" {
+		var err error
+		if inFile, err = readTokens(s.lane, s.opts.TokenFile); err != nil {
 			s.unreadable.Do(func() { s.opts.Log.Error("admin: the token file cannot be read, requests are refused", "error", err) })
-			fail(w, http.StatusServiceUnavailable, "tokens cannot be checked now; the log says why")
-			return
+			return nil, errUnchecked()
 		}
-		token, err := bearer(r)
-		if err == nil && !oneOf(tokens, token) {
-			err = errors.New("the bearer token is not a valid one")
-		}
+	} else if s.opts.Registry == nil {
+		return nil, unauthorized("this needs a bearer token, and none is configured: see admin.token_file")
+	}
+	token, err := bearer(r)
+	if err != nil {
+		return nil, err
+	}
+	got := digest(sha256.Sum256([]byte(token)))
+	c := &caller{Actor: tenants.Actor{Name: "file", Address: peer(r)}, scope: tenants.ScopeOperator}
+	if !oneOf(inFile, got) {
+		t, err := s.find(r, token, got)
 		if err != nil {
-			s.refused.Do(func() {
-				s.opts.Log.Warn("admin: request refused; further ones are not logged for a while",
-					"error", err, "route", r.Pattern, "peer", r.RemoteAddr)
-			})
-			unauthorized(w, err.Error())
-			return
+			return nil, err
 		}
-		next.ServeHTTP(w, r)
-	})
+		c.Name, c.Token, c.scope, c.tenant = t.Name, t.ID, t.Scope, t.Tenant
+	}
+	c.meter = s.tokens.get(got, func() *meter { return newMeter(c.scope) })
+	return c, nil
 }
+
+// find asks the registry for a token. Who guesses is soon not asked for any more, unless the token was a good one lately: a
+// guesser locks out nobody who comes from the same address.
+func (s *Server) find(r *http.Request, token string, got digest) (tenants.Token, error) {
+	const wrong = "the bearer token is not a valid one"
+	if s.opts.Registry == nil || !tokenForm.MatchString(token) {
+		return tenants.Token{}, unauthorized(wrong)
+	}
+	from := s.strangers.get(netrestrict.Subscriber(peer(r).Addr()), func() *stranger { return &stranger{perMinute(wrongTokens)} })
+	if from.wrong.Tokens() < 1 && !s.tokens.has(got) {
+		return tenants.Token{}, &tooOften{time.Second}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	defer cancel()
+	t, err := s.opts.Registry.FindToken(ctx, got)
+	if errors.Is(err, tenants.ErrNoSuchToken) {
+		from.wrong.Allow()
+		return tenants.Token{}, unauthorized(wrong)
+	}
+	if err != nil {
+		s.unreadable.Do(func() { s.opts.Log.Error("admin: tokens of the store cannot be checked", "error", err) })
+		return tenants.Token{}, errUnchecked()
+	}
+	return t, nil
+}
+
+// errUnchecked refuses everybody: who cannot be told from a stranger is one.
+func errUnchecked() error {
+	return &refusal{http.StatusServiceUnavailable, "tokens cannot be checked now; the log says why"}
+}
+
+func unauthorized(message string) error { return &refusal{http.StatusUnauthorized, message} }
 
 // bearer returns the token of a request (RFC 6750 §2.1, the header only: a token in a URL ends in logs).
 func bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 {
-		return "", errors.New("this needs a bearer token in the Authorization header")
+		return "", unauthorized("this needs a bearer token in the Authorization header")
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	token = strings.TrimLeft(token, " ")
 	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", errors.New("the Authorization header must be one, of the form: Bearer TOKEN")
+		return "", unauthorized("the Authorization header must be one, of the form: Bearer TOKEN")
 	}
 	return token, nil
 }
 
 // oneOf compares with every token, so that the time depends on their number alone.
-func oneOf(tokens []digest, token string) bool {
-	got, found := sha256.Sum256([]byte(token)), 0
+func oneOf(tokens []digest, got digest) bool {
+	found := 0
 	for i := range tokens {
 		found |= subtle.ConstantTimeCompare(got[:], tokens[i][:])
 	}
 	return found == 1
-}
-
-func unauthorized(w http.ResponseWriter, message string) {
-	w.Header().Set("WWW-Authenticate", `Bearer realm="postern"`)
-	fail(w, http.StatusUnauthorized, message)
 }

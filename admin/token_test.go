@@ -11,7 +11,7 @@ import (
 )
 
 // tokenFile writes a token file and returns its path.
-func tokenFile(t *testing.T, content string) string {
+func tokenFile(t testing.TB, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "admin.token")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -58,7 +58,7 @@ func TestAuthorization(t *testing.T) {
 			t.Errorf("%.40q: the answer holds a token: %s", tc.authorization, w.Body)
 		}
 	}
-	r := httptest.NewRequest("GET", "/metrics", nil)
+	r := newRequest("GET", "/metrics", nil)
 	r.Header["Authorization"] = []string{"Bearer first-token", "Bearer first-token"}
 	w := httptest.NewRecorder()
 	if s.Handler().ServeHTTP(w, r); w.Code != 401 {

@@ -92,6 +92,7 @@ type Admin struct {
 	TokenFile     string        `mapstructure:"token_file"`     // bearer token; empty: what needs one answers 401
 	ConsoleUsers  []ConsoleUser `mapstructure:"console_users"`  // needed where a listener has Console
 	MetricsPublic bool          `mapstructure:"metrics_public"` // /metrics needs no token
+	Hosts         []string      `mapstructure:"hosts"`          // names by which clients call it, beside addresses and names without a dot
 }
 
 // ConsoleUser may log in to the admin console. The verifier is in the text form of pg_authid.rolpassword; whether its

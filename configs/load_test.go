@@ -43,7 +43,7 @@ tls:
   certificates: [{cert: server.crt, key: /keys/server.key}]
   tenant_domain: db.example.com
 auth: {mock_secret_file: mock.key, throttle: {tenant_failures: 3, address_failures: 4, window: 5s, block: 6m}}
-admin: {address: "0.0.0.0:9187", token_file: admin.token, metrics_public: true,
+admin: {address: "0.0.0.0:9187", token_file: admin.token, metrics_public: true, hosts: [postern.example.com],
   console_users: [{name: ops, verifier: "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$c3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkc3RvcmVkMTI=:c2VydmVyc2VydmVyc2VydmVyc2VydmVyc2VydmVyMTI="}]}
 tenants: {file: sub/tenants.yaml}
 machines: {fly: {api: "https://api.machines.dev", token_file: fly.token}, local: {dir: clusters}, state_file: sub/known.json}
@@ -69,7 +69,7 @@ func TestLoadFull(t *testing.T) {
 		TLS: TLS{Certificates: []CertificateFile{{Cert: "/etc/postern/server.crt", Key: "/keys/server.key"}},
 			TenantDomain: "db.example.com"},
 		Auth: Auth{MockSecretFile: "/etc/postern/mock.key", Throttle: Throttle{3, 4, 5 * time.Second, 6 * time.Minute}},
-		Admin: Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true,
+		Admin: Admin{Address: "0.0.0.0:9187", TokenFile: "/etc/postern/admin.token", MetricsPublic: true, Hosts: []string{"postern.example.com"},
 			ConsoleUsers: []ConsoleUser{{Name: "ops", Verifier: aVerifier}}},
 		Tenants: Tenants{File: "/etc/postern/sub/tenants.yaml"},
 		Machines: Machines{Fly: FlyMachines{API: "https://api.machines.dev", TokenFile: "/etc/postern/fly.token"},

@@ -140,12 +140,20 @@ func (c *Config) checkAdmin(ps *problems) {
 		if a.MetricsPublic {
 			ps.add("admin.metrics_public", "has no meaning without admin.address")
 		}
+		if len(a.Hosts) > 0 {
+			ps.add("admin.hosts", "has no meaning without admin.address")
+		}
 		return
 	}
 	if _, err := parseAddress(a.Address); err != nil {
 		ps.add("admin.address", "%v", err)
 	} else if !isLoopback(a.Address) && a.TokenFile == "" && !a.MetricsPublic {
 		ps.add("admin.token_file", "is needed, since others can reach %s (or set admin.metrics_public, if they may read the metrics)", a.Address)
+	}
+	for i, host := range a.Hosts {
+		if !hostname.MatchString(host) || len(host) > 253 {
+			ps.add(fmt.Sprintf("admin.hosts[%d]", i), "must be a host name without a port, such as postern.example.com")
+		}
 	}
 }
 

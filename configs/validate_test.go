@@ -147,6 +147,13 @@ auth.throttle.block: must be from 1s to 24h0m0s`},
 		{"admin for all with token", func(c *Config) { c.Admin = Admin{Address: "0.0.0.0:9187", TokenFile: "t"} }, ""},
 		{"admin with public metrics", func(c *Config) { c.Admin = Admin{Address: "0.0.0.0:9187", MetricsPublic: true} }, ""},
 		{"admin address", func(c *Config) { c.Admin.Address = "localhost:9187" }, "admin.address: its host must be an IP address, not a name, or be left out"},
+		{"admin hosts", func(c *Config) {
+			c.Admin = Admin{Address: "127.0.0.1:9187", Hosts: []string{"postern.example.com", "a:1", "http://a", ""}}
+		},
+			`admin.hosts[1]: must be a host name without a port, such as postern.example.com
+admin.hosts[2]: must be a host name without a port, such as postern.example.com
+admin.hosts[3]: must be a host name without a port, such as postern.example.com`},
+		{"admin hosts nowhere", func(c *Config) { c.Admin.Hosts = []string{"a"} }, "admin.hosts: has no meaning without admin.address"},
 		{"public metrics nowhere", func(c *Config) { c.Admin.MetricsPublic = true }, "admin.metrics_public: has no meaning without admin.address"},
 		{"no tenants", func(c *Config) { c.Tenants.File = "" }, "tenants: must say where tenants are read from: set tenants.file or tenants.postgres"},
 		{"tenants twice", func(c *Config) { c.Tenants.Postgres.KeyFile = "k" },

@@ -120,7 +120,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
 		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
-			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Log: log})
+			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts, Log: log})
 		if err != nil {
 			return nil, err
 		}

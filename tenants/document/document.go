@@ -189,7 +189,8 @@ type Reader struct {
 	state map[tenants.StateKind]tenants.Policy // of who says nothing about it
 }
 
-// Tenant is the reverse of [Of]. What it returns has no users yet, and is not complete: see [tenants.Tenant.Complete].
+// Tenant is the reverse of [Of]. What it returns has no users yet, and is not complete: see [tenants.Tenant.Complete]. What is wrong
+// with a value is a [tenants.Problem].
 func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	t := tenants.New(id)
 	d := Of(t) // the defaults, which the text is laid over
@@ -214,11 +215,11 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	var ca string
 	switch u, m := d.Upstream, d.Machine; {
 	case u != nil && m != nil:
-		return nil, errors.New("a tenant has either an upstream or a machine, not both")
+		return nil, tenants.Problem{Path: "machine", Message: "a tenant has either an upstream or a machine, not both"}
 	case u != nil:
 		t.Upstream, ca = tenants.Upstream{Host: u.Host, Port: u.Port, TLS: u.TLS, ServerName: u.ServerName}, u.CA
 		if *u == (upstream{}) {
-			return nil, errors.New("upstream: host is missing")
+			return nil, tenants.Problem{Path: "upstream.host", Message: "host is missing"}
 		}
 	case m != nil:
 		t.Upstream, ca = tenants.Upstream{Port: m.Port, TLS: m.TLS, ServerName: m.ServerName}, m.CA
@@ -230,16 +231,24 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	var err error
 	if ca != "" {
 		if t.Upstream.RootCAs, err = r.certificates(ca); err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
+			return nil, tenants.Problem{Path: serverKey(d) + ".ca", Message: err.Error()}
 		}
 		t.Upstream.RootPEM = unique.Make(ca).Value() // one copy for all
 	}
 	if d.AllowList != nil {
 		if t.Allow, err = allowList(*d.AllowList); err != nil {
-			return nil, fmt.Errorf("allow_list: %w", err)
+			return nil, tenants.Problem{Path: "allow_list", Message: err.Error()}
 		}
 	}
 	return t, nil
+}
+
+// serverKey is the key that says where the server is.
+func serverKey(d Tenant) string {
+	if d.Machine != nil {
+		return "machine"
+	}
+	return "upstream"
 }
 
 func (r *Reader) certificates(text string) (*x509.CertPool, error) {

@@ -1,0 +1,128 @@
+// Changes: how what a route wants of a tenant becomes an edit in the store, and what is answered when it is in force.
+
+package admin
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/postern/postern/tenants"
+)
+
+// appliedWait is how long the answer to a change waits until the change is in force everywhere.
+const appliedWait = time.Second
+
+// edit makes of a tenant that is there, or not (nil), what shall be there. It must not change old.
+type edit func(old *tenants.Tenant) (*tenants.Tenant, error)
+
+// existing is an edit of a tenant that must be there.
+func existing(e func(old *tenants.Tenant) (*tenants.Tenant, error)) edit {
+	return func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		if old == nil {
+			return nil, tenants.ErrNoSuchTenant
+		}
+		return e(old)
+	}
+}
+
+// commit has the store change the tenant that the path names, if it is what the request's conditions say. created says that
+// it was not there.
+func (s *Server) commit(r *http.Request, e edit) (rec tenants.Record, created bool, err error) {
+	c := callerOf(r)
+	id, err := s.stored(r)
+	if err != nil {
+		return rec, false, err
+	}
+	when, err := conditionOf(r)
+	if err != nil {
+		return rec, false, err
+	}
+	if when.mustExist {
+		e = existing(e)
+	}
+	if c.isTenants() {
+		e = asOwner(e)
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	c.asked = true
+	rec, err = s.opts.Registry.Change(ctx, tenants.Edit{By: c.Actor, Action: c.action, Tenant: id, Match: when.match,
+		Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
+			created = old == nil
+			return e(old)
+		}})
+	outcome := "ok"
+	if err != nil {
+		_, p := problemOf(err)
+		outcome = p.Detail
+	}
+	s.note(r, id, outcome)
+	return rec, created, err
+}
+
+// stored returns the tenant's id that the path names, for those who ask the store about it.
+func (s *Server) stored(r *http.Request) (string, error) {
+	if err := s.hasStore(); err != nil {
+		return "", err
+	}
+	return tenantOf(r)
+}
+
+// storeContext bounds a question to the store.
+func (s *Server) storeContext(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), storeTimeout)
+}
+
+func (s *Server) hasStore() error {
+	if s.opts.Registry == nil {
+		return &refusal{http.StatusServiceUnavailable, "this process has no store"}
+	}
+	return nil
+}
+
+// applied says where a change is in force.
+type applied struct {
+	Everywhere bool     `json:"everywhere"`
+	At         *string  `json:"at"`      // since when
+	Missing    []string `json:"missing"` // nodes that have not said so
+}
+
+// applied waits for a while until a change is in force on every node, and says where it is; nil: that cannot be told. With
+// ?wait=0 it does not wait. The change is done, whatever happens here.
+func (s *Server) applied(r *http.Request, version int64) *applied {
+	if version == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), appliedWait+storeTimeout)
+	defer cancel()
+	until := time.Now().Add(appliedWait)
+	if r.URL.Query().Get("wait") == "0" {
+		until = time.Now()
+	}
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		a, err := s.opts.Registry.Applied(ctx, version)
+		if err != nil {
+			s.opts.Log.Warn("admin: whether a change is in force is not known", "version", version, "request", callerOf(r).Request, "error", err)
+			return nil
+		}
+		left := time.Until(until)
+		if a.Everywhere || left <= 0 {
+			return &applied{a.Everywhere, instant(a.At), append([]string{}, a.Missing...)}
+		}
+		select {
+		case <-time.After(min(pause, left)):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// waitQuery are the parameters of every change.
+func waitQuery(r *http.Request) error {
+	q, err := query(r, "wait")
+	if err == nil && q.Has("wait") && q.Get("wait") != "0" && q.Get("wait") != "1" {
+		err = bad("wait must be 0 or 1")
+	}
+	return err
+}

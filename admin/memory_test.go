@@ -1,0 +1,232 @@
+// A registry in memory, as strict as a real one.
+
+package admin
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
+)
+
+// memory is a tenants.Registry. Its hooks, if set, are asked first.
+type memory struct {
+	away    error // of every call
+	applied func(version int64) tenants.Applied
+
+	mu      sync.Mutex
+	all     map[string]tenants.Record
+	tokens  map[[32]byte]tenants.Token
+	version int64
+	entries []tenants.Entry
+	finds   int
+}
+
+func newMemory(all ...*tenants.Tenant) *memory {
+	m := &memory{all: make(map[string]tenants.Record), tokens: make(map[[32]byte]tenants.Token)}
+	for _, t := range all {
+		m.version++
+		m.all[t.ID] = tenants.Record{Tenant: t, Revision: m.version, Version: m.version, Changed: time.Unix(1_800_000_000, 0)}
+	}
+	return m
+}
+
+func (m *memory) begin(ctx context.Context) (unlock func(), err error) {
+	m.mu.Lock()
+	if err = m.away; err == nil {
+		err = ctx.Err()
+	}
+	return m.mu.Unlock, err
+}
+
+func (m *memory) Tenant(ctx context.Context, id string) (tenants.Record, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	rec, ok := m.all[id]
+	if err == nil && !ok {
+		err = tenants.ErrNoSuchTenant
+	}
+	return rec, err
+}
+
+func (m *memory) Tenants(ctx context.Context, after string, limit int) (list []tenants.Record, err error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	for _, id := range slices.Sorted(maps.Keys(m.all)) {
+		if id > after && len(list) < limit {
+			list = append(list, m.all[id])
+		}
+	}
+	return list, err
+}
+
+func (m *memory) Change(ctx context.Context, e tenants.Edit) (rec tenants.Record, err error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return rec, err
+	}
+	old, ok := m.all[e.Tenant]
+	entry := tenants.Entry{By: e.By, Action: e.Action, Tenant: e.Tenant}
+	defer func() {
+		entry.Outcome = "done"
+		if err != nil {
+			entry.Outcome = err.Error()
+		}
+		m.write(entry)
+	}()
+	if e.Match == tenants.MatchNone && ok || e.Match > 0 && e.Match != old.Revision {
+		return rec, tenants.ErrChanged
+	}
+	before := fmt.Sprintf("%v", document.Differences(nil, old.Tenant))
+	now, err := e.Edit(old.Tenant)
+	if after := fmt.Sprintf("%v", document.Differences(nil, old.Tenant)); before != after {
+		panic("BUG: the edit has changed what was there")
+	}
+	if err != nil {
+		return rec, fmt.Errorf("memory: %w", err)
+	}
+	if now == nil && old.Tenant == nil {
+		return rec, tenants.ErrNoSuchTenant
+	}
+	if now != nil {
+		if now.ID != e.Tenant {
+			panic("BUG: another tenant")
+		}
+		if problems := tenants.Validate(now, nil); len(problems) > 0 {
+			return rec, fmt.Errorf("memory: %w", tenants.Problems(problems))
+		}
+	}
+	entry.Changes = document.Differences(old.Tenant, now)
+	if len(entry.Changes) == 0 && ok {
+		return old, nil
+	}
+	m.version++
+	entry.Version = m.version
+	rec = tenants.Record{Tenant: now, Revision: m.version, Version: m.version, Changed: time.Now()}
+	if now == nil {
+		delete(m.all, e.Tenant)
+		rec.Revision = 0
+	} else {
+		m.all[e.Tenant] = rec
+	}
+	return rec, nil
+}
+
+func (m *memory) write(e tenants.Entry) {
+	e.Number, e.At = int64(len(m.entries)+1), time.Now()
+	e.Chain = fmt.Sprintf("%064x", e.Number)
+	m.entries = append(m.entries, e)
+}
+
+func (m *memory) Applied(ctx context.Context, version int64) (tenants.Applied, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if m.applied != nil {
+		return m.applied(version), err
+	}
+	return tenants.Applied{Everywhere: true, At: time.Now()}, err
+}
+
+func (m *memory) Tokens(ctx context.Context, tenant string) (list []tenants.Token, err error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	for _, t := range m.tokens {
+		if tenant == "" || t.Tenant == tenant {
+			list = append(list, t)
+		}
+	}
+	slices.SortFunc(list, func(a, b tenants.Token) int { return a.Created.Compare(b.Created) })
+	return list, err
+}
+
+func (m *memory) AddToken(ctx context.Context, by tenants.Actor, t tenants.Token, digest [32]byte) (tenants.Token, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return t, err
+	}
+	if _, taken := m.tokens[digest]; taken {
+		return t, tenants.ErrTaken
+	}
+	if _, ok := m.all[t.Tenant]; t.Tenant != "" && !ok {
+		return t, tenants.ErrNoSuchTenant
+	}
+	t.ID, t.Created = hex.EncodeToString(digest[:8]), time.Now()
+	m.tokens[digest] = t
+	m.write(tenants.Entry{By: by, Action: "token.add", Tenant: t.Tenant, Outcome: "done"})
+	return t, nil
+}
+
+func (m *memory) RevokeToken(ctx context.Context, by tenants.Actor, tenant, id string) error {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	for digest, t := range m.tokens {
+		if t.ID == id && (tenant == "" || tenant == t.Tenant) {
+			delete(m.tokens, digest)
+			m.write(tenants.Entry{By: by, Action: "token.revoke", Tenant: t.Tenant, Outcome: "done"})
+			return nil
+		}
+	}
+	return tenants.ErrNoSuchToken
+}
+
+func (m *memory) FindToken(ctx context.Context, digest [32]byte) (tenants.Token, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	m.finds++
+	if err != nil {
+		return tenants.Token{}, err
+	}
+	t, ok := m.tokens[digest]
+	if !ok || !t.Expires.IsZero() && !time.Now().Before(t.Expires) {
+		return tenants.Token{}, tenants.ErrNoSuchToken
+	}
+	t.Used = time.Now()
+	m.tokens[digest] = t
+	return t, nil
+}
+
+func (m *memory) Audit(ctx context.Context, tenant string, before int64, limit int) (list []tenants.Entry, err error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	for _, e := range slices.Backward(m.entries) {
+		if (tenant == "" || e.Tenant == tenant) && (before == 0 || e.Number < before) && len(list) < limit {
+			list = append(list, e)
+		}
+	}
+	return list, err
+}
+
+func (m *memory) Refused(ctx context.Context, e tenants.Entry) error {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if err == nil {
+		m.write(e)
+	}
+	return err
+}
+
+func (m *memory) Nodes(ctx context.Context) ([]tenants.Node, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	return []tenants.Node{{Name: "a"}}, err
+}
+
+func (m *memory) ForgetNode(ctx context.Context, _ tenants.Actor, name string) error {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	if err == nil && name != "a" {
+		err = tenants.ErrNoSuchNode
+	}
+	return err
+}

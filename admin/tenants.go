@@ -1,0 +1,221 @@
+// The tenants of the store: listed, read, and changed as whole documents or by merge patches.
+
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/document"
+)
+
+// maxDocument bounds a tenant's document: one with ten thousand networks, each with a comment.
+const maxDocument = 2 << 20
+
+// tenantView is a tenant as answers have it.
+type tenantView struct {
+	ID       string          `json:"id"`
+	Revision string          `json:"revision"` // the ETag without its quotes
+	Changed  *string         `json:"changed"`
+	Document json.RawMessage `json:"document"`
+}
+
+// changeView is the answer to a change.
+type changeView struct {
+	tenantView
+	Applied *applied `json:"applied"`
+}
+
+// view is what the caller may see of a tenant: its owner does not see where its server is, nor how we get there.
+func view(c *caller, rec tenants.Record) tenantView {
+	d := document.Of(rec.Tenant)
+	if c.isTenants() {
+		d.Upstream, d.Machine = nil, nil
+	}
+	revision := etag(rec.Revision)
+	return tenantView{rec.Tenant.ID, revision[1 : len(revision)-1], instant(rec.Changed), document.Encode(d)}
+}
+
+// tenantList is a page of tenants.
+type tenantList struct {
+	Tenants []tenantView `json:"tenants"`
+	Next    *string      `json:"next"` // ?after= of the next page; null: this is the last one
+}
+
+func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) {
+	list, err := s.tenantPage(r)
+	if err != nil {
+		s.refuse(w, r, "", err)
+		return
+	}
+	reply(w, http.StatusOK, list)
+}
+
+func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
+	q, err := query(r, "limit", "after")
+	if err != nil {
+		return list, err
+	}
+	limit, err := limitOf(q)
+	if err != nil {
+		return list, err
+	}
+	after := q.Get("after")
+	if q.Has("after") && !tenants.ValidID(after) {
+		return list, bad("after must be a tenant's id")
+	}
+	if err := s.hasStore(); err != nil {
+		return list, err
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	all, err := s.opts.Registry.Tenants(ctx, after, limit+1)
+	if err != nil {
+		return list, err
+	}
+	if len(all) > limit {
+		all = all[:limit]
+		list.Next = &all[limit-1].Tenant.ID
+	}
+	list.Tenants = []tenantView{}
+	for _, rec := range all {
+		list.Tenants = append(list.Tenants, view(callerOf(r), rec))
+	}
+	return list, nil
+}
+
+func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
+	rec, err := s.record(r)
+	if err != nil {
+		s.refuse(w, r, r.PathValue("id"), err)
+		return
+	}
+	w.Header().Set("ETag", etag(rec.Revision))
+	reply(w, http.StatusOK, view(callerOf(r), rec))
+}
+
+// record reads the tenant that the path names, for a route without query parameters.
+func (s *Server) record(r *http.Request) (tenants.Record, error) {
+	if _, err := query(r); err != nil {
+		return tenants.Record{}, err
+	}
+	id, err := s.stored(r)
+	if err != nil {
+		return tenants.Record{}, err
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	return s.opts.Registry.Tenant(ctx, id)
+}
+
+// decodeTenant makes a tenant of a document.
+func decodeTenant(id string, text []byte) (*tenants.Tenant, error) {
+	if err := strictText(text, new(document.Tenant), reader{nulls: neverNull()}); err != nil {
+		return nil, err
+	}
+	var r document.Reader
+	t, err := r.Tenant(id, text)
+	var at tenants.Problem
+	switch {
+	case errors.As(err, &at):
+		return nil, tenants.Problems{at}
+	case err != nil:
+		return nil, invalid{{"", err.Error()}}
+	}
+	return t, nil
+}
+
+// neverNull are the keys for which leaving out is too much to be meant by null.
+func neverNull() map[string]string {
+	return map[string]string{"/allow_list": `must not be null: to allow everybody say ["0.0.0.0/0", "::/0"], to allow nobody say []`}
+}
+
+// changed has a tenant's document replaced, its users as they are.
+func changed(old *tenants.Tenant, text []byte) (*tenants.Tenant, error) {
+	t, err := decodeTenant(old.ID, text)
+	if err != nil {
+		return nil, err
+	}
+	t.Users = copyUsers(old)
+	t.Complete()
+	return t, nil
+}
+
+// copyUsers copies, so that what is completed is not what somebody else reads.
+func copyUsers(t *tenants.Tenant) map[string]*tenants.User {
+	users := maps.Clone(t.Users)
+	for name, u := range users {
+		users[name] = new(*u)
+	}
+	return users
+}
+
+func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
+	var text []byte
+	err := waitQuery(r)
+	if err == nil {
+		text, err = readBody(r)
+	}
+	if err == nil {
+		_, err = decodeTenant(r.PathValue("id"), text) // before a transaction waits for it
+	}
+	s.changeTenant(w, r, err, func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		if old == nil {
+			old = tenants.New(r.PathValue("id"))
+		}
+		return changed(old, text)
+	})
+}
+
+func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) {
+	var patch json.RawMessage
+	err := waitQuery(r)
+	if err == nil {
+		patch, err = strictPatch(r, new(document.Tenant), neverNull())
+	}
+	if err == nil && callerOf(r).isTenants() {
+		err = ownersPatch(patch)
+	}
+	s.changeTenant(w, r, err, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		return changed(old, merged(document.Encode(document.Of(old)), patch))
+	}))
+}
+
+func (s *Server) deleteTenant(w http.ResponseWriter, r *http.Request) {
+	err := waitQuery(r)
+	if err == nil {
+		err = saysNothingMore(r)
+	}
+	s.changeTenant(w, r, err, existing(func(*tenants.Tenant) (*tenants.Tenant, error) { return nil, nil }))
+}
+
+// changeTenant commits, unless the request was wrong, and answers with the tenant.
+func (s *Server) changeTenant(w http.ResponseWriter, r *http.Request, wrong error, e edit) {
+	rec, created, err := tenants.Record{}, false, wrong
+	if err == nil {
+		rec, created, err = s.commit(r, e)
+	}
+	if err != nil {
+		s.refuse(w, r, r.PathValue("id"), err)
+		return
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	if rec.Tenant == nil {
+		reply(w, status, goneView{r.PathValue("id"), s.applied(r, rec.Version)})
+		return
+	}
+	w.Header().Set("ETag", etag(rec.Revision))
+	reply(w, status, changeView{view(callerOf(r), rec), s.applied(r, rec.Version)})
+}
+
+// goneView is the answer when a tenant was removed.
+type goneView struct {
+	ID      string   `json:"id"`
+	Applied *applied `json:"applied"`
+}
