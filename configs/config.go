@@ -113,6 +113,7 @@ type TenantsPostgres struct {
 	DSNFile   string `mapstructure:"dsn_file"`   // holds a connection string
 	KeyFile   string `mapstructure:"key_file"`   // opens and seals the secrets of the store
 	CacheFile string `mapstructure:"cache_file"` // what is known, for a start without the store; empty: it is not kept
+	Node      string `mapstructure:"node"`       // the name of this process among those that follow the store; empty: it is made up
 }
 
 // InPostgres reports whether tenants are read from a database, not from a file.

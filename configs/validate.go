@@ -157,6 +157,9 @@ func (c *Config) checkAdmin(ps *problems) {
 	}
 }
 
+// nodeName is what a node may be called.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
+
 // verifier is the shape of a SCRAM-SHA-256 verifier: iterations, salt, stored key and server key.
 var verifier = regexp.MustCompile(`^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
 
@@ -198,6 +201,9 @@ func (c *Config) checkTenants(ps *problems) {
 		}
 		if p.KeyFile == "" {
 			ps.add("tenants.postgres.key_file", "is missing: it opens the store's secrets (postern store init makes one)")
+		}
+		if p.Node != "" && !nodeName.MatchString(p.Node) {
+			ps.add("tenants.postgres.node", "must be letters, digits and any of . : _ -, 64 at most")
 		}
 	}
 }

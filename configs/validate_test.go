@@ -159,6 +159,13 @@ admin.hosts[3]: must be a host name without a port, such as postern.example.com`
 		{"tenants twice", func(c *Config) { c.Tenants.Postgres.KeyFile = "k" },
 			"tenants: must have exactly one of file and postgres"},
 		{"tenants in a database", func(c *Config) { c.Tenants = Tenants{Postgres: TenantsPostgres{DSNFile: "d", KeyFile: "k"}} }, ""},
+		{"a node with a name", func(c *Config) {
+			c.Tenants = Tenants{Postgres: TenantsPostgres{DSNFile: "d", KeyFile: "k", Node: "gate-1:6543"}}
+		}, ""},
+		{"a node with a bad name", func(c *Config) {
+			c.Tenants = Tenants{Postgres: TenantsPostgres{DSNFile: "d", KeyFile: "k", Node: "a/b"}}
+		},
+			"tenants.postgres.node: must be letters, digits and any of . : _ -, 64 at most"},
 		{"a store without anything but a cache", func(c *Config) { c.Tenants = Tenants{Postgres: TenantsPostgres{CacheFile: "c"}} },
 			"tenants.postgres.dsn_file: is missing: it holds the connection string of the store\ntenants.postgres.key_file: is missing: it opens the store's secrets (postern store init makes one)"},
 		{"zero timeouts", func(c *Config) { c.Timeouts = Timeouts{} }, `timeouts.proxy_header: must be more than 0s: every wait has a bound

@@ -131,3 +131,24 @@ func (b *backlog) work(ctx context.Context, do func(id string)) {
 		}
 	}
 }
+
+// Settled returns when the changes that the directory has told of so far are in force: the loops have judged whoever was there.
+// Whoever comes later is judged by what the directory has. It ends with ctx, and fails once the gate is closed.
+func (g *Gate) Settled(ctx context.Context) error {
+	ran := make(chan struct{}, len(g.loops))
+	for _, l := range g.loops {
+		if !l.Post(func() { ran <- struct{}{} }) { // behind what changed has posted
+			return ErrGateClosed
+		}
+	}
+	for range g.loops {
+		select {
+		case <-ran:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-g.ctx.Done():
+			return ErrGateClosed
+		}
+	}
+	return nil
+}

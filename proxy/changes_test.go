@@ -374,3 +374,39 @@ func BenchmarkChange(b *testing.B) {
 		}
 	}
 }
+
+// TestSettled: who asks whether a change is in force waits for a loop that is busy, as long as he likes.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	d, err := tenants.NewDirectory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := startGate(t, d)
+	put(t, g, withPassword("acme", 5, "pw"))
+	acme := g.tenant("acme")
+	busy, freed := make(chan struct{}), make(chan struct{})
+	g.loops[0].Post(func() { close(busy); <-freed })
+	<-busy
+	put(t, g, withPassword("acme", 6, "pw"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := g.Settled(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("while the loop is busy: %v", err)
+	}
+	done := make(chan int, 1)
+	go func() {
+		if err := g.Settled(t.Context()); err != nil {
+			t.Error(err)
+		}
+		done <- acme.conf.Pool.Size // without asking the loop, which has nothing else to do
+	}()
+	close(freed)
+	if size := <-done; size != 6 {
+		t.Errorf("settled, and the loop goes by a pool of %d", size)
+	}
+	g.Close()
+	if err := g.Settled(t.Context()); !errors.Is(err, ErrGateClosed) {
+		t.Errorf("of a closed gate: %v", err)
+	}
+}

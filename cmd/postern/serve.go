@@ -92,7 +92,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.directory, err = tenants.NewDirectory(); err != nil {
 		return nil, err
 	}
-	if p.store, err = openStore(conf, p.directory, log); err != nil {
+	if p.store, err = openStore(conf, p.directory, func(ctx context.Context) error { return p.gate.Settled(ctx) }, log); err != nil {
 		return nil, err
 	}
 	if p.certs, err = loadCertificates(conf); err != nil {

@@ -3,10 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
@@ -35,14 +39,17 @@ func (s fileStore) Watch(ctx context.Context) { s.Store.Watch(ctx, s.path) }
 // Degraded is nil: a file that cannot be read is a mistake that its author sees at once.
 func (s fileStore) Degraded() error { return nil }
 
-// openStore opens the store that the configuration names.
-func openStore(conf *configs.Config, d *tenants.Directory, log *slog.Logger) (tenantStore, error) {
+// openStore opens the store that the configuration names. settled is called once it is watched: it returns when changes are in force.
+func openStore(conf *configs.Config, d *tenants.Directory, settled func(context.Context) error, log *slog.Logger) (tenantStore, error) {
 	if conf.Tenants.InPostgres() {
 		o, err := postgresOptions(conf)
 		if err != nil {
 			return nil, err
 		}
-		o.Directory, o.Log = d, log
+		o.Directory, o.Log, o.Settled = d, log, settled
+		if o.Node, err = nodeName(conf); err != nil {
+			return nil, err
+		}
 		return postgres.Open(context.Background(), o) // which bounds itself
 	}
 	lane := files.NewLane()
@@ -68,9 +75,26 @@ func postgresOptions(conf *configs.Config) (o postgres.Options, err error) {
 	if o.Keys, err = postgres.ReadKeys(p.KeyFile); err != nil {
 		return o, err
 	}
-	o.CacheFile = p.CacheFile
+	o.CacheFile, o.KeyFile = p.CacheFile, p.KeyFile
 	o.Judge = postgres.Judge{Verifier: checkVerifier, Here: func(t *tenants.Tenant) error { return fits(conf, t) }}
 	return o, nil
+}
+
+// nodeName tells this process from all others on the same store, and is the same after a restart: a machine of Fly's has an id, and
+// elsewhere no two processes of one host listen on the same address.
+func nodeName(conf *configs.Config) (string, error) {
+	if name := cmp.Or(conf.Tenants.Postgres.Node, os.Getenv("FLY_MACHINE_ID")); name != "" {
+		return name, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("naming this node: %w (set tenants.postgres.node)", err)
+	}
+	name := host + "-" + conf.Listeners[0].Address
+	if strings.HasSuffix(name, ":0") { // any port: as in tests
+		name += "-" + rand.Text()[:6]
+	}
+	return name, nil
 }
 
 // fits judges a tenant by what this process is.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern/postern/tenants"
@@ -49,21 +50,41 @@ type cache struct {
 	log  *slog.Logger
 
 	isDirty bool
-	last    time.Time // when writing began
+	key     atomic.Pointer[string] // id of the key that the file needs; nil: there is no file
+	last    time.Time              // when writing began
 	writing sync.WaitGroup
 	busy    chan struct{} // holds one while somebody writes
 }
 
 func newCache(path string, keys *Keys, log *slog.Logger) *cache {
-	return &cache{path: path, keys: keys, log: log, busy: make(chan struct{}, 1)}
+	c := &cache{path: path, keys: keys, log: log, busy: make(chan struct{}, 1)}
+	if id, err := keyOfCache(path); err == nil {
+		c.key.Store(&id)
+	}
+	return c
 }
+
+// needs is the id of the key without which the file cannot be read; "": there is no file.
+func (c *cache) needs() string {
+	if id := c.key.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
+// stale reports whether there is a file that another key has sealed than would now.
+func (c *cache) stale() bool { return c.needs() != "" && c.needs() != c.keys.IDs()[0] }
 
 // dirty says that the file is not what it should be.
 func (c *cache) dirty() { c.isDirty = true }
 
 // offer has the file written, if it is time to.
 func (c *cache) offer(now func() contents) {
-	if c.path == "" || !c.isDirty || time.Since(c.last) < cacheEvery {
+	wait := cacheEvery
+	if c.stale() { // somebody waits until the old key can go
+		c.isDirty, wait = true, time.Second
+	}
+	if c.path == "" || !c.isDirty || time.Since(c.last) < wait {
 		return
 	}
 	select {
@@ -105,25 +126,29 @@ func (c *cache) save(what contents) (err error) {
 		}
 	}()
 	w := bufio.NewWriter(f)
-	err = errors.Join(c.encode(w, what), w.Flush(), f.Sync(), f.Close())
-	if err != nil {
-		return err
+	keys := newKeys(c.keys.now.Load()) // the same ones from beginning to end
+	err = errors.Join(encodeCache(w, what, keys), w.Flush(), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), c.path)
 	}
-	return os.Rename(f.Name(), c.path)
+	if err == nil {
+		c.key.Store(&keys.IDs()[0])
+	}
+	return err
 }
 
 func recordPlace(file string, number int) place {
 	return place{table: "cache", row: []string{file, strconv.Itoa(number)}, field: "record"}
 }
 
-func (c *cache) encode(w io.Writer, what contents) error {
+func encodeCache(w io.Writer, what contents, keys *Keys) error {
 	file := rand.Text()
 	if _, err := io.WriteString(w, cacheMagic+file+"\n"); err != nil {
 		return err
 	}
 	number := 0
 	record := func(v any) error {
-		sealed := c.keys.seal(recordPlace(file, number), document.Encode(v))
+		sealed := keys.seal(recordPlace(file, number), document.Encode(v))
 		number++
 		if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(sealed)))); err != nil {
 			return err
@@ -136,7 +161,7 @@ func (c *cache) encode(w io.Writer, what contents) error {
 		if !ok {
 			mark = unread
 		}
-		if err := record(rowOf(t, mark, c.keys)); err != nil {
+		if err := record(rowOf(t, mark, keys)); err != nil {
 			return err
 		}
 	}
@@ -152,11 +177,10 @@ func (c *cache) read(each func(row) error) (end ending, err error) {
 	}
 	defer f.Close()
 	in := bufio.NewReader(f)
-	start := make([]byte, len(cacheMagic)+26+1) // rand.Text's length
-	if _, err := io.ReadFull(in, start); err != nil || string(start[:len(cacheMagic)]) != cacheMagic || start[len(start)-1] != '\n' {
-		return end, errors.New("is no cache file of ours")
+	file, err := cacheStart(in)
+	if err != nil {
+		return end, err
 	}
-	file := string(start[len(cacheMagic) : len(start)-1])
 	var rows []row
 	for number := 0; ; number++ {
 		text, err := c.record(in, recordPlace(file, number))
@@ -190,7 +214,39 @@ func (c *cache) read(each func(row) error) (end ending, err error) {
 	return end, nil
 }
 
+// cacheStart reads how a file begins, and returns what tells it from others.
+func cacheStart(in io.Reader) (string, error) {
+	start := make([]byte, len(cacheMagic)+26+1) // rand.Text's length
+	if _, err := io.ReadFull(in, start); err != nil || string(start[:len(cacheMagic)]) != cacheMagic || start[len(start)-1] != '\n' {
+		return "", errors.New("is no cache file of ours")
+	}
+	return string(start[len(cacheMagic) : len(start)-1]), nil
+}
+
+// keyOfCache is the id of the key that a file was sealed with.
+func keyOfCache(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	if _, err := cacheStart(in); err != nil {
+		return "", err
+	}
+	first, err := sealedRecord(in)
+	return sealedBy(first), err
+}
+
 func (c *cache) record(in io.Reader, at place) ([]byte, error) {
+	sealed, err := sealedRecord(in)
+	if err != nil {
+		return nil, err
+	}
+	return c.keys.open(at, sealed)
+}
+
+func sealedRecord(in io.Reader) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(in, length[:]); err != nil {
 		return nil, err // io.EOF between two records
@@ -203,5 +259,5 @@ func (c *cache) record(in io.Reader, at place) ([]byte, error) {
 	if _, err := io.ReadFull(in, sealed); err != nil {
 		return nil, errors.New("is cut short")
 	}
-	return c.keys.open(at, sealed)
+	return sealed, nil
 }

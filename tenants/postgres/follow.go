@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 func (s *Store) Watch(ctx context.Context) {
 	defer close(s.ended)
 	defer s.cache.close(s.snapshot)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	reading.Go(func() { s.watchKeys(ctx) })
 	pause := firstPause
 	for told := false; ; {
 		err := s.follow(ctx, func() { pause, told = firstPause, false })
@@ -42,7 +46,9 @@ func (s *Store) Watch(ctx context.Context) {
 	}
 }
 
-// follow does so for as long as one connection lasts. reached is called when everything is read.
+// follow does so for as long as its connections last: one that listens and reads, and one that says meanwhile how this node is.
+// Either ends with the other, so that what is told as read was read from where it is told. reached is called when everything is
+// read.
 func (s *Store) follow(ctx context.Context, reached func()) error {
 	l := &listener{}
 	conf := s.opts.Conn.Copy()
@@ -56,12 +62,36 @@ func (s *Store) follow(ctx context.Context, reached func()) error {
 	if _, err := conn.Exec(ctx, "LISTEN postern_tenants"); err != nil { // before anything is read: nothing falls between
 		return err
 	}
+	teller, err := connect(ctx, s.opts.Conn)
+	if err != nil {
+		return err
+	}
+	defer closeConn(teller)
+	if err := s.node.announce(ctx, teller); err != nil {
+		return err
+	}
+	both, end := context.WithCancelCause(ctx)
+	var attending sync.WaitGroup
+	attending.Go(func() {
+		end(s.node.attend(both, teller))
+		if ctx.Err() != nil {
+			s.node.goodbye(teller)
+		}
+	})
+	err = s.read(both, l, reached)
+	end(err)
+	attending.Wait()
+	return context.Cause(both)
+}
+
+// read puts in force what is there and what comes, until ctx ends.
+func (s *Store) read(ctx context.Context, l *listener, reached func()) error {
 	var compared time.Time
 	for {
 		asked := s.questions()
 		compare := len(asked) > 0 || time.Since(compared) >= compareEvery
 		l.noted.Store(false)
-		err := s.sync(ctx, conn, compare)
+		err := s.sync(ctx, l.conn, compare)
 		if compare {
 			s.compared(err)
 			compared = time.Now()
@@ -71,6 +101,7 @@ func (s *Store) follow(ctx context.Context, reached func()) error {
 			return err
 		}
 		s.confirmed(nil)
+		s.node.reach(s.mirror.at(), s.bad)
 		reached()
 		s.cache.offer(s.snapshot)
 		if err := l.await(ctx, s.beat); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -400,7 +401,8 @@ func TestOutage(t *testing.T) {
 	harness.Eventually(t, harness.Patience, "the end of the outage is told", func() bool { return f.Degraded() == nil })
 }
 
-// TestLeastPrivilege: who serves needs to read, and nothing else.
+// TestLeastPrivilege: who serves needs to read, and to write how it is; without the latter it does not start, because others would
+// take for enforced everywhere what is not.
 func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
@@ -409,6 +411,16 @@ func TestLeastPrivilege(t *testing.T) {
 	w.exec(`GRANT SELECT ON ALL TABLES IN SCHEMA postern TO ` + harness.Other)
 	owner := w.dsn
 	w.dsn = strings.Replace(strings.Replace(w.dsn, "user="+harness.App, "user="+harness.Other, 1), harness.AppPassword, harness.OtherPassword, 1)
+	if err := os.Remove(w.cache); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if _, err := w.open(); err == nil || !strings.Contains(err.Error(), "postern.nodes") {
+		t.Errorf("without the right to announce itself: %v", err)
+	}
+	role := w.dsn
+	w.dsn = owner
+	w.exec(`GRANT INSERT, UPDATE, DELETE ON postern.nodes, postern.applied TO ` + harness.Other)
+	w.dsn = role
 	f := w.follow()
 	f.has(t, "acme")
 	w.dsn = owner

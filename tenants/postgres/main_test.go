@@ -31,6 +31,8 @@ type world struct {
 	keys  *Keys
 	cache string
 	log   *logged
+	asker *pgx.Conn
+	opts  Options // what is not zero here goes to those who follow
 }
 
 func newWorld(t *testing.T, c *harness.Cluster) *world {
@@ -49,11 +51,11 @@ func testKeys(t testing.TB, ids ...string) *Keys {
 	for _, id := range ids {
 		fmt.Fprintln(&text, id, base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("%-32s", "key "+id))))
 	}
-	k, err := parseKeys([]byte(text.String()))
+	set, err := parseKeys([]byte(text.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return newKeys(set)
 }
 
 func (w *world) conf() *pgx.ConnConfig {
@@ -133,7 +135,12 @@ func (w *world) open() (*follower, error) {
 			told = append(told, mark+c.ID())
 		}
 	})
-	s, err := Open(w.t.Context(), Options{Conn: w.conf(), Keys: w.keys, CacheFile: w.cache, Directory: d, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	o := w.opts
+	o.Conn, o.Keys, o.CacheFile, o.Directory, o.Log = w.conf(), w.keys, w.cache, d, slog.New(slog.NewTextHandler(w.log, nil))
+	if o.Node == "" {
+		o.Node = harness.Unique("node")
+	}
+	s, err := Open(w.t.Context(), o)
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,9 @@ func (m *mirror) missing(there func(id string) bool) (gone []string) {
 // reached says that all was read up to the head.
 func (m *mirror) reached(h head) { m.epoch, m.seen = h.epoch, h.version }
 
+// at is what was reached.
+func (m *mirror) at() head { return head{m.epoch, m.seen} }
+
 // has says that a tenant is in force as its change with this mark has made it.
 func (m *mirror) has(id string, mark int64) { m.marks[id] = mark }
 

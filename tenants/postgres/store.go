@@ -19,10 +19,14 @@ import (
 type Options struct {
 	Conn      *pgx.ConnConfig // see [ReadDSN]
 	Keys      *Keys
+	KeyFile   string // that Keys were read from, and are read from again when it changes; "": they stay
 	CacheFile string // keeps what is known over a restart; "": nothing does
+	Node      string // the name of this process among those that follow the store
 	Directory *tenants.Directory
 	Judge     Judge
-	Log       *slog.Logger
+	// Settled returns once the changes that the directory has told of are in force: open sessions were judged. nil: they are at once.
+	Settled func(context.Context) error
+	Log     *slog.Logger
 }
 
 const (
@@ -44,6 +48,7 @@ type Store struct {
 	rows   document.Reader
 	bad    map[string]refused // rows that are not in force, by id; Watch's
 	cache  *cache
+	node   *presence
 	beat   time.Duration // the head is asked for as often, whatever was notified
 	ended  chan struct{} // closed when Watch has
 
@@ -58,6 +63,7 @@ type Store struct {
 // what the cache file has is put in force; without one, Open fails.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opts: o, mirror: newMirror(), beat: heartbeat, bad: make(map[string]refused), cache: newCache(o.CacheFile, o.Keys, o.Log), ended: make(chan struct{})}
+	s.node = newPresence(&o, s.cache.needs)
 	s.stats.LoadedAt = time.Now()
 	err := s.probe(ctx)
 	if err == nil {
@@ -81,6 +87,9 @@ func (s *Store) probe(ctx context.Context) error {
 	}
 	defer closeConn(conn)
 	if _, err := readHead(ctx, conn); err != nil {
+		return err
+	}
+	if err := checkRights(ctx, conn); err != nil {
 		return err
 	}
 	return checkKeys(ctx, conn, s.opts.Keys)
@@ -111,12 +120,21 @@ var (
 	errSilent = errors.New("the store of tenants does not answer")
 )
 
-// Reload has all versions compared, and says how that went.
-func (s *Store) Reload() error {
-	answer := make(chan error, 1)
+// ask has all versions compared.
+func (s *Store) ask() (answer chan error) {
+	answer = make(chan error, 1)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.asked = append(s.asked, answer)
-	s.mu.Unlock()
+	return answer
+}
+
+// Reload has the key file read again and all versions compared, and says how that went.
+func (s *Store) Reload() error {
+	if err := s.reloadKeys(); err != nil {
+		return err
+	}
+	answer := s.ask()
 	timer := time.NewTimer(reloadPatience)
 	defer timer.Stop()
 	select {

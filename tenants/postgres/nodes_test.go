@@ -1,0 +1,249 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
+)
+
+// asking is a connection for those who ask again and again.
+func (w *world) asking() *pgx.Conn {
+	if w.asker == nil || w.asker.IsClosed() {
+		w.asker = w.connect()
+	}
+	return w.asker
+}
+
+func (w *world) applied(version int64) tenants.Applied {
+	w.t.Helper()
+	a, err := readApplied(w.t.Context(), w.asking(), version)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// missing waits until a version is in force everywhere but on these nodes.
+func (w *world) missing(version int64, nodes ...string) {
+	w.t.Helper()
+	var a tenants.Applied
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("%+v\n%s", a, w.log)
+		}
+	}()
+	harness.Eventually(w.t, harness.Patience, fmt.Sprintf("version %d misses %v", version, nodes), func() bool {
+		a = w.applied(version)
+		return slices.Equal(a.Missing, nodes) && a.Everywhere == (len(nodes) == 0) && a.At.IsZero() == (len(nodes) > 0)
+	})
+}
+
+func (w *world) nodes() (all []tenants.Node, names []string) {
+	w.t.Helper()
+	all, err := readNodes(w.t.Context(), w.asking())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, n := range all {
+		names = append(names, n.Name)
+	}
+	return all, names
+}
+
+func (w *world) followAs(name string) *follower {
+	w.t.Helper()
+	w.opts.Node = name
+	return w.follow()
+}
+
+// TestApplied: a version is in force when every node has said so. One that says goodbye is not waited for; one that is silent is,
+// until it was forgotten.
+func TestApplied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	if a := w.applied(0); a.Everywhere {
+		t.Error("without a node something is in force everywhere")
+	}
+	w.put("acme", plainDocument)
+	a, b := w.followAs("a"), w.followAs("b")
+	a.has(t, "acme")
+	b.has(t, "acme")
+	w.missing(1)
+	w.put("acme", `{"upstream": {"host": "h"}, "database": "x"}`)
+	w.missing(2)
+	all, names := w.nodes()
+	if !slices.Equal(names, []string{"a", "b"}) || all[0].Silent || all[0].Applied != 2 || !slices.Equal(all[0].Keys, []string{"k1"}) || all[0].Started.IsZero() {
+		t.Errorf("%+v", all)
+	}
+	first, second := w.applied(1), w.applied(2)
+	if len(first.When) != 2 || !first.At.Equal(later(first)) || !second.At.Equal(later(second)) || first.At.After(second.At) {
+		t.Errorf("%+v, then %+v", first, second)
+	}
+	w.missing(3, "a", "b") // which nobody has made yet
+
+	b.stop()
+	w.put("acme", plainDocument)
+	w.missing(3)
+	if _, names := w.nodes(); !slices.Equal(names, []string{"a"}) {
+		t.Errorf("after a goodbye: %v", names)
+	}
+	// One that has said that it has everything, and then nothing.
+	w.exec(`INSERT INTO postern.nodes SELECT 'gone', 'boot', seen, seen - interval '1 hour', epoch, 1000, refused, keys, cache FROM postern.nodes`)
+	w.missing(3, "gone")
+	if all, _ := w.nodes(); !all[1].Silent || all[0].Silent {
+		t.Errorf("%+v", all)
+	}
+	forget := func(name string) error {
+		return pgx.BeginFunc(t.Context(), w.connect(), func(tx pgx.Tx) error { return forgetNode(t.Context(), tx, name) })
+	}
+	if err := forget("gone"); err != nil {
+		t.Error(err)
+	}
+	w.missing(3)
+	if err := forget("gone"); !errors.Is(err, tenants.ErrNoSuchNode) {
+		t.Errorf("forgotten twice: %v", err)
+	}
+	// One of another epoch knows nothing of this one's versions.
+	w.exec(`INSERT INTO postern.nodes SELECT 'old', 'boot', seen, seen + interval '1 hour', 'other', 1000, refused, keys, cache FROM postern.nodes`)
+	w.missing(3, "old")
+	if err := forget("old"); err != nil {
+		t.Error(err)
+	}
+	// A living one that is forgotten comes back.
+	if err := forget("a"); err != nil {
+		t.Error(err)
+	}
+	harness.Eventually(t, harness.Patience, "the node is there again", func() bool { _, names := w.nodes(); return slices.Equal(names, []string{"a"}) })
+	w.missing(3)
+	if !strings.Contains(w.log.String(), "was forgotten by the store") {
+		t.Error("it does not say that it was forgotten")
+	}
+}
+
+func later(a tenants.Applied) (last time.Time) {
+	for _, at := range a.When {
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+// TestAppliedWaitsForSessions: what is in the directory is not in force before open sessions were judged; the node lives meanwhile.
+func TestAppliedWaitsForSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	var judged atomic.Bool
+	judged.Store(true)
+	w.opts.Settled = func(ctx context.Context) error {
+		if judged.Load() {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	f := w.followAs("a")
+	w.missing(0)
+	judged.Store(false)
+	w.put("acme", plainDocument)
+	f.has(t, "acme")
+	all, _ := w.nodes()
+	seen := all[0].Seen
+	harness.Eventually(t, harness.Patience, "it is heard of", func() bool { all, _ := w.nodes(); return all[0].Seen.After(seen) })
+	w.missing(1, "a")
+	judged.Store(true)
+	w.missing(1)
+}
+
+// TestAppliedWhereRefused: a change that a node refuses is not in force, those of others are.
+func TestAppliedWhereRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	w.put("acme", plainDocument)
+	w.put("globex", plainDocument)
+	w.followAs("able")
+	w.opts.Judge.Here = func(t *tenants.Tenant) error {
+		if t.Database == "x" {
+			return errors.New("not here")
+		}
+		return nil
+	}
+	w.followAs("unable")
+	w.missing(2)
+	w.put("acme", `{"upstream": {"host": "h"}, "database": "x"}`)
+	w.missing(3, "unable")
+	w.put("globex", `{"upstream": {"host": "h"}, "database": "y"}`)
+	w.missing(4)
+	w.missing(3, "unable")
+	if all, _ := w.nodes(); !slices.Equal(all[1].Refused, []string{"acme"}) {
+		t.Errorf("%+v", all)
+	}
+	w.put("acme", plainDocument)
+	w.missing(5)
+}
+
+// TestNodeNames: of two processes with one name the earlier one takes another, and says so; until it has, nothing is in force
+// everywhere.
+func TestNodeNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a := w.followAs("twin")
+	w.missing(0)
+	b := w.followAs("twin")
+	harness.Eventually(t, harness.Patience, "both are there", func() bool {
+		all, _ := w.nodes()
+		return len(all) == 2
+	})
+	_, names := w.nodes()
+	if names[0] != "twin" || names[1] != "twin-"+a.node.boot[:6] {
+		t.Errorf("%v", names)
+	}
+	if n := strings.Count(w.log.String(), "another process follows the store under the name"); n != 1 {
+		t.Errorf("told %d times\n%s", n, w.log)
+	}
+	w.put("acme", plainDocument)
+	w.missing(1)
+	at := time.Now()
+	a.stop()
+	b.stop()
+	if !at.After(b.node.quiet) {
+		t.Error("the later one has said what is in force before the earlier one was known to have seen it")
+	}
+	if _, names := w.nodes(); len(names) > 0 {
+		t.Errorf("after goodbyes: %v", names)
+	}
+}
+
+// TestReportsAreFew: a hundred changes are not a hundred reports.
+func TestReportsAreFew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	w.followAs("a")
+	w.missing(0)
+	start, conn := time.Now(), w.connect()
+	for i := range 100 {
+		if _, err := conn.Exec(t.Context(), `INSERT INTO postern.tenants VALUES ($1, $2)`, fmt.Sprint("t", i), plainDocument); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.missing(100)
+	took := time.Since(start)
+	var reports int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM postern.applied`).Scan(&reports); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d reports in %v", reports, took)
+	if most := 3 + int(took/reportPause); reports > most {
+		t.Errorf("%d reports in %v, %d at most", reports, took, most)
+	}
+}
