@@ -31,7 +31,7 @@ type world struct {
 	keys  *Keys
 	cache string
 	log   *logged
-	asker *pgx.Conn
+	asker *Registry
 	opts  Options // what is not zero here goes to those who follow
 }
 

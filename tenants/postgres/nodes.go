@@ -6,12 +6,41 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
 )
+
+// Applied implements [tenants.Registry].
+func (r *Registry) Applied(ctx context.Context, version int64) (tenants.Applied, error) {
+	return ask(ctx, r, func(ctx context.Context) (tenants.Applied, error) { return readApplied(ctx, r.pool, version) })
+}
+
+// Nodes implements [tenants.Registry].
+func (r *Registry) Nodes(ctx context.Context) ([]tenants.Node, error) {
+	return ask(ctx, r, func(ctx context.Context) ([]tenants.Node, error) { return readNodes(ctx, r.pool) })
+}
+
+// ForgetNode implements [tenants.Registry].
+func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string) error {
+	e := tenants.Entry{By: by, Action: "node.forget", Outcome: outcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
+	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, name)
+			if err == nil && tag.RowsAffected() == 0 {
+				err = refusal{tenants.ErrNoSuchNode}
+			}
+			if err == nil {
+				_, err = tx.Exec(ctx, insertEntry, entryValues(e)...)
+			}
+			return err
+		})
+	})
+	return r.answer(ctx, err, e)
+}
 
 // epochNow is the epoch of the store.
 const epochNow = `(SELECT epoch FROM (` + selectHead + `) h (version, epoch))`
@@ -74,13 +103,4 @@ func readApplied(ctx context.Context, q querier, version int64) (a tenants.Appli
 		a.At = time.Time{}
 	}
 	return a, nil
-}
-
-// forgetNode takes a node out of the store.
-func forgetNode(ctx context.Context, tx pgx.Tx, name string) error {
-	tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, name)
-	if err == nil && tag.RowsAffected() == 0 {
-		err = tenants.ErrNoSuchNode
-	}
-	return err
 }

@@ -10,23 +10,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/test/harness"
 )
 
-// asking is a connection for those who ask again and again.
-func (w *world) asking() *pgx.Conn {
-	if w.asker == nil || w.asker.IsClosed() {
-		w.asker = w.connect()
+// asked is one registry for all questions.
+func (w *world) asked() *Registry {
+	if w.asker == nil {
+		w.asker = w.registry()
 	}
 	return w.asker
 }
 
 func (w *world) applied(version int64) tenants.Applied {
 	w.t.Helper()
-	a, err := readApplied(w.t.Context(), w.asking(), version)
+	a, err := w.asked().Applied(w.t.Context(), version)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -50,7 +48,7 @@ func (w *world) missing(version int64, nodes ...string) {
 
 func (w *world) nodes() (all []tenants.Node, names []string) {
 	w.t.Helper()
-	all, err := readNodes(w.t.Context(), w.asking())
+	all, err := w.asked().Nodes(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -103,15 +101,17 @@ func TestApplied(t *testing.T) {
 	if all, _ := w.nodes(); !all[1].Silent || all[0].Silent {
 		t.Errorf("%+v", all)
 	}
-	forget := func(name string) error {
-		return pgx.BeginFunc(t.Context(), w.connect(), func(tx pgx.Tx) error { return forgetNode(t.Context(), tx, name) })
-	}
+	forget := func(name string) error { return w.asked().ForgetNode(t.Context(), operator, name) }
 	if err := forget("gone"); err != nil {
 		t.Error(err)
 	}
 	w.missing(3)
 	if err := forget("gone"); !errors.Is(err, tenants.ErrNoSuchNode) {
 		t.Errorf("forgotten twice: %v", err)
+	}
+	if log, err := w.asked().Audit(t.Context(), "", 0, 2); err != nil || len(log) != 2 || log[0].Outcome != tenants.ErrNoSuchNode.Error() || log[1].Outcome != outcomeDone ||
+		log[1].Action != "node.forget" || log[1].By != operator || log[1].Changes[0].Old != `"gone"` {
+		t.Errorf("the audit log has %+v, %v", log, err)
 	}
 	// One of another epoch knows nothing of this one's versions.
 	w.exec(`INSERT INTO postern.nodes SELECT 'old', 'boot', seen, seen + interval '1 hour', 'other', 1000, refused, keys, cache FROM postern.nodes`)

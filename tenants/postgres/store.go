@@ -56,7 +56,6 @@ type Store struct {
 	stats tenants.Stats
 	away  error        // why the store is not followed right now; nil: it is
 	asked []chan error // who waits for a comparison
-	seen  int64        // the version up to which all is in force
 }
 
 // Open finds out whether the store is there. If it is, the directory is filling from now on, and Watch fills it. If it is not,
@@ -178,7 +177,7 @@ func (s *Store) confirmed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away = err; err == nil {
-		s.stats.LoadedAt, s.stats.Refused, s.seen = time.Now(), len(s.bad), s.mirror.seen
+		s.stats.LoadedAt, s.stats.Refused = time.Now(), len(s.bad)
 	} else {
 		s.stats.LastOK = false
 	}
