@@ -119,7 +119,12 @@ func TestRemovalsAreBounded(t *testing.T) {
 	}
 }
 
-func TestThrottleBlocks(t *testing.T) {
+// clearOf lifts all bans of an address, and forgets its failures.
+func clearOf(t *Throttle, now time.Time, addr netip.Addr) int {
+	return len(t.LiftAll(now, func(b Ban) bool { return b.Address.Contains(addr) }))
+}
+
+func TestThrottleBans(t *testing.T) {
 	th := NewThrottle(ThrottleConfig{TenantFailures: 2, AddressFailures: 4})
 	six := netip.MustParseAddr("2001:db8:0:1::9")
 	fail(th, start, "acme", mary, 2)
@@ -127,29 +132,29 @@ func TestThrottleBlocks(t *testing.T) {
 	fail(th, start, "acme", six, 2)
 	now := start.Add(20 * time.Second)
 	fail(th, now, "globex", mary, 1)
-	want := []Block{
-		{"", netip.MustParsePrefix("198.51.100.7/32"), DefaultBlock, 4},
-		{"globex", netip.MustParsePrefix("198.51.100.7/32"), DefaultBlock, 2},
-		{"acme", netip.MustParsePrefix("2001:db8:0:1::/64"), 100 * time.Second, 2},
-		{"acme", netip.MustParsePrefix("198.51.100.7/32"), 100 * time.Second, 2},
+	want := []Ban{
+		{"", netip.MustParsePrefix("198.51.100.7/32"), DefaultBlock, 4, false},
+		{"globex", netip.MustParsePrefix("198.51.100.7/32"), DefaultBlock, 2, false},
+		{"acme", netip.MustParsePrefix("2001:db8:0:1::/64"), 100 * time.Second, 2, false},
+		{"acme", netip.MustParsePrefix("198.51.100.7/32"), 100 * time.Second, 2, false},
 	}
-	if got := th.Blocks(now); !slices.Equal(got, want) {
+	if got := th.Bans(now); !slices.Equal(got, want) {
 		t.Errorf("blocks %v\nwant   %v", got, want)
 	}
-	if n := th.ForgetAddress(now, netip.MustParseAddr("2001:db8:0:1:ffff::1")); n != 1 {
+	if n := clearOf(th, now, netip.MustParseAddr("2001:db8:0:1:ffff::1")); n != 1 {
 		t.Errorf("%d lifted, want 1", n)
 	}
-	if n := th.ForgetAddress(now, mary); n != 3 {
+	if n := clearOf(th, now, mary); n != 3 {
 		t.Errorf("%d lifted, want 3", n)
 	}
-	if got := th.Blocks(now); len(got) != 0 || th.Len() != 0 {
+	if got := th.Bans(now); len(got) != 0 || th.Len() != 0 {
 		t.Errorf("%v are left, of %d counters", got, th.Len())
 	}
-	if n := th.ForgetAddress(now, mary); n != 0 {
+	if n := clearOf(th, now, mary); n != 0 {
 		t.Errorf("%d lifted where there was none", n)
 	}
 	fail(th, now, "acme", mary, 2)
-	if got := th.Blocks(now.Add(DefaultBlock)); len(got) != 0 {
+	if got := th.Bans(now.Add(DefaultBlock)); len(got) != 0 {
 		t.Errorf("%v are blocked, although the time is over", got)
 	}
 }

@@ -18,15 +18,15 @@ const (
 )
 
 // maxTenantName is the length of the longest tenant id. Longer names come from strangers, belong to no tenant, and share
-// one key, so that they cost no memory.
-const maxTenantName = 63
+// one key, so that they cost no memory. So does no name.
+const (
+	maxTenantName = 63
+	nobodys       = "?" // which is no tenant's id
+)
 
-// subscriberBits is the length of what one IPv6 subscriber gets.
-const subscriberBits = 64
-
-// sweep is how many expired counters one failure clears away at most: more than the two it can add, so that the table
+// sweep is how many expired counters one failure clears away at most: more than the six it can add, so that the table
 // shrinks again after a flood, and constant, so that no single call is slow.
-const sweep = 4
+const sweep = 8
 
 // ThrottleConfig bounds a Throttle. A zero or negative field means its default.
 type ThrottleConfig struct {
@@ -39,7 +39,8 @@ type ThrottleConfig struct {
 
 // Throttle slows password guessing down. Failures are counted by (tenant, client) and by client alone, where a client is
 // an IPv4 address or an IPv6 /64 (what one subscriber gets): there is no counter per tenant or per user, hence nobody can
-// lock out anybody at another address.
+// lock out anybody at another address. Who has more than a /64 is counted by the /56 and the /48 as well: see networks.go. What
+// was banned elsewhere, or by somebody, is in imposed.go.
 //
 // A caller asks Wait twice: before it spends anything on a login, and again under the same lock hold in which it will
 // report the outcome; else a thousand logins that started together all get their guess.
@@ -52,17 +53,36 @@ type ThrottleConfig struct {
 // those that say otherwise.
 type Throttle struct {
 	cfg    ThrottleConfig
+	widen  int // how much more often a network may fail than the next narrower one
+	spared func(tenant string, addr netip.Addr) bool
 	counts map[throttleKey]*counter
 	// The counters by their last failure, as a ring: head.next is the freshest, head.prev the stalest.
 	head    counter
 	removed removals
+
+	told, manual *sentences // bans that another node has told of, and those of people
 }
 
-// throttleKey names a counter. Addresses are unmapped and, for IPv6, masked.
-type throttleKey struct {
+// scope is where failures and bans count: at a tenant, or everywhere.
+type scope struct {
 	tenant   string
-	atTenant bool // else the counter of the address alone
-	addr     netip.Addr
+	atTenant bool // else at all tenants together
+}
+
+var everywhere = scope{} // never changed
+
+// at is the scope of a tenant, whatever its name is.
+func at(tenant string) scope {
+	if tenant == "" || len(tenant) > maxTenantName {
+		tenant = nobodys
+	}
+	return scope{tenant, true}
+}
+
+// throttleKey names a counter, or a ban.
+type throttleKey struct {
+	scope
+	net netip.Prefix
 }
 
 type counter struct {
@@ -72,7 +92,7 @@ type counter struct {
 	blockedUntil time.Time // zero: not blocked
 	prev, next   *counter
 
-	// Of a counter at a tenant: how many of its failures are in the window of the address's own counter that began then.
+	// Of a counter at a tenant: how many of its failures are in the window of the network's own counter that began then.
 	shared      int
 	sharedSince time.Time
 }
@@ -90,8 +110,15 @@ func NewThrottle(cfg ThrottleConfig) *Throttle {
 		counts: make(map[throttleKey]*counter),
 	}
 	t.head.prev, t.head.next = &t.head, &t.head
+	t.widen = widening(t.cfg.Window, t.cfg.Block)
+	t.spared = func(string, netip.Addr) bool { return false }
+	t.told, t.manual = newSentences(t.cfg.MaxKeys), newSentences(t.cfg.MaxKeys)
 	return t
 }
+
+// Spare says whom a tenant wants never to be banned there, whatever happens. The count over all tenants holds for them, too. Call it
+// before anything else.
+func (t *Throttle) Spare(spared func(tenant string, addr netip.Addr) bool) { t.spared = spared }
 
 func positive[T int | time.Duration](v, otherwise T) T {
 	if v > 0 {
@@ -103,8 +130,23 @@ func positive[T int | time.Duration](v, otherwise T) T {
 // Wait says how long addr must wait before its next try at tenant; 0 means go ahead. It changes nothing, and
 // tenant may be any name that a stranger made up.
 func (t *Throttle) Wait(now time.Time, tenant string, addr netip.Addr) time.Duration {
-	atTenant, alone := keys(tenant, addr)
-	return max(t.wait(now, atTenant), t.wait(now, alone))
+	failed, manual := t.Waits(now, tenant, addr)
+	return max(failed, manual)
+}
+
+// Waits is Wait, by its cause: failures, counted here or at another node, or somebody who wants it so.
+func (t *Throttle) Waits(now time.Time, tenant string, addr netip.Addr) (failed, manual time.Duration) {
+	scopes := []scope{everywhere, at(tenant)}
+	if t.spared(tenant, addr) {
+		scopes = scopes[:1]
+	}
+	for _, s := range scopes {
+		for net := range networks(addr) {
+			failed = max(failed, t.wait(now, throttleKey{s, net}))
+		}
+		failed, manual = max(failed, t.told.wait(now, s, addr)), max(manual, t.manual.wait(now, s, addr))
+	}
+	return failed, manual
 }
 
 func (t *Throttle) wait(now time.Time, key throttleKey) time.Duration {
@@ -115,35 +157,44 @@ func (t *Throttle) wait(now time.Time, key throttleKey) time.Duration {
 	return max(0, c.blockedUntil.Sub(now))
 }
 
-// Failed counts one wrong password. Failures that arrive during a block (logins that were under way when it began) do not
-// lengthen it.
-func (t *Throttle) Failed(now time.Time, tenant string, addr netip.Addr) {
+// Failed counts one wrong password, and returns the bans that begin with it. Failures that arrive during a block (logins that were
+// under way when it began) do not lengthen it.
+func (t *Throttle) Failed(now time.Time, tenant string, addr netip.Addr) (began []Ban) {
 	for range sweep {
 		if stalest := t.head.prev; stalest == &t.head || !t.useless(now, stalest) {
 			break
 		}
 		t.drop(t.head.prev)
 	}
-	atTenant, alone := keys(tenant, addr)
-	here, _ := t.count(now, atTenant, t.cfg.TenantFailures)
-	if t.removed.has(now, tenant) {
-		return
+	spared, removed := t.spared(tenant, addr), t.removed.has(now, tenant)
+	times := 1
+	for net := range networks(addr) {
+		here := t.counter(now, throttleKey{at(tenant), net})
+		if !spared && t.count(now, here, times*t.cfg.TenantFailures) {
+			began = append(began, here.ban(now))
+		}
+		if !removed {
+			alone := t.counter(now, throttleKey{everywhere, net})
+			if !now.Before(alone.blockedUntil) {
+				if t.count(now, alone, times*t.cfg.AddressFailures) {
+					began = append(began, alone.ban(now))
+				}
+				if here.sharedSince != alone.since {
+					here.shared, here.sharedSince = 0, alone.since
+				}
+				here.shared++
+			}
+		}
+		times *= t.widen
 	}
-	everywhere, counted := t.count(now, alone, t.cfg.AddressFailures)
-	if !counted {
-		return
-	}
-	if here.sharedSince != everywhere.since {
-		here.shared, here.sharedSince = 0, everywhere.since
-	}
-	here.shared++
+	return began
 }
 
 // Succeeded forgets addr's failures at tenant. Those of the address alone stay: whoever owns one account could otherwise
-// log in to it now and then, and guess at other tenants in between for ever.
+// log in to it now and then, and guess at other tenants in between for ever. So do those of wider networks, which are not one
+// client's.
 func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) {
-	atTenant, _ := keys(tenant, addr)
-	if c, ok := t.counts[atTenant]; ok {
+	if c, ok := t.counts[throttleKey{at(tenant), Subscriber(addr)}]; ok {
 		t.drop(c)
 	}
 }
@@ -151,8 +202,8 @@ func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) {
 // Len is the number of counters kept, at most MaxKeys.
 func (t *Throttle) Len() int { return len(t.counts) }
 
-// count adds one failure to key's counter and blocks it at limit. It counts nothing while the counter is blocked.
-func (t *Throttle) count(now time.Time, key throttleKey, limit int) (c *counter, counted bool) {
+// counter returns key's counter, the freshest now. Its window is the present one.
+func (t *Throttle) counter(now time.Time, key throttleKey) *counter {
 	c, ok := t.counts[key]
 	if ok {
 		unlink(c)
@@ -165,17 +216,22 @@ func (t *Throttle) count(now time.Time, key throttleKey, limit int) (c *counter,
 		t.counts[key] = c
 	}
 	t.pushFresh(c)
-
-	if now.Before(c.blockedUntil) {
-		return c, false
-	}
 	if t.expired(now, c) { // its window passed, or its block
 		c.failures, c.since, c.blockedUntil = 0, now, time.Time{}
 	}
-	if c.failures++; c.failures >= limit {
-		c.blockedUntil = now.Add(t.cfg.Block)
+	return c
+}
+
+// count adds one failure to a counter, and reports whether that has blocked it. It counts nothing while the counter is blocked.
+func (t *Throttle) count(now time.Time, c *counter, limit int) (began bool) {
+	if now.Before(c.blockedUntil) {
+		return false
 	}
-	return c, true
+	if c.failures++; c.failures < limit {
+		return false
+	}
+	c.blockedUntil = now.Add(t.cfg.Block)
+	return true
 }
 
 // useless reports whether dropping c would change no answer, now or later.
@@ -183,8 +239,8 @@ func (t *Throttle) useless(now time.Time, c *counter) bool {
 	if !t.expired(now, c) {
 		return false
 	}
-	everywhere, ok := t.counts[throttleKey{addr: c.key.addr}]
-	return c.shared == 0 || !ok || everywhere.since != c.sharedSince || t.expired(now, everywhere)
+	alone, ok := t.counts[throttleKey{everywhere, c.key.net}]
+	return c.shared == 0 || !ok || alone.since != c.sharedSince || t.expired(now, alone)
 }
 
 // expired reports whether what c has counted does not count any more.
@@ -206,17 +262,3 @@ func (t *Throttle) pushFresh(c *counter) {
 }
 
 func unlink(c *counter) { c.prev.next, c.next.prev = c.next, c.prev }
-
-// keys returns the two counters that a login concerns. All invalid addresses are one client.
-func keys(tenant string, addr netip.Addr) (atTenant, alone throttleKey) {
-	addr = addr.Unmap()
-	if addr.Is6() {
-		if p, err := addr.Prefix(subscriberBits); err == nil {
-			addr = p.Addr() // masked, and without its zone
-		}
-	}
-	if len(tenant) > maxTenantName {
-		tenant = ""
-	}
-	return throttleKey{tenant: tenant, atTenant: true, addr: addr}, throttleKey{addr: addr}
-}
