@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/x509"
 	"maps"
+	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
@@ -38,6 +39,7 @@ type Tenant struct {
 	ResetAlways   bool
 	ClientAddress ClientAddress
 	Pool          Pool
+	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
 }
 
 // Equal reports whether both say the same. Certificates and allowlists are compared by content.
@@ -49,6 +51,12 @@ func (t *Tenant) Equal(o *Tenant) bool {
 	a.Allow, a.Upstream, a.State = nil, Upstream{}, nil
 	b.Allow, b.Upstream, b.State = nil, Upstream{}, nil
 	return reflect.DeepEqual(a, b) // all that is left are plain values, however deep
+}
+
+// NeverBans reports whether all of a network is in the tenant's NeverBan.
+func (t *Tenant) NeverBans(net netip.Prefix) bool {
+	addr := net.Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(t.NeverBan, func(p netip.Prefix) bool { return p.Bits() <= net.Bits() && p.Contains(addr) })
 }
 
 // User returns the user that a client calls name. The name is compared byte by byte, as Postgres does.

@@ -17,6 +17,9 @@ import (
 // MaxCount bounds counts far above anything sensible and far below an overflow.
 const MaxCount = 1_000_000
 
+// maxNeverBan is how many networks a tenant may keep from being banned: each failed login asks them all.
+const maxNeverBan = 100
+
 // Problem is one thing wrong with a tenant. Its text repeats no secret.
 type Problem struct {
 	Path    string // of a value: pool.size, users["app"].verifier; "" for the tenant as a whole
@@ -63,6 +66,9 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
 	oneOf(p.key("client_address"), t.ClientAddress, AddressOff, AddressName, AddressGUC)
 	validateState(p.key("state"), t.State)
+	if len(t.NeverBan) > maxNeverBan {
+		p.key("never_ban").fail("has more than %d networks", maxNeverBan)
+	}
 	return all
 }
 

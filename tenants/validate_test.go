@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -122,6 +123,7 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Pool.Size = 0 }, "pool.size: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxClients = 0 }, "pool.max_clients: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxServers = MaxCount + 1 }, "pool.max_servers: must be between 1 and 1000000"},
+	{good, func(t *Tenant) { t.NeverBan = make([]netip.Prefix, 101) }, "never_ban: has more than 100 networks"},
 	{good, func(t *Tenant) { t.Pool.Mode = "fast" }, `pool.mode: must be one of "", session, transaction, statement`},
 	{good, func(t *Tenant) { t.Pool.Min = -1 }, "pool.min: must be between 0 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.Reserve = -1 }, "pool.reserve: must be between 0 and 1000000"},
@@ -274,6 +276,7 @@ func TestEqual(t *testing.T) {
 		x := fly("a")
 		x.Allow, x.Databases, x.Timeouts.Query = list("10.0.0.0/8"), []string{"postgres"}, new(time.Second)
 		x.Users["web"].Timeouts.Query = new(time.Second)
+		x.NeverBan = x.Allow.Prefixes()
 		return x
 	}
 	if !full().Equal(full()) {
@@ -299,6 +302,7 @@ func TestEqual(t *testing.T) {
 	check("user", func(x *Tenant) { delete(x.Users, "web") })
 	check("Policy", func(x *Tenant) { x.State[StateSet] = PolicyPin })
 	check("Databases", func(x *Tenant) { x.Databases = nil })
+	check("NeverBan", func(x *Tenant) { x.NeverBan = list("10.0.0.0/9").Prefixes() })
 	fields := reflect.TypeFor[Tenant]()
 	for i := range fields.NumField() { // every plain one, present and future
 		check(fields.Field(i).Name, func(x *Tenant) { reflect.ValueOf(x).Elem().Field(i).SetZero(); flip(x, i) })

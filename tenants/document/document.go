@@ -25,6 +25,7 @@ type Tenant struct {
 	Database      string                               `json:"database"`
 	Databases     []string                             `json:"databases,omitempty"`
 	AllowList     *[]string                            `json:"allow_list,omitempty"`
+	NeverBan      []string                             `json:"never_ban,omitempty"`
 	RequireTLS    bool                                 `json:"require_tls"`
 	Pool          pool                                 `json:"pool"`
 	Timeouts      timeouts                             `json:"timeouts,omitzero"`
@@ -154,13 +155,20 @@ func Of(t *tenants.Tenant) Tenant {
 		d.Upstream = &upstream{u.Host, u.Port, u.TLS, u.RootPEM, u.ServerName}
 	}
 	if t.Allow != nil {
-		list := []string{}
-		for _, p := range t.Allow.Prefixes() {
-			list = append(list, p.String())
-		}
-		d.AllowList = &list
+		d.AllowList = new(textsOf(t.Allow.Prefixes()))
+	}
+	if len(t.NeverBan) > 0 {
+		d.NeverBan = textsOf(t.NeverBan)
 	}
 	return d
+}
+
+func textsOf(networks []netip.Prefix) []string {
+	list := []string{}
+	for _, p := range networks {
+		list = append(list, p.String())
+	}
+	return list
 }
 
 func timeoutsOf(t tenants.Timeouts) timeouts {
@@ -240,6 +248,11 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 			return nil, tenants.Problem{Path: "allow_list", Message: err.Error()}
 		}
 	}
+	if len(d.NeverBan) > 0 {
+		if t.NeverBan, err = networks(d.NeverBan); err != nil {
+			return nil, fmt.Errorf("never_ban: %w", err)
+		}
+	}
 	return t, nil
 }
 
@@ -269,6 +282,14 @@ func (r *Reader) certificates(text string) (*x509.CertPool, error) {
 const maxRoots = 1000
 
 func allowList(texts []string) (*netrestrict.AllowList, error) {
+	prefixes, err := networks(texts)
+	if err != nil {
+		return nil, err
+	}
+	return netrestrict.Compile(prefixes)
+}
+
+func networks(texts []string) ([]netip.Prefix, error) {
 	prefixes := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
 		p, err := netrestrict.ParsePrefix(text)
@@ -277,7 +298,7 @@ func allowList(texts []string) (*netrestrict.AllowList, error) {
 		}
 		prefixes = append(prefixes, p)
 	}
-	return netrestrict.Compile(prefixes)
+	return prefixes, nil
 }
 
 // Make is the reverse of [OfUser], without secrets.

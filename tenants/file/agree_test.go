@@ -53,6 +53,9 @@ func drawTenant(r draw) *tenants.Tenant {
 	case 2:
 		t.Allow, _ = netrestrict.Compile([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")})
 	}
+	if rapid.Bool().Draw(r.T, "never ban") {
+		t.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128")}
+	}
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
 		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
@@ -155,6 +158,11 @@ func written(t *tenants.Tenant, passwords map[string]string) section {
 		}
 		all["allow_list"] = list
 	}
+	never := []string{}
+	for _, prefix := range t.NeverBan {
+		never = append(never, prefix.String())
+	}
+	all["never_ban"] = never
 	users := []section{}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u := t.Users[name]

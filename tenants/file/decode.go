@@ -28,6 +28,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"databases":   func(v value) { t.Databases = names(v) },
 		"users":       func(v value) { users = l.users(v, t.Users) },
 		"allow_list":  func(v value) { t.Allow = allowList(v) },
+		"never_ban":   func(v value) { t.NeverBan, _ = networks(v) },
 		"require_tls": func(v value) { t.RequireTLS = v.boolean() },
 		"pool":        func(v value) { pool(v, &t.Pool) },
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
@@ -148,8 +149,20 @@ func allowList(v value) *netrestrict.AllowList {
 		v.fail("must not be null: leave the key out to allow everyone, write [] to allow nobody")
 		return nil
 	}
-	var prefixes []netip.Prefix
-	if !v.each(func(_ int, v value) {
+	prefixes, ok := networks(v)
+	if !ok {
+		return nil
+	}
+	list, err := netrestrict.Compile(prefixes)
+	if err != nil {
+		v.fail("%v", err)
+	}
+	return list
+}
+
+// networks reads a list of networks.
+func networks(v value) (prefixes []netip.Prefix, ok bool) {
+	ok = v.each(func(_ int, v value) {
 		s, ok := v.text()
 		if !ok {
 			return
@@ -160,14 +173,8 @@ func allowList(v value) *netrestrict.AllowList {
 			return
 		}
 		prefixes = append(prefixes, p)
-	}) {
-		return nil
-	}
-	list, err := netrestrict.Compile(prefixes)
-	if err != nil {
-		v.fail("%v", err)
-	}
-	return list
+	})
+	return prefixes, ok
 }
 
 // word reads one of the words of a type.

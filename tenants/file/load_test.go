@@ -64,6 +64,7 @@ tenants:
       - {name: web, password_file: web.pw, upstream: {user: web_rw, password_file: rw.pw, auth: md5}}
       - {name: clear, password_file: web.pw, upstream: {auth: password}}
     allow_list: [203.0.113.0/24, 198.51.100.7]
+    never_ban: [192.0.2.0/24, 198.51.100.7]
     require_tls: true
     pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7}
     client_address: off
@@ -106,6 +107,9 @@ tenants:
 	}
 	if !a.Allow.Allows(netip.MustParseAddr("198.51.100.7")) || a.Allow.Allows(netip.MustParseAddr("198.51.100.8")) {
 		t.Error("the allow list is wrong")
+	}
+	if !a.NeverBans(netip.MustParsePrefix("192.0.2.0/25")) || !a.NeverBans(netip.MustParsePrefix("198.51.100.7/32")) || a.NeverBans(netip.MustParsePrefix("192.0.0.0/16")) {
+		t.Errorf("never_ban is %v", a.NeverBan)
 	}
 	if _, ok := a.User("app"); ok {
 		t.Error("user names are not case-sensitive")
@@ -223,6 +227,8 @@ func TestProblems(t *testing.T) {
 
 		{up + "allow_list: null", []string{"tenants[0].allow_list: must not be null: leave the key out to allow everyone, write [] to allow nobody"}},
 		{up + "allow_list: ", []string{"tenants[0].allow_list: must not be null: leave the key out to allow everyone, write [] to allow nobody"}},
+		{up + "never_ban: null", []string{"tenants[0].never_ban: must be a list, not null"}},
+		{up + "never_ban: [10.0.0.1/8]", []string{`tenants[0].never_ban[0]: "10.0.0.1/8" has bits set behind its prefix length: write 10.0.0.0/8`}},
 		{up + "allow_list: 10.0.0.0/8", []string{"tenants[0].allow_list: must be a list, not text"}},
 		{up + "allow_list: [10.0.0.0/8, 10.0.0.1/8, null, '::ffff:10.0.0.0/104', x]", []string{
 			`tenants[0].allow_list[1]: "10.0.0.1/8" has bits set behind its prefix length: write 10.0.0.0/8`,

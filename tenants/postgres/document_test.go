@@ -83,6 +83,9 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 		}
 		x.Allow, _ = netrestrict.Compile(all)
 	}
+	if rapid.Bool().Draw(t, "never ban") {
+		x.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/48")}
+	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "users") {
 		u := &tenants.User{Name: fmt.Sprint("u", i), PoolSize: number.Draw(t, "size"), MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), Timeouts: limits(),
 			ServerUser: rapid.SampledFrom([]string{"", "other"}).Draw(t, "as"), ServerAuth: rapid.SampledFrom([]tenants.ServerAuth{"", tenants.AuthMD5}).Draw(t, "auth")}
@@ -120,7 +123,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 13, reflect.TypeFor[tenants.Upstream](): 6, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 14, reflect.TypeFor[tenants.Upstream](): 6, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
 	} {
 		if n := typ.NumField(); n != want {
