@@ -76,10 +76,10 @@ func blame(err error, tenant, user bool) error {
 // judge has the throttle count what a login comes to. It is asked again under
 // the same lock, because parallel logins would have a guess each otherwise.
 func (v *visitor) judge(login func() error) (err error) {
+	var began []Ban
 	v.gate.throttle.with(func(t throttle) {
 		now, tenant, addr := time.Now(), v.route.Tenant, v.peer.Client.Addr()
-		if wait := t.Wait(now, tenant, addr); wait > 0 {
-			err = denyFor(wait)
+		if err = v.banned(t, now); err != nil {
 			return
 		}
 		if err = login(); err == nil {
@@ -88,10 +88,11 @@ func (v *visitor) judge(login func() error) (err error) {
 		}
 		d := denyProof(err, v.route.User)
 		if d.why == denyPassword {
-			t.Failed(now, tenant, addr)
+			began = t.Failed(now, tenant, addr)
 		}
 		err = d
 	})
+	v.gate.began(began)
 	return err
 }
 

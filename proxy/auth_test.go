@@ -64,7 +64,7 @@ func (b *bench) guess(verifier scram.Verifier, ready func(), start <-chan struct
 // throttle allows.
 func TestParallelLoginsShareTheirGuesses(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
-	const logins = 10 * netrestrict.DefaultTenantFailures
+	const logins = 20 * netrestrict.DefaultTenantFailures
 	b := newBench(t)
 	verifier, err := scram.NewVerifier("right", scram.DefaultIterations, nil)
 	if err != nil {

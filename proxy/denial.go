@@ -35,6 +35,7 @@ const (
 	denyReplicas
 	denyConsoles
 	denyThrottled
+	denyBanned
 	denyUnknownTenant
 	denyUnknownUser
 	denyPassword
@@ -57,7 +58,7 @@ const (
 	reasonTLS
 	reasonLimit
 	reasonThrottle
-	reasonBan // of nothing yet
+	reasonBan
 	reasonHeader
 	reasonStartup
 	reasonTenant
@@ -105,6 +106,7 @@ var denials = [numDenials]denialRow{
 	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this tenant already", ""},
 	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},
 	denyThrottled:       {reasonThrottle, "throttled", "53400", "too many failed logins", "Try again in %d seconds."},
+	denyBanned:          {reasonBan, "banned", "53400", "this address is banned", "Try again in %d seconds."},
 
 	// One text: only the log tells which it was.
 	denyUnknownTenant: {reasonTenant, "unknown_tenant", "28P01", sayPassword, ""},
@@ -145,8 +147,9 @@ type denied struct {
 // deny is a denial as the table has it.
 func deny(why denial, args ...any) *denied { return &denied{why, why.tell(args...)} }
 
-func denyFor(wait time.Duration) *denied {
-	return deny(denyThrottled, int((wait+time.Second-1)/time.Second))
+// denyFor is a denial that says how long to wait.
+func denyFor(why denial, wait time.Duration) *denied {
+	return deny(why, int((wait+time.Second-1)/time.Second))
 }
 
 // Error implements error, for the log.

@@ -16,7 +16,7 @@ import (
 // TestDenials goes through the table: every row is filled in, with a cause of its own, and what it says to clients is whole.
 func TestDenials(t *testing.T) {
 	causes := make(map[string]denial)
-	args := map[denial][]any{denyAddress: {"198.51.100.7", "acme"}, denyThrottled: {7}, denyUserClients: {"u"}, denyDatabaseClients: {"d"},
+	args := map[denial][]any{denyAddress: {"198.51.100.7", "acme"}, denyThrottled: {7}, denyBanned: {7}, denyUserClients: {"u"}, denyDatabaseClients: {"d"},
 		denyUnknownTenant: {"u"}, denyUnknownUser: {"u"}, denyPassword: {"u"}, denyDatabase: {"d"}, denyStartOnly: {"p"}, denySetting: {"p"}}
 	for d := range numDenials {
 		row := denials[d]
@@ -24,7 +24,7 @@ func TestDenials(t *testing.T) {
 			t.Errorf("denial %d: cause %q, as %d", d, row.cause, other)
 		}
 		causes[row.cause] = d
-		if row.reason >= numReasons || row.reason == reasonBan || row.reason != uncounted && row.reason.String() == "" {
+		if row.reason >= numReasons || row.reason != uncounted && row.reason.String() == "" {
 			t.Errorf("%s: reason %d", row.cause, row.reason)
 		}
 		e := d.tell(args[d]...)
@@ -56,11 +56,11 @@ func TestDenials(t *testing.T) {
 func TestDenialTexts(t *testing.T) {
 	for d, want := range map[*denied]string{
 		deny(denyAddress, "198.51.100.7", "acme"): `28000 address 198.51.100.7 is not allowed to connect to "acme"`,
-		denyFor(1):                "53400 too many failed logins Try again in 1 seconds.",
-		denyFor(2e9):              "53400 too many failed logins Try again in 2 seconds.",
-		denyFor(2e9 + 1):          "53400 too many failed logins Try again in 3 seconds.",
-		deny(denyTLS):             "28000 this tenant requires TLS Connect with sslmode=require or stronger.",
-		deny(denyPassword, "a%b"): `28P01 password authentication failed for user "a%b"`,
+		denyFor(denyThrottled, 1):                 "53400 too many failed logins Try again in 1 seconds.",
+		denyFor(denyThrottled, 2e9):               "53400 too many failed logins Try again in 2 seconds.",
+		denyFor(denyBanned, 2e9+1):                "53400 this address is banned Try again in 3 seconds.",
+		deny(denyTLS):                             "28000 this tenant requires TLS Connect with sslmode=require or stronger.",
+		deny(denyPassword, "a%b"):                 `28P01 password authentication failed for user "a%b"`,
 	} {
 		if got := strings.TrimSpace(fmt.Sprintf("%s %s %s", d.told.Code, d.told.Message, d.told.Hint)); got != want {
 			t.Errorf("got %s\nwant %s", got, want)
@@ -88,7 +88,7 @@ func TestBlame(t *testing.T) {
 		{message, true, true, message},
 		{message, true, false, message},
 		{message, false, false, &denied{denyUnknownTenant, message.told}},
-		{denyFor(1), false, false, denyFor(1)},
+		{denyFor(denyThrottled, 1), false, false, denyFor(denyThrottled, 1)},
 		{errQuiet, false, false, errQuiet},
 	} {
 		got := blame(c.err, c.tenant, c.user)

@@ -29,6 +29,7 @@
 //	limits.go               places of clients, handshakes of an address, groups of pools
 //	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
+//	bans.go                 bans: listed, made and lifted, also by other nodes
 //	auth.go derived.go      SCRAM, real and mock, and what a proof leaves behind; verifiers that are made of passwords
 //	password.go             the proof of who tells the password
 //	door.go                 the way in for callers without a connection

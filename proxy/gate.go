@@ -96,6 +96,7 @@ func New(o Options) (*Gate, error) {
 		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
 		consoles: newConsoles(), sessionIDs: newSessionIDs(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
+	g.throttle.v.Spare(g.neverBans)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.ctx, g.stop = context.WithCancel(context.Background())

@@ -32,6 +32,9 @@ type Options struct {
 	Loops        int  // 0: one per core
 	NoIOUring    bool // every write is a system call of its own
 	Throttle     netrestrict.ThrottleConfig
+	// TellBan is told of every ban at a tenant, or at all tenants, that begins here and, with nothing left of it, of every one that is
+	// lifted here, for other nodes. It returns at once. nil: there are none. What they tell goes to Gate.ApplyBan.
+	TellBan func(Ban)
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
 	Driver func(*tenants.Tenant) (machines.Driver, error)
 	// Stalled is called once when a loop or a lock of the gate has not moved for half a minute, which it will not again: with its

@@ -3,26 +3,35 @@
 package proxy
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
-	"github.com/postern/postern/proxy/console"
 	"github.com/postern/postern/tenants"
 )
 
 type throttle = *netrestrict.Throttle
 
-// throttled refuses an address that has failed too often.
-func (v *visitor) throttled() error {
-	var wait time.Duration
-	v.gate.throttle.with(func(t throttle) { wait = t.Wait(time.Now(), v.route.Tenant, v.peer.Client.Addr()) })
-	if wait == 0 {
-		return nil
+// throttled refuses an address that has failed too often, or is banned.
+func (v *visitor) throttled() (err error) {
+	v.gate.throttle.with(func(t throttle) { err = v.banned(t, time.Now()) })
+	return err
+}
+
+func (v *visitor) banned(t throttle, now time.Time) error {
+	switch failed, manual := t.Waits(now, v.route.Tenant, v.peer.Client.Addr()); {
+	case manual > 0:
+		return denyFor(denyBanned, max(failed, manual))
+	case failed > 0:
+		return denyFor(denyThrottled, failed)
 	}
-	return denyFor(wait)
+	return nil
+}
+
+// neverBans reports whether a tenant wants an address never to be banned.
+func (g *Gate) neverBans(tenant string, addr netip.Addr) bool {
+	conf, ok := g.opts.Directory.Tenant(tenant)
+	return ok && conf.NeverBans(netip.PrefixFrom(addr, addr.BitLen()))
 }
 
 // amendThrottle tells the throttle what changes have repaired or taken
@@ -33,14 +42,16 @@ func (g *Gate) amendThrottle(all []tenants.Change) {
 		return
 	}
 	at := time.Now()
+	var over []Ban
 	g.throttle.with(func(t throttle) {
 		for _, id := range removed {
 			t.Removed(at, id)
 		}
 		if len(repaired) > 0 {
-			t.Forget(func(id string) bool { return repaired[id] })
+			over = t.Pardon(at, func(id string) bool { return repaired[id] })
 		}
 	})
+	g.tell(lifted(over))
 }
 
 // amendments are the tenants that have appeared, or where what proves a user's
@@ -66,54 +77,4 @@ func newProof(old, now *tenants.Tenant) bool {
 		}
 	}
 	return false
-}
-
-// Bans are the addresses that have to wait, for the console.
-func (v *consoleGate) Bans() (out []console.Ban) {
-	var blocks []netrestrict.Block
-	v.gate.throttle.with(func(t throttle) { blocks = t.Blocks(time.Now()) })
-	for _, b := range blocks {
-		address := b.Address.String()
-		if b.Address.IsSingleIP() {
-			address = b.Address.Addr().String()
-		}
-		out = append(out, console.Ban{Tenant: clip(b.Tenant), Address: address, Left: b.Left, Failures: b.Failures})
-	}
-	slices.SortFunc(out, func(a, b console.Ban) int {
-		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Address, b.Address))
-	})
-	return out
-}
-
-// clearBan lets an address in again, or all that a tenant has blocked. A tenant's id
-// is never an address.
-func (g *Gate) clearBan(arg string) error {
-	lifted := 0
-	addr, ok := parseSubscriber(arg)
-	g.throttle.with(func(t throttle) {
-		now := time.Now()
-		if ok {
-			lifted = t.ForgetAddress(now, addr)
-			return
-		}
-		for _, b := range t.Blocks(now) {
-			if b.Tenant == arg && arg != "" {
-				lifted++
-			}
-		}
-		t.Forget(func(tenant string) bool { return tenant == arg })
-	})
-	if lifted == 0 {
-		return consoleError("22023", "no such ban: "+clip(arg), "SHOW BANS lists them.")
-	}
-	return nil
-}
-
-// parseSubscriber reads an address, or the network that SHOW BANS shows of one.
-func parseSubscriber(text string) (netip.Addr, bool) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return addr, true
-	}
-	p, err := netip.ParsePrefix(text)
-	return p.Addr(), err == nil && p == netrestrict.Subscriber(p.Addr())
 }
