@@ -34,7 +34,7 @@ func (b *bench) guess(verifier scram.Verifier, ready func(), start <-chan struct
 			return
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		_, _ = readMessage(b.t, conn)
 		c := scram.NewClient(scram.Credentials{Password: "wrong"}, scram.ChannelBinding{}, false, scram.ClientOptions{})
 		first := append(append([]byte(scram.Mechanism), 0, 0, 0, 0, byte(len(c.First()))), c.First()...)

@@ -172,7 +172,7 @@ func TestLargeMessagesGoOn(t *testing.T) {
 					b.split(server, row.answer, 0)
 					expect(t, client, row.answer, "its answer")
 				}
-				_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = server.SetDeadline(time.Now().Add(patience))
 				var writer sync.WaitGroup
 				writer.Go(func() { _, _ = client.Write(row.ask) })
 				got := make([]byte, len(row.ask))
@@ -267,7 +267,7 @@ func TestNoGoodbyeInsideAMessage(t *testing.T) {
 			part := query[:len(query)-2]
 			b.split(client, part, 0)
 			end(b, client)
-			_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = server.SetDeadline(time.Now().Add(patience))
 			got, err := io.ReadAll(server)
 			if err != nil {
 				t.Fatal(err)
@@ -297,7 +297,7 @@ func TestCancelOfALargeQueryThatWaits(t *testing.T) {
 	b.until("it waits", func() bool { return c.books.Waiting() })
 	b.tenant.call(func() { c.cancel(func(string) {}) })
 	told := pgwire.AppendReady(pgwire.AppendReady(errCancelled.Append(nil), 'I'), 'I')
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, len(told))
 	if n, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, told) {
 		t.Errorf("it was told %q (%v), want %q", got[:n], err, told)

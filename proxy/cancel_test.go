@@ -17,7 +17,7 @@ import (
 )
 
 // patience is for what comes at once, on a busy machine.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // cancels is where the bench's servers get their cancel requests.
 type cancels struct {

@@ -226,7 +226,7 @@ func TestWhatIsReportedIsBounded(t *testing.T) {
 		news = pgwire.AppendParameterStatus(news, pgwire.Param{Name: "app.p" + itoa(i), Value: strings.Repeat("x", 10_000)})
 	}
 	go server.Write(news)
-	_ = server.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	_ = server.SetWriteDeadline(time.Now().Add(patience))
 	if told, err := io.ReadAll(client); err != nil || len(told) > 200_000 || !bytes.Contains(told, []byte("08006")) {
 		t.Errorf("%d bytes (%v) were told", len(told), err)
 	}

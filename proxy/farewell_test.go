@@ -41,7 +41,7 @@ func TestFarewell(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			if secure {
 				c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 			}

@@ -98,7 +98,7 @@ func (d *door) visit(l *Listener, client func(net.Conn)) {
 		defer h.close()
 		h.run()
 	}()
-	_ = ours.SetDeadline(time.Now().Add(time.Minute))
+	_ = ours.SetDeadline(time.Now().Add(patience))
 	client(ours)
 	ours.Close()
 	<-over

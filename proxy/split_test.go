@@ -80,7 +80,7 @@ func (b *bench) pair() (fd int, conn net.Conn) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
+	_ = conn.SetWriteDeadline(time.Now().Add(patience))
 	return fds[0], &far{conn, b}
 }
 
@@ -157,7 +157,7 @@ func (b *bench) tcpPair() (fd int, conn net.Conn) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	other, err := ln.Accept()
 	if err != nil {
 		b.t.Fatal(err)
