@@ -1,4 +1,4 @@
-// The store command: makes the store of tenants, fills it from a tenants file, and shows what it has.
+// The store command: makes the store of tenants, fills it from a tenants file, and shows what it has. Of its nodes and its key: storenodes.go.
 
 package main
 
@@ -16,7 +16,7 @@ import (
 func newStore() *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Short: "Manage the store of tenants in a database", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newStoreInit(), newStoreImport(), newStoreExport())
+	cmd.AddCommand(newStoreInit(), newStoreImport(), newStoreExport(), newStoreRotateKey(), newStoreNodes(), newStoreForgetNode())
 	return cmd
 }
 

@@ -49,13 +49,18 @@ func testKeys(t testing.TB, ids ...string) *Keys {
 	t.Helper()
 	var text strings.Builder
 	for _, id := range ids {
-		fmt.Fprintln(&text, id, base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("%-32s", "key "+id))))
+		fmt.Fprintln(&text, id, testKey(id))
 	}
 	set, err := parseKeys([]byte(text.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return newKeys(set)
+}
+
+// testKey is a key as a key file has it.
+func testKey(id string) string {
+	return base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf("%-32s", "key "+id)))
 }
 
 func (w *world) conf() *pgx.ConnConfig {

@@ -14,6 +14,15 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
+// version is the head of the feed.
+func (w *world) version() (version int64) {
+	w.t.Helper()
+	if err := w.connect().QueryRow(w.t.Context(), `SELECT version FROM postern.feed`).Scan(&version); err != nil {
+		w.t.Fatal(err)
+	}
+	return version
+}
+
 // asked is one registry for all questions.
 func (w *world) asked() *Registry {
 	if w.asker == nil {

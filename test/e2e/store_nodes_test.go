@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -81,6 +82,9 @@ func TestStoreNodes(t *testing.T) {
 	}
 	if all := names(); all != "a" {
 		t.Errorf("after a kill and an orderly end: %q", all)
+	}
+	if out := w.command("nodes"); !strings.Contains(out, "\na     ") {
+		t.Errorf("store nodes says %q", out)
 	}
 	again := w.node("a")
 	harness.Eventually(t, harness.Patience, "it is there again", func() bool { return slices.Equal(nodesAt(t, store), []string{"a"}) })
