@@ -126,8 +126,8 @@ func TestEveryRouteByEveryCaller(t *testing.T) {
 	w := newWorld(t)
 	for _, r := range w.routes() {
 		for kind := range w.tokens {
-			w.Server.tokens.of = nil // this is not about rates
-			path := strings.NewReplacer("{id}", "acme", "{name}", "app", "{token}", "0").Replace(r.path)
+			w.Server.tokens.of, w.strangers.of = nil, nil // this is not about rates
+			path := strings.NewReplacer("{id}", "acme", "{name}", "app", "{token}", "0", "{node}", "a").Replace(r.path)
 			w.gate.calls, w.store.entries = nil, nil
 			before := w.store.version
 			// A body that no route takes, so that whoever is let through is refused for that, and nothing changes.

@@ -52,12 +52,7 @@ func (s *Server) commit(r *http.Request, e edit) (rec tenants.Record, created bo
 			created = old == nil
 			return e(old)
 		}})
-	outcome := "ok"
-	if err != nil {
-		_, p := problemOf(err)
-		outcome = p.Detail
-	}
-	s.note(r, id, outcome)
+	s.note(r, id, err)
 	return rec, created, err
 }
 

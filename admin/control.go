@@ -40,12 +40,7 @@ func (s *Server) change(call func(Gate, context.Context, string) error,
 		if err == nil {
 			err = call(s.opts.Gate, ctx, tenant)
 		}
-		outcome := "ok"
-		if err != nil {
-			_, p := problemOf(err)
-			outcome = p.Detail
-		}
-		s.note(r, tenant, outcome)
+		s.note(r, tenant, err)
 		if err != nil {
 			s.refuse(w, r, tenant, err)
 			return
@@ -60,8 +55,12 @@ func (s *Server) change(call func(Gate, context.Context, string) error,
 }
 
 // note logs what became of a change that somebody asked for.
-func (s *Server) note(r *http.Request, tenant, outcome string) {
-	c := callerOf(r)
+func (s *Server) note(r *http.Request, tenant string, err error) {
+	c, outcome := callerOf(r), "ok"
+	if err != nil {
+		_, p := problemOf(err)
+		outcome = brief(p.Detail)
+	}
 	s.opts.Log.Info("admin: "+c.action, "tenant", tenant, "outcome", outcome, "peer", r.RemoteAddr, "by", c.Name, "request", c.Request)
 }
 

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 // ownersKeys are the keys of a tenant's document that are its owner's: with a dot the whole key, without one also all below it.
 func ownersKeys() []string {
-	return []string{"allow_list", "require_tls", "pool.size", "pool.max_clients", "pool.max_servers", "pool.max_database_clients", "pool.max_database_servers"}
+	return []string{"allow_list", "never_ban", "require_tls", "pool.size", "pool.max_clients", "pool.max_servers", "pool.max_database_clients", "pool.max_database_servers"}
 }
 
 // isOwners reports whether the value at path, as document.Differences has it, is the owner's to change.
@@ -46,13 +47,24 @@ func ownersPatch(patch json.RawMessage) error {
 	})
 }
 
+// ownersUserPatch refuses a patch of a user that names anything but what clients log in with.
+func ownersUserPatch(patch json.RawMessage) error {
+	return eachKey("", patch, func(path string) error {
+		if path != "verifier" && path != "password" {
+			return notOwners(path)
+		}
+		return nil
+	})
+}
+
 // eachKey goes through the keys of an object and of those that lead on to the owner's.
 func eachKey(at string, text json.RawMessage, judge func(path string) error) error {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(text, &object) != nil {
 		return nil
 	}
-	for key, below := range object {
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		below := object[key]
 		if err := judge(at + key); err != nil {
 			return err
 		}

@@ -116,10 +116,19 @@ func (s *Server) writeDown(r *http.Request, tenant string, status int, why strin
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()
-	err := s.opts.Registry.Refused(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: why})
+	err := s.opts.Registry.Refused(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: brief(why)})
 	if err != nil && !errors.Is(err, tenants.ErrReadOnly) {
 		s.opts.Log.Warn("admin: a refusal is not in the audit log", "route", r.Pattern, "request", c.Request, "error", err)
 	}
+}
+
+// brief bounds what logs keep of a text that may repeat what was sent.
+func brief(text string) string {
+	const most = 500
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
 }
 
 // fail answers a problem.

@@ -38,6 +38,20 @@ func (s *Server) routes() []route {
 		{method: "PATCH", path: "/v1/tenants/{id}", who: writers, name: "tenant.patch", handler: s.patchTenant, body: maxDocument},
 		{method: "DELETE", path: "/v1/tenants/{id}", who: operators, name: "tenant.delete", handler: s.deleteTenant},
 
+		{method: "GET", path: "/v1/tenants/{id}/users", who: readers, name: "user.list", handler: s.listUsers},
+		{method: "GET", path: "/v1/tenants/{id}/users/{name}", who: readers, name: "user.get", handler: s.getUser},
+		{method: "PUT", path: "/v1/tenants/{id}/users/{name}", who: operators, name: "user.put", handler: s.putUser},
+		{method: "PATCH", path: "/v1/tenants/{id}/users/{name}", who: writers, name: "user.patch", handler: s.patchUser},
+		{method: "DELETE", path: "/v1/tenants/{id}/users/{name}", who: operators, name: "user.delete", handler: s.deleteUser},
+
+		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: s.listTokens},
+		{method: "POST", path: "/v1/tokens", who: operators, name: "token.create", handler: s.makeToken},
+		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},
+		{method: "DELETE", path: "/v1/tokens/{token}", who: operators, name: "token.revoke", handler: s.revokeToken},
+		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: s.listAudit},
+		{method: "GET", path: "/v1/cluster", who: operators, name: "cluster.get", handler: s.getCluster},
+		{method: "DELETE", path: "/v1/cluster/{node}", who: operators, name: "cluster.forget", handler: s.forgetNode},
+
 		{method: "GET", path: "/v1/tenants/{id}/machine", who: operators, name: "machine.get", handler: s.machine},
 		{method: "POST", path: "/v1/tenants/{id}/machine/wake", who: operators, name: "wake", handler: s.change(Gate.WakeMachine, s.started)},
 		{method: "POST", path: "/v1/tenants/{id}/machine/suspend", who: operators, name: "suspend", handler: s.change(Gate.SuspendMachine, s.started)},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"strconv"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/document"
@@ -35,9 +36,10 @@ func view(c *caller, rec tenants.Record) tenantView {
 	if c.isTenants() {
 		d.Upstream, d.Machine = nil, nil
 	}
-	revision := etag(rec.Revision)
-	return tenantView{rec.Tenant.ID, revision[1 : len(revision)-1], instant(rec.Changed), document.Encode(d)}
+	return tenantView{rec.Tenant.ID, revision(rec), instant(rec.Changed), document.Encode(d)}
 }
+
+func revision(rec tenants.Record) string { return strconv.FormatInt(rec.Revision, 10) }
 
 // tenantList is a page of tenants.
 type tenantList struct {
@@ -88,7 +90,11 @@ func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 }
 
 func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
-	rec, err := s.record(r)
+	_, err := query(r)
+	var rec tenants.Record
+	if err == nil {
+		rec, err = s.record(r)
+	}
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return
@@ -97,11 +103,8 @@ func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, view(callerOf(r), rec))
 }
 
-// record reads the tenant that the path names, for a route without query parameters.
+// record reads the tenant that the path names.
 func (s *Server) record(r *http.Request) (tenants.Record, error) {
-	if _, err := query(r); err != nil {
-		return tenants.Record{}, err
-	}
 	id, err := s.stored(r)
 	if err != nil {
 		return tenants.Record{}, err

@@ -250,7 +250,7 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	}
 	if len(d.NeverBan) > 0 {
 		if t.NeverBan, err = networks(d.NeverBan); err != nil {
-			return nil, fmt.Errorf("never_ban: %w", err)
+			return nil, tenants.Problem{Path: "never_ban", Message: err.Error()}
 		}
 	}
 	return t, nil

@@ -1,0 +1,133 @@
+// Tests of what a tenant's own token may change, over every field that there is.
+
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern/postern/tenants/document"
+)
+
+// leaves are the keys of a document's values, by their paths, each with a value that is of its type.
+func leaves(at string, t reflect.Type, into map[string]string) {
+	for key, index := range fieldsOf(t) {
+		path := strings.TrimPrefix(at+"."+key, ".")
+		f := t.FieldByIndex(index).Type
+		if f.Kind() == reflect.Pointer {
+			f = f.Elem()
+		}
+		_, readsItself := reflect.New(f).Interface().(interface{ UnmarshalText([]byte) error })
+		_, readsJSON := reflect.New(f).Interface().(json.Unmarshaler)
+		switch {
+		case readsItself:
+			into[path] = `"1s"`
+		case readsJSON:
+			into[path] = `{}`
+		case f.Kind() == reflect.Struct:
+			leaves(path, f, into)
+		case f.Kind() == reflect.Slice:
+			into[path] = `[]`
+		case f.Kind() == reflect.Map:
+			into[path] = `{}`
+		case f.Kind() == reflect.Bool:
+			into[path] = `true`
+		case f.Kind() == reflect.String:
+			into[path] = `"x"`
+		default:
+			into[path] = `1`
+		}
+	}
+}
+
+// nested is the patch that sets one value.
+func nested(path, value string) string {
+	keys := strings.Split(path, ".")
+	for _, key := range slices.Backward(keys) {
+		value = fmt.Sprintf(`{%q:%s}`, key, value)
+	}
+	return value
+}
+
+// TestOwnersFields: of all that can be written of a tenant and its users, this and nothing else is its owner's. Who adds a field
+// decides here whose it is.
+func TestOwnersFields(t *testing.T) {
+	owners := "allow_list never_ban pool.max_clients pool.max_database_clients pool.max_database_servers pool.max_servers pool.size require_tls"
+	all, ofUsers := make(map[string]string), make(map[string]string)
+	leaves("", reflect.TypeFor[document.Tenant](), all)
+	leaves("", reflect.TypeFor[userBody](), ofUsers)
+	if len(all) < 40 || len(ofUsers) < 13 {
+		t.Fatalf("only %d and %d fields", len(all), len(ofUsers))
+	}
+	try := func(route string, fields map[string]string) (mine []string) {
+		for _, path := range slices.Sorted(maps.Keys(fields)) {
+			for _, value := range []string{fields[path], "null"} {
+				w := newWorld(t)
+				before := w.store.all["acme"]
+				got := w.to(t, "write", "PATCH", route, nested(path, value))
+				switch {
+				case got.Code == 403:
+					if !strings.Contains(got.Body.String(), "may not change "+strings.Split(path, ".")[0]) || w.store.all["acme"] != before || len(w.store.entries) != 1 {
+						t.Errorf("%s: %s; %v", path, got.Body, w.store.entries)
+					}
+				case got.Code == 200 || got.Code == 422:
+					mine = append(mine, path)
+				default:
+					t.Errorf("%s: %d %s", path, got.Code, got.Body)
+				}
+			}
+		}
+		return slices.Compact(mine)
+	}
+	if got := strings.Join(try("/v1/tenants/acme", all), " "); got != owners {
+		t.Errorf("of the tenant: %s\nwant %s", got, owners)
+	}
+	if got := strings.Join(try("/v1/tenants/acme/users/app", ofUsers), " "); got != "password verifier" {
+		t.Errorf("of users: %s", got)
+	}
+}
+
+// TestOwnersView: who adds a key of a document decides here whether its owner sees it.
+func TestOwnersView(t *testing.T) {
+	var keys []string
+	for key := range fieldsOf(reflect.TypeFor[document.Tenant]()) {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	const seen = "allow_list client_address database databases never_ban pool require_tls server_reset_always state timeouts"
+	const hidden = "machine upstream"
+	want := slices.Sorted(slices.Values(strings.Fields(seen + " " + hidden)))
+	if !slices.Equal(keys, want) {
+		t.Errorf("keys %v\nwant %v: an owner sees all but those that view leaves out", keys, want)
+	}
+}
+
+// TestOwnersEdits: even an edit that would do more than its route says changes nothing but what is the owner's.
+func TestOwnersEdits(t *testing.T) {
+	w := newWorld(t)
+	w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"allow_list":["203.0.113.0/24"],"require_tls":true}`).is(200, `"allow_list":["203.0.113.0/24"]`)
+	w.to(t, "write", "PATCH", "/v1/tenants/acme/users/app", `{"verifier":"s3cret-v"}`).is(200)
+	if got := w.secrets("acme", "app"); got != "s3cret-v//s3cret-server" {
+		t.Error(got)
+	}
+	w.to(t, "write", "PATCH", "/v1/tenants/acme/users/nobody", `{"password":"s3cret"}`).is(404)
+	// The same answer, whether it would change something or not: what upstream is must not be guessed.
+	for _, host := range []string{"10.1.2.3", "10.1.2.4"} {
+		w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"upstream":{"host":"`+host+`"}}`).is(403, "may not change upstream")
+	}
+	w.to(t, "operator", "PATCH", "/v1/tenants/acme", `{"pool":{"min":3}}`).is(200)
+	w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":null}`).is(403, "may not change pool.min")
+	for _, method := range []string{"PUT", "DELETE"} {
+		w.to(t, "write", method, "/v1/tenants/acme", `{}`).is(403)
+		w.to(t, "write", method, "/v1/tenants/acme/users/app", `{}`).is(403)
+	}
+	w.to(t, "read", "PATCH", "/v1/tenants/acme", `{"require_tls":false}`).is(403)
+	if !w.store.all["acme"].Tenant.RequireTLS {
+		t.Error("who may read has written")
+	}
+}

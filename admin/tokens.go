@@ -1,0 +1,228 @@
+// The tokens of the store: made, listed and revoked by operators.
+
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/postern/postern/tenants"
+)
+
+const maxTokenName = 100 // characters
+
+// The forms of tokens, both of which tokenForm knows.
+const (
+	formPostern  = "postern"
+	formSupabase = "supabase" // the only one that Supabase's command line takes
+)
+
+// tokenBody is what is said of a token that is to be made.
+type tokenBody struct {
+	Name    string        `json:"name"`
+	Scope   tenants.Scope `json:"scope"`
+	Tenant  string        `json:"tenant"`
+	Expires *time.Time    `json:"expires"`
+	Form    string        `json:"form"`
+}
+
+// tokenView is a token as answers have it: all but itself.
+type tokenView struct {
+	ID      string        `json:"id"`
+	Name    string        `json:"name"`
+	Scope   tenants.Scope `json:"scope"`
+	Tenant  *string       `json:"tenant"`
+	Created *string       `json:"created"`
+	Expires *string       `json:"expires"`
+	Used    *string       `json:"used"`
+}
+
+func viewToken(t tenants.Token) tokenView {
+	return tokenView{t.ID, t.Name, t.Scope, present(t.Tenant), instant(t.Created), instant(t.Expires), instant(t.Used)}
+}
+
+// tokenMade is the one answer that has a token.
+type tokenMade struct {
+	tokenView
+	Token string `json:"token"`
+}
+
+type tokenList struct {
+	Tokens []tokenView `json:"tokens"`
+}
+
+func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, "tenant")
+	if err == nil && q.Has("tenant") && !tenants.ValidID(q.Get("tenant")) {
+		err = bad("tenant must be a tenant's id")
+	}
+	all, err := s.askTokens(r, err, q.Get("tenant"))
+	if err != nil {
+		s.refuse(w, r, "", err)
+		return
+	}
+	list := tokenList{[]tokenView{}}
+	for _, t := range all {
+		list.Tokens = append(list.Tokens, viewToken(t))
+	}
+	reply(w, http.StatusOK, list)
+}
+
+func (s *Server) getToken(w http.ResponseWriter, r *http.Request) {
+	_, err := query(r)
+	all, err := s.askTokens(r, err, "")
+	i := slices.IndexFunc(all, func(t tenants.Token) bool { return t.ID == r.PathValue("token") })
+	if err == nil && i < 0 {
+		err = tenants.ErrNoSuchToken
+	}
+	if err != nil {
+		s.refuse(w, r, "", err)
+		return
+	}
+	reply(w, http.StatusOK, viewToken(all[i]))
+}
+
+// askTokens asks the store, unless the request was wrong.
+func (s *Server) askTokens(r *http.Request, wrong error, tenant string) ([]tenants.Token, error) {
+	if wrong == nil {
+		wrong = s.hasStore()
+	}
+	if wrong != nil {
+		return nil, wrong
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	return s.opts.Registry.Tokens(ctx, tenant)
+}
+
+func (s *Server) makeToken(w http.ResponseWriter, r *http.Request) {
+	made, err := s.newToken(r)
+	s.finish(w, r, made.Tenant, err, http.StatusCreated, made)
+}
+
+func (s *Server) newToken(r *http.Request) (made tokenMade, err error) {
+	var body tokenBody
+	if _, err := query(r); err != nil {
+		return made, err
+	}
+	if err := strict(r, &body); err != nil {
+		return made, err
+	}
+	if wrong := body.validate(time.Now()); len(wrong) > 0 {
+		return made, wrong
+	}
+	if err := s.hasStore(); err != nil {
+		return made, err
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	if body.Tenant != "" {
+		_, err := s.opts.Registry.Tenant(ctx, body.Tenant)
+		if errors.Is(err, tenants.ErrNoSuchTenant) {
+			return made, invalid{{"/tenant", "there is no such tenant"}}
+		}
+		if err != nil {
+			return made, err
+		}
+	}
+	made.Token = freshToken(body.Form)
+	t := tenants.Token{Name: body.Name, Scope: body.Scope, Tenant: body.Tenant}
+	if body.Expires != nil {
+		t.Expires = *body.Expires
+	}
+	t, err = s.opts.Registry.AddToken(ctx, callerOf(r).Actor, t, sha256.Sum256([]byte(made.Token)))
+	if err != nil {
+		return tokenMade{}, err
+	}
+	made.tokenView = viewToken(t)
+	return made, nil
+}
+
+// validate finds all that is wrong.
+func (b *tokenBody) validate(now time.Time) (wrong invalid) {
+	fail := func(key, why string) { wrong = append(wrong, fieldError{"/" + key, why}) }
+	if n := utf8.RuneCountInString(b.Name); n < 1 || n > maxTokenName {
+		fail("name", "must have 1 to 100 characters")
+	}
+	for _, c := range b.Name {
+		if !unicode.IsPrint(c) {
+			fail("name", "must be printable")
+			break
+		}
+	}
+	switch b.Scope {
+	case tenants.ScopeOperator, tenants.ScopeMetrics:
+		if b.Tenant != "" {
+			fail("tenant", "means nothing with this scope")
+		}
+	case tenants.ScopeRead, tenants.ScopeWrite:
+		if !tenants.ValidID(b.Tenant) {
+			fail("tenant", "must be the tenant that the token is for")
+		}
+	default:
+		fail("scope", "must be one of operator, metrics, tenant:read, tenant:write")
+	}
+	if b.Expires != nil && !b.Expires.After(now) {
+		fail("expires", "must be in the future")
+	}
+	if b.Form != "" && b.Form != formPostern && b.Form != formSupabase {
+		fail("form", "must be one of postern, supabase")
+	}
+	return wrong
+}
+
+// freshToken makes a token of at least 128 random bits.
+func freshToken(form string) string {
+	if form == formSupabase {
+		var b [20]byte
+		_, _ = rand.Read(b[:]) // which never fails
+		return "sbp_" + hex.EncodeToString(b[:])
+	}
+	return "postern_" + rand.Text()
+}
+
+func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("token")
+	err := s.removal(r, func(ctx context.Context, by tenants.Actor) error { return s.opts.Registry.RevokeToken(ctx, by, "", id) })
+	s.finish(w, r, nil, err, http.StatusOK, gone{id})
+}
+
+// gone is the answer when something that is no tenant's was removed.
+type gone struct {
+	ID string `json:"id"`
+}
+
+// removal has the store remove what the path names.
+func (s *Server) removal(r *http.Request, remove func(context.Context, tenants.Actor) error) error {
+	if err := saysNothing(r); err != nil {
+		return err
+	}
+	if err := s.hasStore(); err != nil {
+		return err
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	return remove(ctx, callerOf(r).Actor)
+}
+
+// finish logs a change that is no tenant's document's, and answers.
+func (s *Server) finish(w http.ResponseWriter, r *http.Request, tenant *string, err error, status int, answer any) {
+	var of string
+	if tenant != nil {
+		of = *tenant
+	}
+	s.note(r, of, err)
+	if err != nil {
+		s.refuse(w, r, of, err)
+		return
+	}
+	reply(w, status, answer)
+}

@@ -1,0 +1,121 @@
+// Tests of tokens, the audit log and the nodes.
+
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postern/postern/tenants"
+)
+
+// TestTokensAreMadeAndRevoked: each does what its scope says from the next request on, until it expires or is revoked.
+func TestTokensAreMadeAndRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		clear(w.store.tokens) // one has a scope that there is not
+		w.tokens["operator"] = operator
+		made := func(body string) (id, token string) {
+			got := w.to(t, "operator", "POST", "/v1/tokens", body).is(201)
+			token = got.value("token").(string)
+			if !tokenForm.MatchString(token) {
+				t.Errorf("%s", token)
+			}
+			return got.value("id").(string), token
+		}
+		at := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+		id, token := made(fmt.Sprintf(`{"name":"ci","scope":"tenant:read","tenant":"acme","expires":%q}`, at))
+		_, w.tokens["sbp"] = made(`{"name":"cli","scope":"tenant:write","tenant":"globex","form":"supabase"}`)
+		if !strings.HasPrefix(token, "postern_") || !strings.HasPrefix(w.tokens["sbp"], "sbp_") {
+			t.Errorf("%s, %s", token, w.tokens["sbp"])
+		}
+		w.tokens["ci"] = token
+		w.to(t, "ci", "GET", "/v1/tenants/acme", "").is(200)
+		w.to(t, "sbp", "PATCH", "/v1/tenants/globex", `{"require_tls":true}`).is(200)
+		w.to(t, "sbp", "GET", "/v1/tenants/acme", "").is(404)
+		for _, path := range []string{"/v1/tokens", "/v1/tokens?tenant=acme", "/v1/tokens/" + id} {
+			got := w.to(t, "operator", "GET", path, "").is(200, `"name":"ci","scope":"tenant:read","tenant":"acme"`, `"expires":"`+at)
+			if strings.Contains(got.Body.String(), token) {
+				t.Error("a token comes back")
+			}
+		}
+		if got := w.to(t, "operator", "GET", "/v1/tokens?tenant=acme", "").is(200); strings.Contains(got.Body.String(), "globex") {
+			t.Errorf("%s", got.Body)
+		}
+		time.Sleep(time.Hour)
+		w.to(t, "ci", "GET", "/v1/tenants/acme", "").is(401)
+		w.to(t, "operator", "DELETE", "/v1/tokens/"+id, "").is(200, `{"id":`)
+		w.to(t, "operator", "DELETE", "/v1/tokens/"+id, "").is(404)
+		w.to(t, "operator", "GET", "/v1/tokens/"+id, "").is(404)
+		w.to(t, "operator", "DELETE", "/v1/tokens/"+id, `{"a":1}`).is(400)
+		w.to(t, "sbp", "GET", "/v1/tokens", "").is(403)
+		w.to(t, "sbp", "POST", "/v1/tokens", `{"name":"x","scope":"tenant:read","tenant":"globex"}`).is(403)
+	})
+}
+
+func TestTokenBodies(t *testing.T) {
+	w := newWorld(t)
+	for body, want := range map[string]string{
+		`{}`:                                "/name /scope",
+		`{"name":"","scope":"operator"}`:    "/name",
+		`{"name":"a\nb","scope":"metrics"}`: "/name",
+		`{"name":"` + strings.Repeat("a", 101) + `","scope":"metrics"}`:    "/name",
+		`{"name":"a","scope":"root"}`:                                      "/scope",
+		`{"name":"a","scope":"operator","tenant":"acme"}`:                  "/tenant",
+		`{"name":"a","scope":"tenant:read"}`:                               "/tenant",
+		`{"name":"a","scope":"tenant:read","tenant":"nobody"}`:             "/tenant",
+		`{"name":"a","scope":"operator","expires":"2020-01-01T00:00:00Z"}`: "/expires",
+		`{"name":"a","scope":"operator","expires":"tomorrow"}`:             "/expires",
+		`{"name":"a","scope":"operator","expires":null}`:                   "/expires",
+		`{"name":"a","scope":"operator","form":"jwt"}`:                     "/form",
+		`{"name":"a","scope":"operator","token":"x"}`:                      "/token",
+		`{"name":5,"scope":"operator"}`:                                    "/name",
+	} {
+		got := w.to(t, "operator", "POST", "/v1/tokens", body).is(422)
+		var p problem
+		_ = json.Unmarshal(got.Body.Bytes(), &p)
+		var at []string
+		for _, e := range p.Errors {
+			at = append(at, e.Pointer)
+		}
+		if strings.Join(at, " ") != want {
+			t.Errorf("%s: %v, want %s", body, at, want)
+		}
+	}
+	w.to(t, "operator", "POST", "/v1/tokens?x=1", `{"name":"a","scope":"operator"}`).is(400)
+	w.to(t, "operator", "GET", "/v1/tokens?tenant=A", "").is(400)
+	w.to(t, "operator", "GET", "/v1/tokens/x?a=1", "").is(400)
+}
+
+func TestAuditIsRead(t *testing.T) {
+	w := newWorld(t)
+	by := tenants.Actor{Name: "ci", Token: "t1", Address: netip.MustParseAddrPort("203.0.113.7:5"), Request: "r1"}
+	for i := range 5 {
+		w.store.write(tenants.Entry{By: by, Action: "tenant.patch", Tenant: []string{"acme", "globex"}[i%2], Outcome: "done", Version: int64(i + 1), Changes: []tenants.Difference{
+			{Path: "pool.size", Old: "20", New: "3"}, {Path: `users["app"]`, New: "there"}, {Path: `users["app"].password`, Old: "s3cret", New: "s3cret", Secret: true}}})
+	}
+	w.store.write(tenants.Entry{By: tenants.Actor{Name: "cli"}, Action: "token.create", Outcome: "done"})
+	w.to(t, "operator", "GET", "/v1/audit?limit=2", "").is(200, `"number":6`, `"by":{"name":"cli","token":null,"address":null,"request":null}`, `"tenant":null`, `"version":null`,
+		`"number":5`, `"by":{"name":"ci","token":"t1","address":"203.0.113.7:5","request":"r1"}`,
+		`"changes":[{"path":"pool.size","old":20,"new":3,"secret":false},{"path":"users[\"app\"]","new":"there","secret":false},{"path":"users[\"app\"].password","secret":true}]`, `"next":5`)
+	got := w.to(t, "operator", "GET", "/v1/audit?tenant=globex&before=4", "").is(200, `"number":2`, `"next":null`)
+	if n := len(got.value("entries").([]any)); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	for _, query := range []string{"before=0", "before=x", "limit=0", "tenant=A", "tenant=", "after=1"} {
+		w.to(t, "operator", "GET", "/v1/audit?"+query, "").is(400)
+	}
+}
+
+func TestClusterIsRead(t *testing.T) {
+	w := newWorld(t)
+	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `{"nodes":[{"name":"a",`)
+	w.to(t, "operator", "GET", "/v1/cluster?x=1", "").is(400)
+	w.to(t, "operator", "DELETE", "/v1/cluster/a", "").is(200, `{"id":"a"}`)
+	w.to(t, "operator", "DELETE", "/v1/cluster/b", "").is(404)
+}
