@@ -78,24 +78,11 @@ func closeConn(conn *pgx.Conn) {
 var ErrNoStore = errors.New("the database holds no store of tenants: run postern store init")
 
 func checkSchema(ctx context.Context, conn *pgx.Conn) error {
-	var there bool
-	if err := conn.QueryRow(ctx, `SELECT to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&there); err != nil {
-		return fmt.Errorf("asking for the store's version: %w", err)
+	has, err := readVersions(ctx, conn)
+	if err != nil {
+		return err
 	}
-	if !there {
-		return ErrNoStore
-	}
-	var is int64
-	if err := conn.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&is); err != nil {
-		return fmt.Errorf("asking for the store's version: %w", err)
-	}
-	switch want := schemaVersion(); {
-	case is < want:
-		return fmt.Errorf("the store has version %d of its tables, and this program needs %d: run postern store init", is, want)
-	case is > want:
-		return newerStore(is)
-	}
-	return nil
+	return judgeVersions(has, known(ours()))
 }
 
 // selectHead asks where the feed ends. The epoch is what versions belong to: see the package's documentation.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,9 +26,9 @@ const (
 	migrating = 0x706f737465726e // "postern"
 )
 
-// schemaVersion is that of the newest migration.
-func schemaVersion() (newest int64) {
-	entries, err := fs.ReadDir(migrations, "migrations")
+// known are the numbers of a program's migrations, in their order.
+func known(scripts fs.FS) (all []int64) {
+	entries, err := fs.ReadDir(scripts, ".")
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
@@ -37,17 +38,75 @@ func schemaVersion() (newest int64) {
 		if err != nil {
 			panic("BUG: " + err.Error())
 		}
-		newest = max(newest, n)
+		all = append(all, n)
 	}
-	return newest
+	slices.Sort(all)
+	return all
 }
 
-func newerStore(is int64) error {
-	return fmt.Errorf("the store has version %d of its tables, and this program knows %d: run a newer program", is, schemaVersion())
+// ours are the migrations of this program.
+func ours() fs.FS {
+	scripts, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return scripts
 }
 
-// Init makes the store's tables, or migrates them, and returns their version. Who comes while another one does waits.
+// schemaVersion is that of the newest migration.
+func schemaVersion() int64 { return slices.Max(known(ours())) }
+
+// errOlder says that the store's tables can be brought to the version of this program.
+type errOlder struct{ is, want int64 }
+
+func (e errOlder) Error() string {
+	return fmt.Sprintf("the store has version %d of its tables, and this program needs %d: run postern store init", e.is, e.want)
+}
+
+// judgeVersions compares the migrations that a store has had with those that a program knows. Both are in order. nil: they are the same;
+// errOlder: the later ones are missing. Everything else is not for this program to change.
+func judgeVersions(has, knows []int64) error {
+	newest := knows[len(knows)-1]
+	for _, n := range has {
+		if !slices.Contains(knows, n) {
+			return fmt.Errorf("the store's tables had migration %d, which this program does not know, it knows those up to %d: run a newer program", n, newest)
+		}
+	}
+	if slices.Equal(has, knows) {
+		return nil
+	}
+	if !slices.Equal(has, knows[:len(has)]) {
+		return fmt.Errorf("the store's tables had migrations %d, and not all before the last one: %s was changed by hand, or restored in part", has, versionTable)
+	}
+	is := int64(0)
+	if len(has) > 0 {
+		is = has[len(has)-1]
+	}
+	return errOlder{is, newest}
+}
+
+// readVersions returns the migrations that a store has had: ErrNoStore.
+func readVersions(ctx context.Context, q querier) (all []int64, err error) {
+	var there bool
+	if err := q.QueryRow(ctx, `SELECT to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&there); err != nil {
+		return nil, fmt.Errorf("asking for the store's version: %w", err)
+	}
+	if !there {
+		return nil, ErrNoStore
+	}
+	if err := q.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT version_id ORDER BY version_id), '{}') FROM `+versionTable+` WHERE version_id > 0 AND is_applied`).Scan(&all); err != nil {
+		return nil, fmt.Errorf("asking for the store's version: %w", err)
+	}
+	return all, nil
+}
+
+// Init makes the store's tables, or migrates them, and returns their version. Who comes while another one does waits. What cannot be
+// migrated is not touched; each migration is a transaction.
 func Init(ctx context.Context, conf *pgx.ConnConfig) (version int64, err error) {
+	return initFrom(ctx, conf, ours())
+}
+
+func initFrom(ctx context.Context, conf *pgx.ConnConfig, scripts fs.FS) (version int64, err error) {
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to the store: %w", plain(err))
@@ -56,25 +115,24 @@ func Init(ctx context.Context, conf *pgx.ConnConfig) (version int64, err error) 
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrating)); err != nil {
 		return 0, err
 	}
+	has, err := readVersions(ctx, conn)
+	if err == nil {
+		err = judgeVersions(has, known(scripts))
+	}
+	switch {
+	case err == nil:
+		return slices.Max(has), nil
+	case !errors.Is(err, ErrNoStore) && !errors.As(err, new(errOlder)):
+		return 0, err
+	}
 	if _, err := conn.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS postern`); err != nil {
 		return 0, err
 	}
 	db := stdlib.OpenDB(*conf)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	scripts, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return 0, err
-	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, scripts, goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return 0, err
-	}
-	is, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return 0, err
-	}
-	if is > schemaVersion() {
-		return 0, newerStore(is)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return 0, err

@@ -258,16 +258,23 @@ func TestStoreOfTwo(t *testing.T) {
 	}
 }
 
-// TestStoreIsNeeded: without the store and without a cache file nothing starts, and the connection string is not told.
+// TestStoreIsNeeded: without the store and without a cache file nothing starts, and the connection string is not told; on tables of an
+// older program it is told what to do.
 func TestStoreIsNeeded(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t)
 	w.command("init")
+	w.exec(`DELETE FROM postern.schema_version WHERE version_id = (SELECT max(version_id) FROM postern.schema_version)`)
+	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "serve", "--config", filepath.Join(w.dir, "postern.yaml"))
+	out, err := cmd.CombinedOutput()
+	if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "run postern store init") {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if err := w.cluster.Stop(t.Context(), local.Fast); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "serve", "--config", filepath.Join(w.dir, "postern.yaml"))
-	out, err := cmd.CombinedOutput()
+	cmd = exec.CommandContext(t.Context(), harness.Binary(t), "serve", "--config", filepath.Join(w.dir, "postern.yaml"))
+	out, err = cmd.CombinedOutput()
 	if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "connecting to the store") || strings.Contains(string(out), harness.AppPassword) {
 		t.Errorf("%v\n%s", err, out)
 	}
