@@ -29,13 +29,14 @@ func (l *login) authenticate() error {
 		}
 		switch {
 		case code == pgproto3.AuthTypeOk:
-			if !l.answered {
+			certified := l.t.Auth == AuthCert && l.shown // both have proved themselves in TLS
+			if !l.answered && !certified {
 				return fmt.Errorf("%w: it accepted the login without asking for proof", ErrNoProof)
 			}
 			return nil
 		case l.answered:
 			return violation("authentication request %d behind a complete exchange", code)
-		case code == pgproto3.AuthTypeSASL:
+		case code == pgproto3.AuthTypeSASL && l.t.Auth != AuthCert:
 			err = l.sasl(body)
 		case code == pgproto3.AuthTypeMD5Password && l.t.Auth == AuthMD5:
 			err = l.md5(body)

@@ -46,14 +46,26 @@ func (a authority) pool() *x509.CertPool {
 	return p
 }
 
-// issue makes a certificate for the name that expires at the time given.
+// issue makes a server's certificate for the name that expires at the time given.
 func (a authority) issue(t *testing.T, name string, notAfter time.Time) tls.Certificate {
+	t.Helper()
+	return a.issueFor(t, name, notAfter, x509.ExtKeyUsageServerAuth)
+}
+
+// client makes a certificate to be shown to servers.
+func (a authority) client(t *testing.T, name string) func() (*tls.Certificate, error) {
+	t.Helper()
+	pair := a.issueFor(t, name, time.Now().Add(time.Hour), x509.ExtKeyUsageClientAuth)
+	return func() (*tls.Certificate, error) { return &pair, nil }
+}
+
+func (a authority) issueFor(t *testing.T, name string, notAfter time.Time, use x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {

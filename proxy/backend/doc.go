@@ -9,7 +9,8 @@
 //     are bounded, and an unexpected message ends the login at once.
 //   - A Conn exists only after the server has taken part in the authentication
 //     that the target asks for. With SCRAM it has proved to know the verifier;
-//     an AuthenticationOk out of the blue is refused.
+//     an AuthenticationOk out of the blue is refused, but with AuthCert, where
+//     TLS has proved who the server is, and shown it who we are.
 //   - A password leaves this process in cleartext only over TLS with a verified
 //     host, and only if the target says so; as md5 only if the target says so.
 //   - There is no way back from TLS to plaintext, and no plaintext byte of the

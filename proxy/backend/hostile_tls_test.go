@@ -75,6 +75,22 @@ func TestDialRefusesHostileTLS(t *testing.T) {
 	}
 }
 
+// A server that never asked for the certificate has not been shown who we are.
+func TestDialWantsItsCertificateSeen(t *testing.T) {
+	ca := newAuthority(t)
+	login := func(c net.Conn) {
+		startup(c)
+		_, _ = c.Write(append(pgwire.AppendAuthenticationOk(nil), greeting()...))
+	}
+	target := serve(t, inTLS(ca.issue(t, "db.test", time.Now().Add(time.Hour)), login))
+	target.TLS, target.RootCAs, target.ServerName, target.Auth, target.Certificate = TLSVerifyFull, ca.pool(), "db.test", AuthCert, ca.client(t, "app")
+	c, err := Dial(within(t, patience), target)
+	if err == nil {
+		c.Close()
+	}
+	is(ErrNoProof)(t, err)
+}
+
 // readHello reads the ClientHello's record.
 func readHello(c io.Reader) {
 	var head [5]byte

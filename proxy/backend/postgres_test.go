@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ var oddPasswords = []string{"ümläut", "u\u0308", "ﬁ ligature", "x\u00a0y", "
 
 // postgres is a running cluster.
 type postgres struct {
+	t    *testing.T
 	port uint16
 	ca   authority
 }
@@ -74,12 +76,13 @@ func startPostgres(t *testing.T, key *scram.Verifier) postgres {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 
-	p := postgres{ca: newAuthority(t)}
+	p := postgres{t: t, ca: newAuthority(t)}
 	cert, privateKey := pemFiles(t, p.ca.issue(t, "db.test", time.Now().Add(time.Hour)))
 	for name, content := range map[string][]byte{
-		"server.crt": cert,
-		"server.key": privateKey,
-		"pg_hba.conf": []byte("host all trusty all trust\nhost all md5y all md5\nhost all plainy all password\n" +
+		"server.crt":  cert,
+		"server.key":  privateKey,
+		"clients.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.ca.cert.Raw}),
+		"pg_hba.conf": []byte("hostssl all certy all cert\nhostssl all bothy all scram-sha-256 clientcert=verify-full\nhost all trusty all trust\nhost all md5y all md5\nhost all plainy all password\n" +
 			"host all all all scram-sha-256\n"),
 	} {
 		path := filepath.Join(data, name)
@@ -91,7 +94,7 @@ func startPostgres(t *testing.T, key *scram.Verifier) postgres {
 
 	// Single-user mode takes one command a line, and needs no server to connect to.
 	sql := fmt.Sprintf("CREATE ROLE app LOGIN PASSWORD '%[1]s';\nCREATE ROLE trusty LOGIN;\nCREATE ROLE plainy LOGIN PASSWORD '%[1]s';\n"+
-		"CREATE ROLE keyed LOGIN PASSWORD '%[2]s';\n", testPassword, key.Encode())
+		"CREATE ROLE keyed LOGIN PASSWORD '%[2]s';\nCREATE ROLE certy LOGIN;\nCREATE ROLE bothy LOGIN PASSWORD '%[1]s';\n", testPassword, key.Encode())
 	for i, odd := range oddPasswords {
 		sql += fmt.Sprintf("CREATE ROLE odd%d LOGIN PASSWORD '%s';\n", i, odd)
 	}
@@ -104,7 +107,7 @@ func startPostgres(t *testing.T, key *scram.Verifier) postgres {
 
 	p.port = freePort()
 	server := command("postgres", "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
-		"-c", "ssl=on", "-p", strconv.Itoa(int(p.port)))
+		"-c", "ssl=on", "-c", "ssl_ca_file=clients.crt", "-p", strconv.Itoa(int(p.port)))
 	var log bytes.Buffer
 	server.Stdout, server.Stderr = &log, &log
 	if err := server.Start(); err != nil {
@@ -156,6 +159,16 @@ func (p postgres) target(role string) Target {
 func (p postgres) verified(role string) Target {
 	target := p.target(role)
 	target.TLS, target.RootCAs, target.ServerName = TLSVerifyFull, p.ca.pool(), "db.test"
+	return target
+}
+
+// certified is the target with a certificate for a name in the place of a password.
+func (p postgres) certified(role, name string) Target {
+	target := p.verified(role)
+	target.Auth = AuthCert
+	if name != "" {
+		target.Certificate = p.ca.client(p.t, name)
+	}
 	return target
 }
 
@@ -260,6 +273,22 @@ func TestAgainstPostgres(t *testing.T) {
 		{"wrong host", with(p.verified("app"), func(t *Target) { t.ServerName = "other.test" }), unverified},
 		{"wrong host, by address", with(p.verified("app"), func(t *Target) { t.ServerName = "" }), unverified},
 		{"wrong authority", with(p.verified("app"), func(target *Target) { target.RootCAs = newAuthority(t).pool() }), unverified},
+		{"a certificate instead of a password", p.certified("certy", "certy"), nil},
+		{"a certificate beside the password", with(p.certified("bothy", "bothy"), func(t *Target) { t.Auth = AuthSCRAM }), nil},
+		{"a certificate, encrypted only", with(p.certified("bothy", "bothy"), func(t *Target) { t.Auth, t.TLS, t.RootCAs = "", TLSRequire, nil }), nil},
+		{"a certificate that nobody needs", with(p.certified("app", "x"), func(t *Target) { t.Auth = "" }), nil},
+		{"no certificate", p.verified("bothy"), isServerError("28000", false)},
+		{"a certificate of somebody else", p.certified("certy", "app"), isServerError("28000", false)},
+		{"a certificate, and a wrong password", with(p.certified("bothy", "bothy"), func(t *Target) { t.Auth, t.Credentials.Password = "", "x" }), is(ErrPassword)},
+		{"a certificate, and asked for SCRAM", p.certified("bothy", "bothy"), isViolation("authentication request 10")},
+		{"a certificate of another authority", with(p.certified("certy", ""), func(target *Target) { target.Certificate = newAuthority(t).client(t, "certy") }), func(t *testing.T, err error) {
+			if err == nil || Retryable(err) || !strings.Contains(err.Error(), "unknown certificate authority") {
+				t.Errorf("err = %v, want an alert", err)
+			}
+		}},
+		{"a certificate that cannot be had", with(p.certified("certy", ""), func(target *Target) {
+			target.Certificate = func() (*tls.Certificate, error) { return nil, io.ErrNoProgress }
+		}), is(io.ErrNoProgress)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			controlled := false
@@ -298,7 +327,7 @@ func TestAgainstPostgres(t *testing.T) {
 	})
 	t.Run("channel binding", func(t *testing.T) { testBinding(t, p) })
 	t.Run("cancel", func(t *testing.T) {
-		for _, target := range []Target{p.target("app"), p.verified("app")} {
+		for _, target := range []Target{p.target("app"), p.verified("app"), p.certified("certy", "certy")} {
 			testCancel(t, target)
 		}
 	})

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -26,12 +27,13 @@ const (
 // Auth says what a server may ask for.
 type Auth string
 
-// The authentication methods. Each of the weaker ones also accepts SCRAM,
-// which gives less away.
+// The authentication methods. Those with a password also accept SCRAM, which
+// gives less away.
 const (
 	AuthSCRAM    Auth = "scram"    // SCRAM-SHA-256, with channel binding where the server offers it
 	AuthMD5      Auth = "md5"      // a salted MD5 of the password; proves nothing about the server
 	AuthPassword Auth = "password" // the password itself; with TLSVerifyFull only
+	AuthCert     Auth = "cert"     // nothing but Target.Certificate; with TLSVerifyFull only, and not even SCRAM
 )
 
 // Target is a server and a login on it. It is only read.
@@ -42,6 +44,9 @@ type Target struct {
 	TLS        TLSMode        // required
 	RootCAs    *x509.CertPool // who may sign the server's certificate; nil: the system's
 	ServerName string         // what the certificate must name; "": Host
+	// Certificate is shown to a server that asks for one; nil: there is none. It
+	// may be called at any time, from any goroutine.
+	Certificate func() (*tls.Certificate, error)
 
 	User        string // required
 	Database    string // "": the server takes the user's name
@@ -93,7 +98,9 @@ func (t *Target) checkLogin() error {
 		return fmt.Errorf("%w: no user", ErrTarget)
 	case strings.ContainsRune(t.User+t.Database, 0):
 		return fmt.Errorf("%w: a user or database name with a zero byte", ErrTarget)
-	case !hasKey && t.Credentials.Password == "":
+	case t.Auth == AuthCert && (t.TLS != TLSVerifyFull || t.Certificate == nil):
+		return fmt.Errorf("%w: auth %q needs TLS mode %q and a certificate", ErrTarget, t.Auth, TLSVerifyFull)
+	case t.Auth != AuthCert && !hasKey && t.Credentials.Password == "":
 		return fmt.Errorf("%w: neither a password nor a client key", ErrTarget)
 	}
 	for _, p := range t.Settings {
@@ -102,7 +109,7 @@ func (t *Target) checkLogin() error {
 		}
 	}
 	switch t.Auth {
-	case "", AuthSCRAM:
+	case "", AuthSCRAM, AuthCert:
 		return nil
 	case AuthMD5, AuthPassword:
 		if hasKey {

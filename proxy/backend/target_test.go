@@ -36,6 +36,10 @@ func TestDialRefusesUnusableTargets(t *testing.T) {
 		{"unknown auth", func(t *Target) { t.Auth = "trust" }},
 		{"cleartext in plaintext", func(t *Target) { t.Auth = AuthPassword }},
 		{"cleartext over unverified TLS", func(t *Target) { t.Auth, t.TLS = AuthPassword, TLSRequire }},
+		{"a certificate that is not there", func(t *Target) { t.Auth, t.TLS = AuthCert, TLSVerifyFull }},
+		{"a certificate for whoever asks", func(target *Target) {
+			target.Auth, target.TLS, target.Certificate = AuthCert, TLSRequire, newAuthority(t).client(t, "u")
+		}},
 		{"MD5 with a key", func(t *Target) { t.Auth, t.Credentials = AuthMD5, scram.Credentials{Key: &scram.ClientKey{}} }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ type wire struct {
 	swap    *loop.Swap
 	tls     *tls.Conn // nil in plaintext
 	binding scram.ChannelBinding
+	shown   bool          // the server has asked for the target's certificate
 	r       *bufio.Reader // over stream(); set when TLS is settled
 	buf     []byte        // the body of the message read last
 }
@@ -114,7 +115,14 @@ func (w *wire) startTLS(t *Target) error {
 		return violation("the answer to the TLS request begins with byte 0x%02x", answer[0])
 	}
 
-	w.tls = tls.Client(w.swap, tlsConfig(t))
+	conf := tlsConfig(t)
+	if t.Certificate != nil { // whomever the server would have it signed by: that is for the tenant to know
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			w.shown = true
+			return t.Certificate()
+		}
+	}
+	w.tls = tls.Client(w.swap, conf)
 	if err := w.tls.Handshake(); err != nil {
 		return err
 	}
