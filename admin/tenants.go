@@ -136,13 +136,14 @@ func neverNull() map[string]string {
 	return map[string]string{"/allow_list": `must not be null: to allow everybody say ["0.0.0.0/0", "::/0"], to allow nobody say []`}
 }
 
-// changed has a tenant's document replaced, its users as they are.
+// changed has a tenant's document replaced, its users and secrets as they are.
 func changed(old *tenants.Tenant, text []byte) (*tenants.Tenant, error) {
 	t, err := decodeTenant(old.ID, text)
 	if err != nil {
 		return nil, err
 	}
 	t.Users = copyUsers(old)
+	document.KeepSecrets(t, old)
 	t.Complete()
 	return t, nil
 }

@@ -29,8 +29,8 @@ func New(id string) *Tenant {
 	}
 }
 
-// Complete fills in what was not said and follows from what was: how to get to the server, how its machine sleeps, and as whom
-// each user logs in there. It is for who makes a tenant, before Validate.
+// Complete fills in what was not said and follows from what was: how to get to the server, how its machine sleeps, what its clients'
+// certificates are for, and as whom each user logs in there. It is for who makes a tenant, before Validate.
 func (t *Tenant) Complete() {
 	tls, port := TLSVerifyFull, uint16(DefaultPort)
 	if m := t.Machine; m != nil {
@@ -42,6 +42,9 @@ func (t *Tenant) Complete() {
 	}
 	if u := &t.Upstream; t.Machine != nil || *u != (Upstream{}) {
 		u.TLS, u.Port = cmp.Or(u.TLS, tls), cmp.Or(u.Port, port)
+	}
+	if t.ClientCAs != nil {
+		t.ClientCert = cmp.Or(t.ClientCert, CertVerifyFull)
 	}
 	for _, u := range t.Users {
 		if u == nil {

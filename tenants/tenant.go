@@ -33,8 +33,12 @@ type Tenant struct {
 	Users      map[string]*User       // by the name that the client gives, case-sensitive
 	Allow      *netrestrict.AllowList // nil: everyone
 	RequireTLS bool                   // not judged for CancelRequests
-	Timeouts   Timeouts               // of its clients; a user's own win
-	State      map[StateKind]Policy   // in pool modes that share servers; has every kind
+	// ClientCAs sign the certificates that clients have to show, which CancelRequests need not; nil: clients need none.
+	ClientCAs   *x509.CertPool
+	ClientCAPEM string // what ClientCAs was read from, for stores to keep; it decides nothing
+	ClientCert  ClientCert
+	Timeouts    Timeouts             // of its clients; a user's own win
+	State       map[StateKind]Policy // in pool modes that share servers; has every kind
 	// ResetAlways resets a server after every transaction, for those whose functions leave state that no text shows.
 	ResetAlways   bool
 	ClientAddress ClientAddress
@@ -44,12 +48,13 @@ type Tenant struct {
 
 // Equal reports whether both say the same. Certificates and allowlists are compared by content.
 func (t *Tenant) Equal(o *Tenant) bool {
-	if !t.Allow.Equal(o.Allow) || !t.Upstream.Same(o.Upstream) || !maps.Equal(t.State, o.State) {
+	if !t.Allow.Equal(o.Allow) || !t.Upstream.Same(o.Upstream) || !maps.Equal(t.State, o.State) || !t.ClientCAs.Equal(o.ClientCAs) {
 		return false
 	}
 	a, b := *t, *o
-	a.Allow, a.Upstream, a.State = nil, Upstream{}, nil
-	b.Allow, b.Upstream, b.State = nil, Upstream{}, nil
+	for _, x := range []*Tenant{&a, &b} {
+		x.Allow, x.Upstream, x.State, x.ClientCAs, x.ClientCAPEM = nil, Upstream{}, nil, nil, ""
+	}
 	return reflect.DeepEqual(a, b) // all that is left are plain values, however deep
 }
 
@@ -97,12 +102,15 @@ type Upstream struct {
 	RootCAs    *x509.CertPool // for verify-full; nil: the system's
 	RootPEM    string         // what RootCAs was read from, for stores to keep; it decides nothing
 	ServerName string         // sent as SNI and, with verify-full, looked for in the certificate; "": Host
+	ClientCert string         // in PEM, shown to a server that asks for one; see KeyPair
+	ClientKey  Secret         // its key, in PEM
 }
 
 // Same reports whether both lead to the same server in the same way, so that connections to one may serve for the other.
 // Trusted certificates are compared by content: a replaced CA file is a change, a renamed one is not.
 func (u Upstream) Same(o Upstream) bool {
-	return u.Host == o.Host && u.Port == o.Port && u.TLS == o.TLS && u.ServerName == o.ServerName && u.RootCAs.Equal(o.RootCAs)
+	return u.Host == o.Host && u.Port == o.Port && u.TLS == o.TLS && u.ServerName == o.ServerName && u.RootCAs.Equal(o.RootCAs) &&
+		u.ClientCert == o.ClientCert && u.ClientKey == o.ClientKey
 }
 
 // ServerAuth is the one way in which we prove a password to a server. A server that asks for another is refused.
@@ -113,9 +121,10 @@ const (
 	AuthSCRAM    ServerAuth = "scram"
 	AuthMD5      ServerAuth = "md5"
 	AuthPassword ServerAuth = "password" // in clear text, hence only with verify-full
+	AuthCert     ServerAuth = "cert"     // not at all: the server takes the upstream's ClientCert; only with verify-full
 )
 
-// User is one login of a tenant. Exactly one of Verifier and Password is set.
+// User is one login of a tenant. Exactly one of Verifier and Password is set; with CertInstead, at most one.
 type User struct {
 	Name     string // as clients give it
 	Verifier Secret // in the text form of pg_authid.rolpassword
@@ -127,7 +136,7 @@ type User struct {
 	MaxServers int // over all databases; 0: no limit of its own
 
 	ServerUser     string // the role on the server; Name unless its store says otherwise
-	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away
+	ServerPassword Secret // zero: log in with Password or, with a Verifier, with the ClientKey that the client's proof gives away, or see AuthCert
 	ServerAuth     ServerAuth
 }
 

@@ -53,6 +53,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 		id.fail("%q is no tenant id: it must match %s", t.ID, IDPattern)
 	}
 	validateServer(p, t)
+	validateClientCert(p, t)
 	validateDatabases(p, t)
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u, at := t.Users[name], place{path: UserPath(name), problems: &all}
@@ -60,7 +61,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 			at.fail("is not filed under its own name")
 			continue
 		}
-		validateUser(at, u, t.Upstream, verifier)
+		validateUser(at, u, t, verifier)
 	}
 	validatePool(p.key("pool"), t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
@@ -157,6 +158,7 @@ func validateTLS(p place, u Upstream) {
 		p.key("server_name").fail("means nothing with tls: disable")
 	}
 	p.key("server_name").text(u.ServerName)
+	validateKeyPair(p, u)
 }
 
 // What names look like to Fly. Each becomes a part of an address of its API.
@@ -231,14 +233,12 @@ func validateDatabases(p place, t *Tenant) {
 	}
 }
 
-func validateUser(p place, u *User, at Upstream, verifier func(string) error) {
+func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {
 	if u.Name == "" {
 		p.key("name").fail("name is missing")
 	}
 	p.key("name").text(u.Name)
-	if u.Verifier.IsZero() == u.Password.IsZero() {
-		p.fail("needs exactly one of verifier and password")
-	}
+	validateProof(p, u, t)
 	if !u.Verifier.IsZero() {
 		p.key("verifier").text(u.Verifier.Reveal())
 		if verifier != nil {
@@ -259,14 +259,6 @@ func validateUser(p place, u *User, at Upstream, verifier func(string) error) {
 	}
 	login.key("user").text(u.ServerUser)
 	login.key("password").text(u.ServerPassword.Reveal())
-	auth := login.key("auth")
-	oneOf(auth, u.ServerAuth, AuthSCRAM, AuthMD5, AuthPassword)
-	if (u.ServerAuth == AuthMD5 || u.ServerAuth == AuthPassword) && u.Password.IsZero() && u.ServerPassword.IsZero() {
-		auth.fail("needs a password for the server, which a verifier is not: add upstream.password")
-	}
-	if u.ServerAuth == AuthPassword && (at.TLS == TLSDisable || at.TLS == TLSRequire) {
-		auth.fail("sends the password in clear text, which needs a server with tls: verify-full")
-	}
 }
 
 func validatePool(p place, l Pool) {

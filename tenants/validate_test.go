@@ -116,9 +116,28 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Users["web"].ServerUser = "" }, `users["web"].upstream.user: must not be empty`},
 	{good, func(t *Tenant) { t.Users["web"].ServerUser = "\x00" }, `users["web"].upstream.user: must not contain a NUL character`},
 	{good, func(t *Tenant) { t.Users["web"].ServerPassword = NewSecret("\x00") }, `users["web"].upstream.password: must not contain a NUL character`},
-	{good, func(t *Tenant) { t.Users["web"].ServerAuth = "trust" }, `users["web"].upstream.auth: must be one of scram, md5, password`},
+	{good, func(t *Tenant) { t.Users["web"].ServerAuth = "trust" }, `users["web"].upstream.auth: must be one of scram, md5, password, cert`},
 	{good, func(t *Tenant) { t.Users["app"].ServerAuth = AuthMD5 }, `users["app"].upstream.auth: needs a password for the server, which a verifier is not: add upstream.password`},
 	{local, func(t *Tenant) { t.Users["web"].ServerAuth = AuthPassword }, `users["web"].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full`},
+
+	{good, func(t *Tenant) { t.ClientCert = CertVerifyCA }, "client_cert: means nothing without client_ca"},
+	{good, func(t *Tenant) { t.ClientCAs = x509.NewCertPool() }, "client_cert: must be one of verify-ca, verify-full, instead"},
+	{good, func(t *Tenant) { t.ClientCAs, t.ClientCert = x509.NewCertPool(), CertInstead }, `users["app"].upstream.password: upstream.password is missing: with client_cert: instead there is no client's password to log in to the server with`},
+	{good, func(t *Tenant) {
+		t.ClientCAs, t.ClientCert = x509.NewCertPool(), CertInstead
+		t.Users["app"].Password = NewSecret("p")
+	}, `users["app"]: needs exactly one of verifier and password`},
+	{good, func(t *Tenant) { t.Upstream.ClientKey = keyPEM }, "upstream.client_cert: client_cert is missing: client_key needs it"},
+	{fly, func(t *Tenant) { t.Upstream.ClientCert = certPEM }, "machine.client_key: client_key is missing: client_cert needs it"},
+	{good, func(t *Tenant) { t.Upstream.ClientCert, t.Upstream.ClientKey = certPEM, NewSecret("hunter2") }, "upstream.client_key: is not the key of client_cert, in PEM and without a password"},
+	{fly, func(t *Tenant) {
+		t.Upstream.TLS, t.Upstream.ServerName, t.Upstream.ClientCert, t.Upstream.ClientKey = TLSDisable, "", certPEM, keyPEM
+	}, "machine.client_cert: means nothing with tls: disable"},
+	{good, func(t *Tenant) { t.Users["web"].ServerAuth = AuthCert }, `users["web"].upstream.auth: needs a server with tls: verify-full, and a client_cert to show to it`},
+	{good, func(t *Tenant) {
+		t.Upstream.ClientCert, t.Upstream.ClientKey = certPEM, keyPEM
+		t.Users["web"].ServerAuth, t.Users["web"].ServerPassword = AuthCert, NewSecret("p")
+	}, `users["web"].upstream.password: means nothing with auth: cert`},
 
 	{good, func(t *Tenant) { t.Pool.Size = 0 }, "pool.size: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxClients = 0 }, "pool.max_clients: must be between 1 and 1000000"},
@@ -198,7 +217,7 @@ func TestValidateRepeatsNoSecret(t *testing.T) {
 
 // TestRulesAreOfEveryField: a field that no row breaks has no rule, and is in this list.
 func TestRulesAreOfEveryField(t *testing.T) {
-	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Upstream.RootPEM"} // an AllowList is good from the start
+	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Upstream.RootPEM", "Tenant.ClientCAPEM"} // an AllowList is good from the start
 	broken := map[string]bool{}
 	for _, rule := range rules {
 		before, after := rule.of("a"), rule.of("a")
@@ -272,11 +291,16 @@ func TestEqual(t *testing.T) {
 		}
 		return a
 	}
+	roots, err := ParseRoots([]byte(certPEM))
+	if err != nil {
+		t.Fatal(err)
+	}
 	full := func() *Tenant {
 		x := fly("a")
 		x.Allow, x.Databases, x.Timeouts.Query = list("10.0.0.0/8"), []string{"postgres"}, new(time.Second)
 		x.Users["web"].Timeouts.Query = new(time.Second)
 		x.NeverBan = x.Allow.Prefixes()
+		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
 		return x
 	}
 	if !full().Equal(full()) {
@@ -303,8 +327,14 @@ func TestEqual(t *testing.T) {
 	check("Policy", func(x *Tenant) { x.State[StateSet] = PolicyPin })
 	check("Databases", func(x *Tenant) { x.Databases = nil })
 	check("NeverBan", func(x *Tenant) { x.NeverBan = list("10.0.0.0/9").Prefixes() })
+	check("ClientCAs", func(x *Tenant) { x.ClientCAs = x509.NewCertPool() })
+	check("ClientKey", func(x *Tenant) { x.Upstream.ClientKey = keyPEM })
+	check("ClientCert of the upstream", func(x *Tenant) { x.Upstream.ClientCert = certPEM })
 	fields := reflect.TypeFor[Tenant]()
 	for i := range fields.NumField() { // every plain one, present and future
+		if fields.Field(i).Name == "ClientCAPEM" { // which decides nothing
+			continue
+		}
 		check(fields.Field(i).Name, func(x *Tenant) { reflect.ValueOf(x).Elem().Field(i).SetZero(); flip(x, i) })
 	}
 }

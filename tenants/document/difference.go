@@ -16,6 +16,40 @@ type Secret struct {
 	Of    func(*tenants.User) *tenants.Secret
 }
 
+// TenantSecret is one of a tenant's own secrets: what a store calls it, where it stands, and where it is. Of those with one Field
+// at most one has a place in a tenant.
+type TenantSecret struct {
+	Field string
+	Path  string
+	Of    func(*tenants.Tenant) *tenants.Secret // nil: the tenant has nothing that it belongs to
+}
+
+// TenantSecrets are all that a tenant can have beside its users'.
+func TenantSecrets() []TenantSecret {
+	clientKey := func(ofMachine bool) func(*tenants.Tenant) *tenants.Secret {
+		return func(t *tenants.Tenant) *tenants.Secret {
+			if t.Upstream.ClientCert == "" || ofMachine != (t.Machine != nil) {
+				return nil
+			}
+			return &t.Upstream.ClientKey
+		}
+	}
+	return []TenantSecret{
+		{"client_key", "upstream.client_key", clientKey(false)},
+		{"client_key", "machine.client_key", clientKey(true)},
+	}
+}
+
+// KeepSecrets gives a tenant the secrets that its predecessor had where it has none: a document that says nothing of them leaves
+// them as they are. What they belong to takes them with it when it goes.
+func KeepSecrets(t, old *tenants.Tenant) {
+	for _, s := range TenantSecrets() {
+		if now, was := s.Of(t), s.Of(old); now != nil && was != nil && now.IsZero() {
+			*now = *was
+		}
+	}
+}
+
 // Secrets are all that a user can have.
 func Secrets() []Secret {
 	return []Secret{
@@ -58,6 +92,11 @@ func flat(t *tenants.Tenant) map[string]leaf {
 		return all
 	}
 	flatten("", Encode(Of(t)), all)
+	for _, s := range TenantSecrets() {
+		if text := s.Of(t); text != nil && !text.IsZero() {
+			all[s.Path] = leaf{secret: true, value: *text}
+		}
+	}
 	for name, u := range t.Users {
 		at := tenants.UserPath(name)
 		all[at] = leaf{shown: "there"}

@@ -27,6 +27,8 @@ type Tenant struct {
 	AllowList     *[]string                            `json:"allow_list,omitempty"`
 	NeverBan      []string                             `json:"never_ban,omitempty"`
 	RequireTLS    bool                                 `json:"require_tls"`
+	ClientCA      string                               `json:"client_ca,omitempty"` // the certificates themselves, in PEM
+	ClientCert    tenants.ClientCert                   `json:"client_cert,omitempty"`
 	Pool          pool                                 `json:"pool"`
 	Timeouts      timeouts                             `json:"timeouts,omitzero"`
 	ClientAddress tenants.ClientAddress                `json:"client_address"`
@@ -40,6 +42,7 @@ type upstream struct {
 	TLS        tenants.TLSMode `json:"tls,omitempty"`
 	CA         string          `json:"ca,omitempty"` // the certificates themselves, in PEM
 	ServerName string          `json:"server_name,omitempty"`
+	ClientCert string          `json:"client_cert,omitempty"` // likewise
 }
 
 type machine struct {
@@ -51,6 +54,7 @@ type machine struct {
 	TLS          tenants.TLSMode  `json:"tls,omitempty"`
 	CA           string           `json:"ca,omitempty"`
 	ServerName   string           `json:"server_name,omitempty"`
+	ClientCert   string           `json:"client_cert,omitempty"`
 	SuspendAfter *duration        `json:"suspend_after,omitempty"`
 	Wake         tenants.WakeOn   `json:"wake,omitempty"`
 	Sleep        tenants.Sleep    `json:"sleep,omitempty"`
@@ -145,14 +149,14 @@ func Encode(v any) []byte {
 // Of is what is written down of a tenant, less its users.
 func Of(t *tenants.Tenant) Tenant {
 	d := Tenant{Database: t.Database, Databases: t.Databases, RequireTLS: t.RequireTLS, ClientAddress: t.ClientAddress, State: t.State,
-		ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts)}
+		ClientCA: t.ClientCAPEM, ClientCert: t.ClientCert, ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts)}
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
 	u := t.Upstream
 	if m := t.Machine; m != nil {
-		d.Machine = &machine{m.Provider, m.App, m.ID, m.Name, u.Port, u.TLS, u.RootPEM, u.ServerName, new(duration(m.SuspendAfter)), m.Wake, m.Sleep}
+		d.Machine = &machine{m.Provider, m.App, m.ID, m.Name, u.Port, u.TLS, u.RootPEM, u.ServerName, u.ClientCert, new(duration(m.SuspendAfter)), m.Wake, m.Sleep}
 	} else {
-		d.Upstream = &upstream{u.Host, u.Port, u.TLS, u.RootPEM, u.ServerName}
+		d.Upstream = &upstream{u.Host, u.Port, u.TLS, u.RootPEM, u.ServerName, u.ClientCert}
 	}
 	if t.Allow != nil {
 		d.AllowList = new(textsOf(t.Allow.Prefixes()))
@@ -220,28 +224,35 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	p := d.Pool
 	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,
 		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, Mode: p.Mode}
-	var ca string
+	t.ClientCert = d.ClientCert
+	var err error
+	if t.ClientCAs, t.ClientCAPEM, err = r.certificates(d.ClientCA); err != nil {
+		return nil, tenants.Problem{Path: "client_ca", Message: err.Error()}
+	}
+	var ca, chain string
 	switch u, m := d.Upstream, d.Machine; {
 	case u != nil && m != nil:
 		return nil, tenants.Problem{Path: "machine", Message: "a tenant has either an upstream or a machine, not both"}
 	case u != nil:
-		t.Upstream, ca = tenants.Upstream{Host: u.Host, Port: u.Port, TLS: u.TLS, ServerName: u.ServerName}, u.CA
+		t.Upstream, ca, chain = tenants.Upstream{Host: u.Host, Port: u.Port, TLS: u.TLS, ServerName: u.ServerName}, u.CA, u.ClientCert
 		if *u == (upstream{}) {
 			return nil, tenants.Problem{Path: "upstream.host", Message: "host is missing"}
 		}
 	case m != nil:
-		t.Upstream, ca = tenants.Upstream{Port: m.Port, TLS: m.TLS, ServerName: m.ServerName}, m.CA
+		t.Upstream, ca, chain = tenants.Upstream{Port: m.Port, TLS: m.TLS, ServerName: m.ServerName}, m.CA, m.ClientCert
 		t.Machine = &tenants.Machine{Provider: m.Provider, App: m.App, ID: m.ID, Name: m.Name, SuspendAfter: tenants.DefaultSuspendAfter, Wake: m.Wake, Sleep: m.Sleep}
 		if m.SuspendAfter != nil {
 			t.Machine.SuspendAfter = time.Duration(*m.SuspendAfter)
 		}
 	}
-	var err error
-	if ca != "" {
-		if t.Upstream.RootCAs, err = r.certificates(ca); err != nil {
-			return nil, tenants.Problem{Path: serverKey(d) + ".ca", Message: err.Error()}
+	at := serverKey(d)
+	if t.Upstream.RootCAs, t.Upstream.RootPEM, err = r.certificates(ca); err != nil {
+		return nil, tenants.Problem{Path: at + ".ca", Message: err.Error()}
+	}
+	if chain != "" {
+		if t.Upstream.ClientCert, err = tenants.ParseChain([]byte(chain)); err != nil {
+			return nil, tenants.Problem{Path: at + ".client_cert", Message: err.Error()}
 		}
-		t.Upstream.RootPEM = unique.Make(ca).Value() // one copy for all
 	}
 	if d.AllowList != nil {
 		if t.Allow, err = allowList(*d.AllowList); err != nil {
@@ -264,19 +275,24 @@ func serverKey(d Tenant) string {
 	return "upstream"
 }
 
-func (r *Reader) certificates(text string) (*x509.CertPool, error) {
+// certificates reads trusted ones, and returns one copy of the text for all; of no text there are none.
+func (r *Reader) certificates(text string) (*x509.CertPool, string, error) {
+	if text == "" {
+		return nil, "", nil
+	}
+	kept := unique.Make(text).Value()
 	if pool := r.roots[text]; pool != nil {
-		return pool, nil
+		return pool, kept, nil
 	}
 	pool, err := tenants.ParseRoots([]byte(text))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if r.roots == nil || len(r.roots) >= maxRoots { // of those that nobody uses any more, too
 		r.roots = make(map[string]*x509.CertPool)
 	}
-	r.roots[text] = pool
-	return pool, nil
+	r.roots[kept] = pool
+	return pool, kept, nil
 }
 
 const maxRoots = 1000

@@ -3,6 +3,7 @@
 package file
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -22,7 +23,9 @@ import (
 // draw is where values come from. A sound one takes the first of each few, which are good together.
 type draw struct {
 	*rapid.T
-	sound bool
+	sound     bool
+	cert, key string
+	roots     *x509.CertPool // of cert
 }
 
 // drawTenant draws a tenant, mostly of good values. What a file cannot say is left out: a key that is there has no empty text,
@@ -41,6 +44,15 @@ func drawTenant(r draw) *tenants.Tenant {
 	} else {
 		t.Upstream = tenants.Upstream{Host: pick(r, "host", "h", "10.0.0.1", "::1", "[::1]", "h:1"), Port: pick[uint16](r, "port", 5432, 1, 65535),
 			TLS: pick(r, "tls", tenants.TLSVerifyFull, tenants.TLSDisable, tenants.TLSRequire, "prefer"), ServerName: pick(r, "server name", "", "", "s")}
+	}
+	if rapid.Bool().Draw(r.T, "client ca") {
+		t.ClientCAs, t.ClientCAPEM = r.roots, r.cert
+		t.ClientCert = pick(r, "client cert", "", tenants.CertVerifyCA, tenants.CertInstead, "always")
+	} else {
+		t.ClientCert = pick(r, "client cert", "", tenants.CertVerifyCA)
+	}
+	if t.Upstream.TLS != tenants.TLSDisable && rapid.Bool().Draw(r.T, "key pair") || pick(r, "key pair", false, true) {
+		t.Upstream.ClientCert, t.Upstream.ClientKey = pick(r, "its certificate", r.cert, ""), tenants.NewSecret(pick(r, "its key", r.key, "", "bad"))
 	}
 	t.Database = pick(r, "database", "postgres", "app", "a\x00")
 	t.Databases = rapid.SliceOfN(rapid.SampledFrom([]string{"postgres", "app", "x y", "ü"}), 0, 3).Draw(r.T, "databases")
@@ -72,7 +84,7 @@ func drawTenant(r draw) *tenants.Tenant {
 
 func drawUser(r draw, name string) *tenants.User {
 	u := &tenants.User{Name: name, PoolSize: pick(r, "pool size", 0, 1, 7, tenants.MaxCount+1), MaxClients: count(r), MaxServers: count(r),
-		Timeouts: drawTimeouts(r), ServerUser: pick(r, "server user", "", "", "role"), ServerAuth: pick(r, "auth", "", "", tenants.AuthMD5, tenants.AuthPassword, "trust")}
+		Timeouts: drawTimeouts(r), ServerUser: pick(r, "server user", "", "", "role"), ServerAuth: pick(r, "auth", "", "", tenants.AuthMD5, tenants.AuthPassword, tenants.AuthCert, "trust")}
 	if rapid.Bool().Draw(r.T, "verifier") {
 		u.Verifier = tenants.NewSecret(pick(r, "its text", "v", "v", "bad"))
 	} else {
@@ -103,8 +115,8 @@ func drawTimeouts(r draw) (t tenants.Timeouts) {
 
 type section = map[string]any
 
-// written is what a file says of a tenant, with passwords and their files beside it.
-func written(t *tenants.Tenant, passwords map[string]string) section {
+// written is what a file says of a tenant, with files of passwords and certificates beside it.
+func written(t *tenants.Tenant, files map[string]string) section {
 	put := func(in section, key string, value any) {
 		if s := fmt.Sprint(value); s != "" && s != "<nil>" {
 			in[key] = value
@@ -124,17 +136,29 @@ func written(t *tenants.Tenant, passwords map[string]string) section {
 		if s.IsZero() {
 			return ""
 		}
-		path := fmt.Sprintf("/p%d", len(passwords))
-		passwords[path] = s.Reveal() + "\n"
+		path := fmt.Sprintf("/p%d", len(files))
+		files[path] = s.Reveal() + "\n"
+		return path
+	}
+	text := func(s string) string { // in a file
+		if s == "" {
+			return ""
+		}
+		path := fmt.Sprintf("/t%d", len(files))
+		files[path] = s
 		return path
 	}
 	up := section{"tls": string(t.Upstream.TLS)}
+	put(up, "client_cert", text(t.Upstream.ClientCert))
+	put(up, "client_key", text(t.Upstream.ClientKey.Reveal()))
 	put(up, "server_name", t.Upstream.ServerName)
 	if t.Upstream.Port != 0 {
 		up["port"] = int(t.Upstream.Port)
 	}
 	all := section{"id": t.ID, "database": t.Database, "databases": t.Databases, "require_tls": t.RequireTLS, "server_reset_always": t.ResetAlways,
 		"client_address": string(t.ClientAddress), "timeouts": clocks(t.Timeouts), "state": t.State}
+	put(all, "client_ca", text(t.ClientCAPEM))
+	put(all, "client_cert", string(t.ClientCert))
 	if m := t.Machine; m != nil {
 		all["machine"] = up
 		put(up, "provider", string(m.Provider))
@@ -185,15 +209,20 @@ func written(t *tenants.Tenant, passwords map[string]string) section {
 // file's problems are the same, each with the line of what it is about.
 func TestRulesAndFileAgree(t *testing.T) {
 	accepted, refused := 0, 0
+	cert, key := newPair(t)
+	roots, err := tenants.ParseRoots([]byte(cert))
+	if err != nil {
+		t.Fatal(err)
+	}
 	rapid.Check(t, func(r *rapid.T) {
-		tenant := drawTenant(draw{r, rapid.Bool().Draw(r, "sound")})
-		passwords := map[string]string{}
-		text, err := yaml.Marshal(section{"tenants": []section{written(tenant, passwords)}})
+		tenant := drawTenant(draw{r, rapid.Bool().Draw(r, "sound"), cert, key, roots})
+		files := map[string]string{}
+		text, err := yaml.Marshal(section{"tenants": []section{written(tenant, files)}})
 		if err != nil {
 			r.Fatal(err)
 		}
 		l := &loader{check: checkVerifier, read: func(path string, _ int) ([]byte, error) {
-			if p, ok := passwords[path]; ok {
+			if p, ok := files[path]; ok {
 				return []byte(p), nil
 			}
 			return nil, fs.ErrNotExist
@@ -215,13 +244,16 @@ func TestRulesAndFileAgree(t *testing.T) {
 		var want, got []string
 		for _, p := range problems {
 			path, message := inFile(p, users)
+			if strings.HasSuffix(message, " needs it") || strings.Contains(message, "_file is missing") { // told where it would be
+				path = path[:strings.LastIndex(path, ".")]
+			}
 			want = append(want, path+": "+message)
 		}
 		lines := strings.Split(string(text), "\n")
 		for _, p := range l.found.all {
 			path := strings.TrimPrefix(strings.TrimPrefix(p.Path, "tenants[0]"), ".")
 			got = append(got, path+": "+p.Message)
-			if key := path[strings.LastIndex(path, ".")+1:]; key != "" && !strings.Contains(key, "[") && !strings.Contains(lines[p.Line-1], key+":") {
+			if key := path[strings.LastIndex(path, ".")+1:]; key != "" && !strings.Contains(p.Message, " is missing") && !strings.Contains(key, "[") && !strings.Contains(lines[p.Line-1], key+":") {
 				r.Fatalf("%v is not about %q", p, lines[p.Line-1])
 			}
 		}

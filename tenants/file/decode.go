@@ -4,6 +4,7 @@ package file
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"math"
 	"net/netip"
@@ -30,6 +31,11 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"allow_list":  func(v value) { t.Allow = allowList(v) },
 		"never_ban":   func(v value) { t.NeverBan, _ = networks(v) },
 		"require_tls": func(v value) { t.RequireTLS = v.boolean() },
+		"client_ca": func(v value) {
+			r := l.certificates(v)
+			t.ClientCAs, t.ClientCAPEM = cmp.Or(r.pool, x509.NewCertPool()), r.pem
+		},
+		"client_cert": func(v value) { t.ClientCert = word[tenants.ClientCert](v) },
 		"pool":        func(v value) { pool(v, &t.Pool) },
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
@@ -64,6 +70,8 @@ func (l *loader) security(u *tenants.Upstream, keys map[string]func(value)) {
 		u.RootCAs, u.RootPEM = r.pool, r.pem
 	}
 	keys["server_name"] = func(v value) { u.ServerName = v.name() }
+	keys["client_cert"] = func(v value) { u.ClientCert = l.chain(v) }
+	keys["client_key"] = func(v value) { u.ClientKey = secret(v, l.key(v)) }
 }
 
 // machine reads a machine, and how to log in to it into u, which gets no Host, because the machine is asked for that.

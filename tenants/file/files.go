@@ -15,6 +15,7 @@ import (
 const (
 	maxPasswordFile = 4 << 10
 	maxCAFile       = 4 << 20
+	maxPairFile     = 64 << 10
 	maxTenantsFile  = 256 << 20
 )
 
@@ -54,6 +55,29 @@ func (l *loader) password(v value) string {
 		return string(data)
 	}
 	return ""
+}
+
+// chain reads the file of a certificate and of those that link it to its authority; "" if it cannot be read.
+func (l *loader) chain(v value) string {
+	path, data, ok := l.file(v, maxPairFile)
+	if !ok {
+		return ""
+	}
+	chain, err := tenants.ParseChain(data)
+	if err != nil {
+		v.fail("%s: %v", path, err)
+		return ""
+	}
+	return chain
+}
+
+// key reads the file of a certificate's key; "" if it cannot be read.
+func (l *loader) key(v value) string {
+	path, data, ok := l.file(v, maxPairFile)
+	if ok && len(data) == 0 {
+		v.fail("%s: is empty", path)
+	}
+	return string(data)
 }
 
 // roots are trusted CA certificates, and the text that they were read from.

@@ -56,7 +56,9 @@ func TestLoadEverything(t *testing.T) {
 	s, err := loadText(t, `
 tenants:
   - id: acme
-    upstream: {host: db.acme.test, port: 5433, tls: verify-full, ca: ca.pem, server_name: acme}
+    upstream: {host: db.acme.test, port: 5433, tls: verify-full, ca: ca.pem, server_name: acme, client_cert: ca.pem, client_key: ca.key}
+    client_ca: ca.pem
+    client_cert: verify-ca
     database: app
     databases: [app, reports]
     users:
@@ -97,6 +99,9 @@ tenants:
 	if a.Upstream.Host != "db.acme.test" || a.Upstream.Port != 5433 || a.Upstream.TLS != tenants.TLSVerifyFull ||
 		a.Upstream.ServerName != "acme" || a.Upstream.RootCAs == nil {
 		t.Errorf("upstream = %+v", a.Upstream)
+	}
+	if _, err := a.Upstream.KeyPair(); err != nil || a.ClientCAPEM == "" || !a.ClientCAs.Equal(a.Upstream.RootCAs) || a.ClientCert != tenants.CertVerifyCA {
+		t.Errorf("certificates: %v, %v", a, err)
 	}
 	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS {
 		t.Errorf("tenant = %+v", a)
@@ -143,7 +148,7 @@ tenants:
 	for _, f := range s.Files() {
 		files = append(files, filepath.Base(f))
 	}
-	if d := cmp.Diff([]string{"tenants.yaml", "ca.pem", "web.pw", "rw.pw"}, files); d != "" {
+	if d := cmp.Diff([]string{"tenants.yaml", "ca.pem", "ca.key", "web.pw", "rw.pw"}, files); d != "" {
 		t.Error(d)
 	}
 }
@@ -218,8 +223,16 @@ func TestProblems(t *testing.T) {
 		{up + "users: [{name: u, password_file: .}]", []string{"tenants[0].users[0].password_file: DIR is not a regular file"}},
 		{up + "users: [{name: u, password_file: blank.pw}]", []string{"tenants[0].users[0].password_file: the password file is empty"}},
 		{up + "users: [{name: u, password_file: two-lines.pw}]", []string{"tenants[0].users[0].password_file: the password file must hold one line of text and nothing else"}},
+		{"upstream: {host: h, client_cert: bad.pem, client_key: ca.key}", []string{"tenants[0].upstream.client_cert: DIR/bad.pem: certificate 1: x509: malformed certificate"}},
+		{"upstream: {host: h, client_cert: key.pem, client_key: ca.key}", []string{`tenants[0].upstream.client_cert: DIR/key.pem: holds a "PRIVATE KEY" besides certificates`}},
+		{"upstream: {host: h, client_cert: ca.pem, client_key: missing}", []string{"tenants[0].upstream.client_key: open DIR/missing: no such file or directory"}},
+		{"upstream: {host: h, client_cert: ca.pem, client_key: key.pem}", []string{"tenants[0].upstream.client_key: is not the key of client_cert, in PEM and without a password"}},
+		{"upstream: {host: h, client_cert: ca.pem}", []string{"tenants[0].upstream: client_key is missing: client_cert needs it"}},
+		{up + "client_ca: missing, client_cert: verify-ca", []string{"tenants[0].client_ca: open DIR/missing: no such file or directory"}},
+		{up + "client_cert: verify-ca", []string{"tenants[0].client_cert: means nothing without client_ca"}},
+		{up + "client_ca: ca.pem, client_cert: instead, users: [{name: u}]", []string{"tenants[0].users[0]: upstream.password_file is missing: with client_cert: instead there is no client's password to log in to the server with"}},
 		{up + "users: [{name: u, verifier: v, pool_size: 0}]", []string{"tenants[0].users[0].pool_size: must be between 1 and 1000000"}},
-		{up + "users: [{name: u, verifier: v, upstream: {auth: trust}}]", []string{"tenants[0].users[0].upstream.auth: must be one of scram, md5, password"}},
+		{up + "users: [{name: u, verifier: v, upstream: {auth: trust}}]", []string{"tenants[0].users[0].upstream.auth: must be one of scram, md5, password, cert"}},
 		{up + "users: [{name: u, verifier: v, upstream: {auth: md5}}]", []string{"tenants[0].users[0].upstream.auth: needs a password for the server, which a verifier is not: add upstream.password_file"}},
 		{up + "users: [{name: u, password_file: web.pw, upstream: {auth: password}}]", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full"}},
 		{"users: [{name: u, password_file: web.pw, upstream: {auth: password}}], upstream: {host: h, tls: require}", []string{"tenants[0].users[0].upstream.auth: sends the password in clear text, which needs a server with tls: verify-full"}},

@@ -36,7 +36,9 @@ func loadText(t testing.TB, content string) (*Snapshot, error) {
 	write(t, dir, "rw.pw", "pw of rw\r\n")
 	write(t, dir, "blank.pw", "\n")
 	write(t, dir, "two-lines.pw", "a\nb\n")
-	write(t, dir, "ca.pem", newCA(t))
+	ca, key := newPair(t)
+	write(t, dir, "ca.pem", ca)
+	write(t, dir, "ca.key", key)
 	write(t, dir, "bad.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 	write(t, dir, "key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
 	path := write(t, dir, "tenants.yaml", content)
@@ -44,6 +46,13 @@ func loadText(t testing.TB, content string) (*Snapshot, error) {
 }
 
 func newCA(t testing.TB) string {
+	t.Helper()
+	cert, _ := newPair(t)
+	return cert
+}
+
+// newPair is a certificate and its key.
+func newPair(t testing.TB) (cert, secret string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -57,7 +66,11 @@ func newCA(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	text, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text}))
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -113,7 +113,7 @@ func scanRows(rows pgx.Rows, each func(row) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		var r row
-		if err := rows.Scan(&r.ID, &r.version, &r.Mark, &r.at, &r.Document, &r.Users); err != nil {
+		if err := rows.Scan(&r.ID, &r.version, &r.Mark, &r.at, &r.Document, &r.Secrets, &r.Users); err != nil {
 			return err
 		}
 		if err := each(r); err != nil {
@@ -134,12 +134,17 @@ func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
 	var sealed []byte
 	err := conn.QueryRow(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
 		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
-		WHERE sealed IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
+		WHERE sealed IS NOT NULL
+		UNION ALL SELECT id, '', 'client_key', client_key FROM postern.tenants WHERE client_key IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
 	if err == nil {
-		_, err = k.open(userPlace(tenant, user, field), sealed)
+		at := userPlace(tenant, user, field)
+		if user == "" {
+			at = tenantPlace(tenant, field)
+		}
+		_, err = k.open(at, sealed)
 	}
 	if err != nil {
 		return fmt.Errorf("opening a secret of the store: %w", err)

@@ -23,7 +23,8 @@ import (
 	"github.com/postern/postern/tenants/document"
 )
 
-func newCA(t testing.TB) string {
+// newCA is a certificate and its key, in PEM.
+func newCA(t testing.TB) (cert, secret string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -34,7 +35,11 @@ func newCA(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	text, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text}))
 }
 
 // drawTenant draws a tenant that is complete, every field of which may be what it is not by default.
@@ -70,6 +75,13 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 		}
 		x.Upstream.RootCAs, x.Upstream.RootPEM = pool, ca
 	}
+	if rapid.Bool().Draw(t, "pair") {
+		x.Upstream.ClientCert = ca
+	}
+	if rapid.Bool().Draw(t, "client ca") {
+		x.ClientCAs, x.ClientCAPEM = x.Upstream.RootCAs, x.Upstream.RootPEM
+		x.ClientCert = rapid.SampledFrom([]tenants.ClientCert{"", tenants.CertVerifyCA, tenants.CertInstead}).Draw(t, "certificates")
+	}
 	if rapid.Bool().Draw(t, "machine") {
 		x.Machine = &tenants.Machine{Provider: rapid.SampledFrom([]tenants.Provider{tenants.ProviderFly, tenants.ProviderLocal}).Draw(t, "provider"), App: "a", ID: "b", Name: "c",
 			SuspendAfter: time.Duration(number.Draw(t, "suspend")) * time.Second, Wake: tenants.WakeOnQuery, Sleep: tenants.SleepStop}
@@ -85,6 +97,11 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	}
 	if rapid.Bool().Draw(t, "never ban") {
 		x.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/48")}
+	}
+	for _, s := range document.TenantSecrets() {
+		if secret := s.Of(x); secret != nil && rapid.Bool().Draw(t, s.Field) {
+			*secret = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
+		}
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "users") {
 		u := &tenants.User{Name: fmt.Sprint("u", i), PoolSize: number.Draw(t, "size"), MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), Timeouts: limits(),
@@ -102,7 +119,8 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 
 // TestRowsHoldTenants: what is written down of a tenant makes the same tenant again.
 func TestRowsHoldTenants(t *testing.T) {
-	ca, k := newCA(t), testKeys(t, "k1")
+	ca, _ := newCA(t)
+	k := testKeys(t, "k1")
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawTenant(t, "acme", ca)
 		var r document.Reader
@@ -110,7 +128,7 @@ func TestRowsHoldTenants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !got.Equal(want) || got.Upstream.RootPEM != want.Upstream.RootPEM {
+		if !got.Equal(want) || got.Upstream.RootPEM != want.Upstream.RootPEM || got.ClientCAPEM != want.ClientCAPEM {
 			t.Fatalf("got %+v\nwant %+v", got, want)
 		}
 		if steps := difference([]*tenants.Tenant{got}, []*tenants.Tenant{want}, nil, true); len(steps) != 0 {
@@ -123,7 +141,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 14, reflect.TypeFor[tenants.Upstream](): 6, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 17, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
 	} {
 		if n := typ.NumField(); n != want {
@@ -143,7 +161,7 @@ func TestSealsAreBound(t *testing.T) {
 	if bytes.Contains(sealed, []byte("s3cret")) || bytes.Equal(sealed, k.seal(at, []byte("s3cret"))) {
 		t.Error("the seal shows what it hides")
 	}
-	for _, other := range []place{userPlace("acme", "app", "server_password"), userPlace("acme", "ap", "password"), userPlace("acmea", "pp", "password"),
+	for _, other := range []place{tenantPlace("acme", "password"), userPlace("acme", "app", "server_password"), userPlace("acme", "ap", "password"), userPlace("acmea", "pp", "password"),
 		userPlace("globex", "app", "password"), {table: at.table, row: []string{"acme\x00app"}, field: at.field}, {table: at.table, row: []string{"", "acme", "app"}, field: at.field},
 		{table: "users\x00password", row: at.row[1:], field: "acme"}, {table: "tokens", row: at.row, field: at.field}, {table: at.table, row: []string{"acme"}, field: at.field}} {
 		if text, err := k.open(other, sealed); err == nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // exportHead opens an export.
-const exportHead = "# What the store has, without secrets: verifiers and passwords are left out, and a ca is the certificates themselves.\n"
+const exportHead = "# What the store has, without secrets: verifiers, passwords and keys are left out, and certificates stand there themselves.\n"
 
 // Export writes all tenants as YAML, in the order of their ids, with every value and without secrets. Nothing is opened, so that
 // no key is needed.

@@ -99,7 +99,7 @@ func difference(before, after []*tenants.Tenant, broken map[string]bool, prune b
 		was[t.ID] = t
 	}
 	for _, t := range after {
-		if old := was[t.ID]; old == nil || broken[t.ID] || !old.Equal(t) || old.Upstream.RootPEM != t.Upstream.RootPEM {
+		if old := was[t.ID]; old == nil || broken[t.ID] || !old.Equal(t) || old.Upstream.RootPEM != t.Upstream.RootPEM || old.ClientCAPEM != t.ClientCAPEM {
 			steps = append(steps, step{old, t, broken[t.ID]})
 		}
 		delete(was, t.ID)

@@ -77,16 +77,57 @@ func TestImport(t *testing.T) {
 	w.canary(changes)
 }
 
+// TestKeysOfTenantsAreSealed: the key of a tenant's certificate goes into the store and comes out for servers alone.
+func TestKeysOfTenantsAreSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	cert, key := newCA(t)
+	_, otherKey := newCA(t)
+	a := tenants.New("acme") // whose only secret it is
+	a.Upstream = tenants.Upstream{Host: "127.0.0.1", ClientCert: cert, ClientKey: tenants.NewSecret(key)}
+	a.Complete()
+	w.load(a)
+	f := w.follow()
+	f.has(t, "acme")
+	got, _ := f.d.Tenant("acme")
+	if _, err := got.Upstream.KeyPair(); err != nil || !got.Equal(a) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := Import(t.Context(), w.conf(), testKeys(t, "k9"), nil, ImportOptions{}, &strings.Builder{}); err == nil || !strings.Contains(err.Error(), "no key k1") {
+		t.Errorf("another key file: %v", err)
+	}
+	var out strings.Builder
+	if err := Export(t.Context(), w.conf(), &out); err != nil || !strings.Contains(out.String(), strings.Split(cert, "\n")[1]) {
+		t.Errorf("%v, the export has no certificate:\n%s", err, &out)
+	}
+	b := *a
+	b.Upstream.ClientKey = tenants.NewSecret(otherKey)
+	changes := w.load(&b) // which does not fit: only a follower judges
+	if changes != "~ acme: upstream.client_key changed\n" {
+		t.Error(changes)
+	}
+	f.stop()
+	for _, secret := range []string{key, otherKey} {
+		w.hides(strings.Split(secret, "\n")[1], out.String(), changes)
+	}
+}
+
 // canary looks for marked secrets where none may be: in texts, the log, and the bytes of the database and the cache file.
 func (w *world) canary(texts ...string) {
 	w.t.Helper()
+	w.hides("marked", texts...)
+}
+
+func (w *world) hides(secret string, texts ...string) {
+	w.t.Helper()
 	var dump string
-	if err := w.connect().QueryRow(w.t.Context(), `SELECT string_agg(t::text, '') || (SELECT string_agg(u::text || coalesce(encode(verifier, 'escape'), '') ||
-		coalesce(encode(password, 'escape'), '') || coalesce(encode(server_password, 'escape'), ''), '') FROM postern.users u) FROM postern.tenants t`).Scan(&dump); err != nil {
+	if err := w.connect().QueryRow(w.t.Context(), `SELECT concat(
+		(SELECT string_agg(concat(t, encode(client_key, 'escape')), '') FROM postern.tenants t),
+		(SELECT string_agg(concat(u, encode(verifier, 'escape'), encode(password, 'escape'), encode(server_password, 'escape')), '') FROM postern.users u))`).Scan(&dump); err != nil {
 		w.t.Fatal(err)
 	}
 	for _, text := range append(texts, dump, w.log.String()) {
-		if strings.Contains(text, "marked") {
+		if strings.Contains(text, secret) {
 			w.t.Errorf("a secret is in\n%s", text)
 		}
 	}

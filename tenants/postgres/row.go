@@ -19,10 +19,16 @@ type row struct {
 	ID       string          `json:"id"`
 	Mark     int64           `json:"mark"`     // of its last change
 	Document json.RawMessage `json:"document"` // nil: the tenant is not there any more
+	Secrets  tenantSecrets   `json:"secrets"`
 	Users    []userRow       `json:"users"`
 
 	version int64 // of its last change
 	at      time.Time
+}
+
+// tenantSecrets are those of a tenant itself, sealed; nil: none.
+type tenantSecrets struct {
+	ClientKey []byte `json:"client_key"`
 }
 
 type userRow struct {
@@ -33,9 +39,10 @@ type userRow struct {
 	ServerPassword []byte          `json:"server_password"`
 }
 
-// columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value: a tenant is one
-// row of the result.
-const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), coalesce(c.mark, 0), coalesce(c.at, 'epoch'), t.document, coalesce((
+// columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value, and so do the
+// tenant's own secrets: a tenant is one row of the result.
+const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), coalesce(c.mark, 0), coalesce(c.at, 'epoch'), t.document,
+	jsonb_build_object('client_key', encode(t.client_key, 'base64')), coalesce((
 	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
 		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
 	FROM postern.users u WHERE u.tenant = t.id), '[]')`
@@ -47,6 +54,27 @@ const (
 	selectThese = selectAll + ` WHERE t.id = ANY ($1)`
 	selectPage  = selectAll + ` WHERE t.id > $1 ORDER BY t.id LIMIT $2` // ids are compared byte by byte, see the table
 )
+
+// sealed is where a tenant's own secret stands in its row.
+func (s *tenantSecrets) sealed(field string) *[]byte {
+	if field == "client_key" {
+		return &s.ClientKey
+	}
+	panic("BUG: no column for " + field)
+}
+
+// tenantColumns are those that have a tenant's own secrets.
+func tenantColumns() []string { return []string{"client_key"} }
+
+// tenantSecret is what a tenant's column seals; zero: nothing.
+func tenantSecret(t *tenants.Tenant, column string) (secret tenants.Secret) {
+	for _, s := range document.TenantSecrets() {
+		if at := s.Of(t); s.Field == column && at != nil {
+			secret = *at
+		}
+	}
+	return secret
+}
 
 // sealed is where a user's secret stands in its row.
 func (r *userRow) sealed(field string) *[]byte {
@@ -61,6 +89,10 @@ func (r *userRow) sealed(field string) *[]byte {
 	panic("BUG: no column for " + field)
 }
 
+func tenantPlace(tenant, field string) place {
+	return place{table: "tenants", row: []string{tenant}, field: field}
+}
+
 func userPlace(tenant, user, field string) place {
 	return place{table: "users", row: []string{tenant, user}, field: field}
 }
@@ -68,6 +100,11 @@ func userPlace(tenant, user, field string) place {
 // rowOf is what is written down of a tenant, its secrets sealed.
 func rowOf(t *tenants.Tenant, mark int64, k *Keys) row {
 	r := row{ID: t.ID, Mark: mark, Document: document.Encode(document.Of(t))}
+	for _, column := range tenantColumns() {
+		if text := tenantSecret(t, column); !text.IsZero() {
+			*r.Secrets.sealed(column) = k.seal(tenantPlace(t.ID, column), []byte(text.Reveal()))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u := t.Users[name]
 		ur := userRow{Name: name, Document: document.Encode(document.OfUser(u))}
@@ -86,6 +123,17 @@ func rowTenant(r *document.Reader, in row, k *Keys) (*tenants.Tenant, error) {
 	t, err := r.Tenant(in.ID, in.Document)
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range document.TenantSecrets() {
+		sealed, secret := *in.Secrets.sealed(s.Field), s.Of(t)
+		if len(sealed) == 0 || secret == nil {
+			continue
+		}
+		text, err := k.open(tenantPlace(in.ID, s.Field), sealed)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Path, err)
+		}
+		*secret = tenants.NewSecret(string(text))
 	}
 	for _, ur := range in.Users {
 		at := tenants.UserPath(ur.Name)

@@ -41,17 +41,14 @@ func newWriter(tx pgx.Tx, k *Keys) *writer { return &writer{tx: tx, keys: k, bat
 const batchSize = 500 // statements in one round trip
 
 func (w *writer) apply(ctx context.Context, s step) error {
-	switch {
-	case s.new == nil:
+	if s.new == nil {
 		w.batch.Queue(`DELETE FROM postern.tenants WHERE id = $1`, s.old.ID)
 		return w.flushFull(ctx)
-	case s.old == nil: // whoever makes the same one at the same time has to see this one
-		w.batch.Queue(`INSERT INTO postern.tenants (id, document) VALUES ($1, $2)`, s.new.ID, document.Encode(document.Of(s.new)))
-	default:
-		w.batch.Queue(`UPDATE postern.tenants SET document = $2 WHERE id = $1`, s.new.ID, document.Encode(document.Of(s.new)))
 	}
+	r := rowOf(s.new, 0, w.keys)
+	w.tenant(s, r)
 	names := []string{}
-	for _, u := range rowOf(s.new, 0, w.keys).Users {
+	for _, u := range r.Users {
 		names = append(names, u.Name)
 		w.user(s, u)
 	}
@@ -59,6 +56,22 @@ func (w *writer) apply(ctx context.Context, s step) error {
 		w.batch.Queue(`DELETE FROM postern.users WHERE tenant = $1 AND name <> ALL ($2)`, s.new.ID, names)
 	}
 	return w.flushFull(ctx)
+}
+
+// tenant writes a tenant, but its users. Secrets that are what they were stay sealed as they are.
+func (w *writer) tenant(s step, r row) {
+	if s.old == nil { // whoever makes the same one at the same time has to see this one
+		w.batch.Queue(`INSERT INTO postern.tenants (id, document, client_key) VALUES ($1, $2, $3)`, r.ID, r.Document, r.Secrets.ClientKey)
+		return
+	}
+	set, args := `document = $2`, []any{r.ID, r.Document}
+	for _, field := range tenantColumns() {
+		if s.broken || tenantSecret(s.old, field) != tenantSecret(s.new, field) {
+			args = append(args, *r.Secrets.sealed(field))
+			set += fmt.Sprintf(`, %s = $%d`, field, len(args))
+		}
+	}
+	w.batch.Queue(`UPDATE postern.tenants SET `+set+` WHERE id = $1`, args...)
 }
 
 // user writes a user, if it is not what it was. Secrets that are what they were stay sealed as they are.
