@@ -23,7 +23,8 @@ type visitor struct {
 	gate    *Gate
 	via     *Listener // whose pool mode and timeouts its session gets
 	peer    proxyproto.Peer
-	secure  bool   // nobody could read along on its way here
+	secure  bool // nobody could read along on its way here
+	shown   identity
 	host    string // that it wants to reach, by TLS's server name; "": not named
 	startup *pgwire.Startup
 	route   tenants.Route
@@ -55,7 +56,7 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 		return nil, deny(denyNotRead) // nobody's fault: not a failed login
 	}
 	if known {
-		a := admission{conf: conf, secure: v.secure, addr: v.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
+		a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), addr: v.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
 		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
 			return nil, err
 		}
@@ -68,19 +69,27 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 type admission struct {
 	conf    *tenants.Tenant
 	secure  bool // over TLS
+	shown   identity
+	user    string
+	now     time.Time
 	addr    netip.Addr
 	clients int64 // of all tenants
 	most    int64
 }
 
-// judge asks everything, cheapest first. own counts the tenant's clients, and is
+// judge asks everything: first where it comes from, cheapest first, and then who it is. own counts the tenant's clients, and is
 // asked only for those who may come otherwise.
 func (a admission) judge(own func() int64) error {
 	switch {
-	case a.conf.RequireTLS && !a.secure:
+	case (a.conf.RequireTLS || a.conf.ClientCAs != nil) && !a.secure:
 		return deny(denyTLS)
 	case !a.conf.Allow.Allows(a.addr):
 		return deny(denyAddress, a.addr, a.conf.ID)
+	}
+	if err := judgeCertificate(a.conf, a.shown, a.user, a.now); err != nil {
+		return err
+	}
+	switch {
 	case a.clients >= a.most:
 		return deny(denyClients)
 	case own() >= int64(a.conf.Pool.MaxClients):

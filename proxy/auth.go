@@ -30,12 +30,15 @@ type Proof interface {
 func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r reservation, final []byte, err error) {
 	g := v.gate
 	start := time.Now()
-	verifier, genuine := g.verifier(conf, v.route)
 	var t *tenant
 	if conf != nil {
 		t = g.tenant(conf.ID)
 	}
-	key, final, err := p.prove(ctx, v, verifier, genuine)
+	if conf != nil && conf.ClientCert == tenants.CertInstead {
+		final, err = v.certified(conf)
+	} else {
+		final, err = v.provePassword(ctx, t, conf, p)
+	}
 	switch {
 	case errors.Is(err, errQuiet):
 		if t != nil {
@@ -46,16 +49,38 @@ func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r r
 		if t != nil { // a stranger's tenant gets no series of its own
 			t.counters.loginsFailed.Add(1)
 		}
-		return r, nil, blame(err, t != nil, genuine)
+		return r, nil, err
 	}
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
-	t.learn(v.route.User, verifier, key)
 	r = reservation{t, conf, v.place(conf)}
 	if full := g.reserve(t, conf, r.place); full != nil {
 		return r, nil, full
 	}
 	t.counters.loginsOK.Add(1)
 	return r, final, nil
+}
+
+// provePassword is prove's question. t is nil for an unknown tenant.
+func (v *visitor) provePassword(ctx context.Context, t *tenant, conf *tenants.Tenant, p Proof) (final []byte, err error) {
+	verifier, genuine := v.gate.verifier(conf, v.route)
+	key, final, err := p.prove(ctx, v, verifier, genuine)
+	if err != nil {
+		return nil, blame(err, t != nil, genuine)
+	}
+	t.learn(v.route.User, verifier, key)
+	return final, nil
+}
+
+// certified is in the place of a proof where a tenant wants none beside a certificate, which admit has judged: it has named the
+// user, whoever that is. Nobody learns who exists but those who are, by that, the user.
+func (v *visitor) certified(conf *tenants.Tenant) (first []byte, err error) {
+	if _, ok := conf.User(v.route.User); !ok {
+		return nil, deny(denyCertificateOfNobody, clip(v.route.User))
+	}
+	if u := v.startup; u.Negotiate {
+		first = pgwire.AppendNegotiate(nil, u.Version, u.Unrecognized)
+	}
+	return first, nil
 }
 
 // blame says of a login that failed, in the log alone, what was wrong first.
@@ -216,7 +241,7 @@ func denyProof(err error, user string) *denied {
 func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, bool) {
 	rounds := scram.DefaultIterations
 	if conf != nil {
-		if u, ok := conf.User(r.User); ok {
+		if u, ok := conf.User(r.User); ok && !(u.Verifier.IsZero() && u.Password.IsZero()) {
 			if v, err := g.userVerifier(conf, u); err == nil {
 				return v, true
 			}
@@ -271,7 +296,7 @@ func (g *Gate) deriveAhead() {
 			if g.ctx.Err() != nil {
 				return
 			}
-			if u.Verifier.IsZero() {
+			if u.Verifier.IsZero() && !u.Password.IsZero() {
 				_, _ = g.userVerifier(conf, u)
 			}
 		}

@@ -25,6 +25,7 @@ func (g *Gate) changed(all []tenants.Change) {
 		}
 	}
 	g.makeRoom()
+	g.countCertificates(all)
 	g.amendThrottle(all)
 	for _, c := range all {
 		g.follow(c)

@@ -28,6 +28,12 @@ const (
 	denyTwoTenants
 	denyTLS
 	denyAddress
+	denyNoCertificate
+	denyCertificateExpired
+	denyCertificateUntrusted
+	denyCertificateUse
+	denyCertificateOfAnother
+	denyCertificateOfNobody
 	denyClients
 	denyTenantClients
 	denyUserClients
@@ -56,6 +62,7 @@ const (
 	uncounted reason = iota // a failed login, which has a metric of its own, or one that has succeeded
 	reasonAddress
 	reasonTLS
+	reasonCertificate
 	reasonLimit
 	reasonThrottle
 	reasonBan
@@ -67,7 +74,7 @@ const (
 
 // String is the label's value.
 func (r reason) String() string {
-	return [numReasons]string{"", "address", "tls", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}[r]
+	return [numReasons]string{"", "address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}[r]
 }
 
 // denialRow is what follows from a denial. Without a code the client is told
@@ -82,6 +89,9 @@ type denialRow struct {
 
 const (
 	sayPassword = `password authentication failed for user "%s"`
+	sayNoCert   = "connection requires a valid client certificate"
+	sayCert     = `certificate authentication failed for user "%s"`
+	whichCert   = "It must be signed by the tenant's client_ca, be valid now, and be good for clients."
 	howToName   = `Name the tenant in the user ("user.tenant"), in options ("reference=tenant") or by the host name.`
 )
 
@@ -98,6 +108,14 @@ var denials = [numDenials]denialRow{
 	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different tenants", howToName},
 	denyTLS:        {reasonTLS, "tls_required", "28000", "this tenant requires TLS", "Connect with sslmode=require or stronger."},
 	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},
+
+	// Only the log tells what is wrong with a certificate. The words are Postgres's.
+	denyNoCertificate:        {reasonCertificate, "certificate_missing", "28000", sayNoCert, whichCert},
+	denyCertificateExpired:   {reasonCertificate, "certificate_expired_or_not_valid_yet", "28000", sayNoCert, whichCert},
+	denyCertificateUntrusted: {reasonCertificate, "certificate_not_trusted", "28000", sayNoCert, whichCert},
+	denyCertificateUse:       {reasonCertificate, "certificate_not_for_clients", "28000", sayNoCert, whichCert},
+	denyCertificateOfAnother: {reasonCertificate, "certificate_of_another_user", "28000", sayCert, ""},
+	denyCertificateOfNobody:  {uncounted, "certificate_of_nobody", "28000", sayCert, ""},
 
 	denyClients:         {reasonLimit, "limits.clients", "53300", "too many clients already", ""},
 	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this tenant already", ""},

@@ -17,6 +17,7 @@ import (
 func TestDenials(t *testing.T) {
 	causes := make(map[string]denial)
 	args := map[denial][]any{denyAddress: {"198.51.100.7", "acme"}, denyThrottled: {7}, denyBanned: {7}, denyUserClients: {"u"}, denyDatabaseClients: {"d"},
+		denyCertificateOfAnother: {"u"}, denyCertificateOfNobody: {"u"},
 		denyUnknownTenant: {"u"}, denyUnknownUser: {"u"}, denyPassword: {"u"}, denyDatabase: {"d"}, denyStartOnly: {"p"}, denySetting: {"p"}}
 	for d := range numDenials {
 		row := denials[d]
@@ -42,13 +43,16 @@ func TestDenials(t *testing.T) {
 	for r := uncounted + 1; r < numReasons; r++ {
 		labels = append(labels, r.String())
 	}
-	if want := []string{"address", "tls", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}; !slices.Equal(labels, want) {
+	if want := []string{"address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}; !slices.Equal(labels, want) {
 		t.Errorf("labels %q, want %q", labels, want)
 	}
 	// Whoever may not know which it was is told the same.
 	a, b, c := denyUnknownTenant.tell("u"), denyUnknownUser.tell("u"), denyPassword.tell("u")
 	if *a != *b || *a != *c {
 		t.Errorf("%v, %v and %v differ", a, b, c)
+	}
+	if a, b := denyCertificateOfAnother.tell("u"), denyCertificateOfNobody.tell("u"); *a != *b {
+		t.Errorf("%v and %v differ", a, b)
 	}
 }
 

@@ -4,9 +4,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/postern/postern/machines"
@@ -101,8 +103,9 @@ func (t *tenant) target(conf *tenants.Tenant, at machines.Endpoint, user, databa
 		up.Host, up.Port = at.Host, at.Port
 	}
 	target := backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
-		User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
+		Certificate: t.shows(up), User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
 	switch {
+	case u.ServerAuth == tenants.AuthCert:
 	case u.ServerPassword.Reveal() != "":
 		target.Credentials.Password = u.ServerPassword.Reveal()
 	case u.Password.Reveal() != "":
@@ -117,6 +120,27 @@ func (t *tenant) target(conf *tenants.Tenant, at machines.Endpoint, user, databa
 		target.Credentials.Key, target.Credentials.Verifier = l.key, l.verifier
 	}
 	return target, nil
+}
+
+// keyPair is what servers are shown, and what it was made of.
+type keyPair struct {
+	cert string
+	key  tenants.Secret
+	make func() (*tls.Certificate, error)
+}
+
+// shows returns what makes the certificate that an upstream is shown, once, whenever that is needed; nil: there is none. Safe for
+// concurrent use.
+func (t *tenant) shows(up tenants.Upstream) func() (*tls.Certificate, error) {
+	if up.ClientCert == "" {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := &t.keyPair; p.cert != up.ClientCert || p.key != up.ClientKey {
+		*p = keyPair{up.ClientCert, up.ClientKey, sync.OnceValues(up.KeyPair)}
+	}
+	return t.keyPair.make
 }
 
 // bounded runs a server's PBKDF2: one at a time per tenant, and no more than

@@ -23,6 +23,7 @@
 //	socket_other.go         the same elsewhere, with fewer
 //	accept.go               one goroutine per listener
 //	handshake.go tls.go     from accept to the hand-over; TLS
+//	certificate.go          client certificates: who is asked for one, and whom it is good for
 //	admission.go            whom a visitor wants, whether it may try its password, its way to a session
 //	descriptors.go          the files that may be open, shared among sockets
 //	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log
@@ -118,7 +119,8 @@
 //
 // # Invariants
 //
-//   - Nothing outside is touched for a client that has not proved its password.
+//   - Nothing outside is touched for a client that has not proved its password,
+//     or shown the certificate that its tenant takes instead.
 //   - A server is released only when link.Free says so, no cancel is aimed at
 //     it, and nothing was received behind its last answer.
 //   - A client's settings are on the server before its first message is.

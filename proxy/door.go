@@ -103,7 +103,7 @@ func (d *Door) Admit(ctx context.Context, c Caller) (*Seat, error) {
 	}
 	defer g.leaveAddress(client)
 
-	v := &visitor{gate: g, via: &d.via, peer: peer, secure: c.Secure, host: c.Host, started: time.Now()}
+	v := &visitor{gate: g, via: &d.via, peer: peer, secure: c.Secure, shown: identity{asked: true}, host: c.Host, started: time.Now()}
 	within, cancel := context.WithDeadline(ctx, v.started.Add(g.opts.Timeouts.Login))
 	defer cancel()
 	defer context.AfterFunc(g.ctx, cancel)()

@@ -51,7 +51,9 @@ type Gate struct {
 	room      Room         // as of New
 	// serversWanted is how many servers all tenants may have together.
 	serversWanted atomic.Int64
-	closeOnce     sync.Once
+	// wantCertificates is how many tenants want certificates of their clients.
+	wantCertificates atomic.Int64
+	closeOnce        sync.Once
 
 	denials    tenantDenials
 	throttle   guarded[*netrestrict.Throttle]

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -242,23 +243,32 @@ func TestAdmission(t *testing.T) {
 		t.Fatal(err)
 	}
 	strict := &tenants.Tenant{ID: "acme", RequireTLS: true, Allow: only, Pool: tenants.Pool{MaxClients: 2}}
+	certified := &tenants.Tenant{ID: "acme", ClientCAs: x509.NewCertPool(), Allow: only, Pool: tenants.Pool{MaxClients: 2}}
 	open := &tenants.Tenant{ID: "acme", Pool: tenants.Pool{MaxClients: 2}}
 	in, out := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("203.0.113.7")
 	for name, c := range map[string]struct {
-		a     admission
-		own   int64
-		want  error
-		asked bool
+		conf   *tenants.Tenant
+		secure bool
+		addr   netip.Addr
+		all    int64 // of 5
+		own    int64 // of 2
+		want   error
+		asked  bool
 	}{
-		"everything is wrong": {admission{strict, false, out, 5, 5}, 2, deny(denyTLS), false},
-		"TLS is there":        {admission{strict, true, out, 5, 5}, 2, deny(denyAddress, out, "acme"), false},
-		"the address, too":    {admission{strict, true, in, 5, 5}, 2, deny(denyClients), false},
-		"room in all":         {admission{strict, true, in, 4, 5}, 2, deny(denyTenantClients), true},
-		"room for the tenant": {admission{strict, true, in, 4, 5}, 1, nil, true},
-		"nothing is asked":    {admission{open, false, out, 0, 1}, 0, nil, true},
+		"everything is wrong": {strict, false, out, 5, 2, deny(denyTLS), false},
+		"TLS is there":        {strict, true, out, 5, 2, deny(denyAddress, out, "acme"), false},
+		"the address, too":    {strict, true, in, 5, 2, deny(denyClients), false},
+		"room in all":         {strict, true, in, 4, 2, deny(denyTenantClients), true},
+		"room for the tenant": {strict, true, in, 4, 1, nil, true},
+		"nothing is asked":    {open, false, out, 0, 0, nil, true},
+
+		"no TLS for a certificate":          {certified, false, out, 5, 2, deny(denyTLS), false},
+		"a certificate, from elsewhere":     {certified, true, out, 5, 2, deny(denyAddress, out, "acme"), false},
+		"a certificate is wanted, from all": {certified, true, in, 5, 2, deny(denyNoCertificate), false},
 	} {
 		asked := false
-		err := c.a.judge(func() int64 { asked = true; return c.own })
+		a := admission{conf: c.conf, secure: c.secure, addr: c.addr, clients: c.all, most: 5, shown: identity{asked: true}}
+		err := a.judge(func() int64 { asked = true; return c.own })
 		if fmt.Sprint(err) != fmt.Sprint(c.want) || asked != c.asked {
 			t.Errorf("%s: %v, tenant asked: %v; want %v, %v", name, err, asked, c.want, c.asked)
 		}

@@ -45,7 +45,8 @@ type tenant struct {
 	lastUse    atomic.Int64 // unix seconds
 	hasMachine atomic.Bool
 	derive     chan struct{}
-	mu         sync.Mutex        // of logins
+	mu         sync.Mutex // of the next two
+	keyPair    keyPair
 	logins     map[string]*login // by user: what is known for logging in to the server
 
 	// Owned by the loop's thread.

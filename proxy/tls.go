@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"time"
 
@@ -21,7 +22,10 @@ const recordHandshake = 0x16
 // Session Encryption").
 const alpn = "postgresql"
 
-var errALPN = errors.New("direct TLS connection without ALPN protocol negotiation")
+var (
+	errALPN      = errors.New("direct TLS connection without ALPN protocol negotiation")
+	errLongHello = errors.New("the client's part is too long")
+)
 
 // startTLS holds the TLS handshake. direct says that the client began with it,
 // without asking.
@@ -48,9 +52,10 @@ func (h *handshake) startTLS(direct bool) error {
 			return h.cert, nil
 		},
 	}
-	ahead := h.br
+	h.askForCertificate(config)
+	ahead := &readAhead{Conn: h.tcp, br: h.br, most: maxHello}
 	h.br = bufio.NewReaderSize(nil, readBuffer)
-	h.swap = &loop.Swap{Conn: &readAhead{h.tcp, ahead}}
+	h.swap = &loop.Swap{Conn: ahead}
 	session := tls.Server(h.swap, config)
 	if err := session.HandshakeContext(h.gate.ctx); err != nil {
 		h.gate.count(denyProtocol, "")
@@ -60,7 +65,8 @@ func (h *handshake) startTLS(direct bool) error {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	h.gate.metrics.phase.WithLabelValues("tls").Observe(time.Since(start).Seconds())
-	h.tls = session
+	ahead.most = math.MaxInt
+	h.tls, h.shown.chain = session, session.ConnectionState().PeerCertificates
 	h.sslDone, h.gssDone = true, true
 	h.br.Reset(session)
 	return nil
@@ -70,12 +76,20 @@ func (h *handshake) startTLS(direct bool) error {
 // those first, and never ahead itself.
 type readAhead struct {
 	net.Conn
-	br *bufio.Reader
+	br   *bufio.Reader
+	most int // bytes that may still be read
 }
 
-func (r *readAhead) Read(p []byte) (int, error) {
-	if n := r.br.Buffered(); n > 0 {
-		return r.br.Read(p[:min(len(p), n)])
+func (r *readAhead) Read(p []byte) (n int, err error) {
+	if r.most == 0 {
+		return 0, errLongHello
 	}
-	return r.Conn.Read(p)
+	p = p[:min(len(p), r.most)]
+	if ahead := r.br.Buffered(); ahead > 0 {
+		n, err = r.br.Read(p[:min(len(p), ahead)])
+	} else {
+		n, err = r.Conn.Read(p)
+	}
+	r.most -= n
+	return n, err
 }
