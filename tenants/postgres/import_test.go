@@ -81,6 +81,7 @@ func TestImport(t *testing.T) {
 func TestKeysOfTenantsAreSealed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
+	file := w.keyFile("store.key", "k1")
 	cert, key := newCA(t)
 	_, otherKey := newCA(t)
 	a := tenants.New("acme") // whose only secret it is
@@ -107,6 +108,21 @@ func TestKeysOfTenantsAreSealed(t *testing.T) {
 		t.Error(changes)
 	}
 	f.stop()
+	said, done := w.rotate(file, RotateOptions{})
+	if err := <-done; err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	keys, err := ReadKeys(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sealed []byte
+	if err := w.connect().QueryRow(t.Context(), `SELECT client_key FROM postern.tenants`).Scan(&sealed); err != nil || sealedBy(sealed) != "k2" {
+		t.Errorf("sealed with %s, %v", sealedBy(sealed), err)
+	}
+	if text, err := keys.open(tenantPlace("acme", "client_key"), sealed); err != nil || string(text) != otherKey {
+		t.Errorf("sealed anew it is %q, %v", text, err)
+	}
 	for _, secret := range []string{key, otherKey} {
 		w.hides(strings.Split(secret, "\n")[1], out.String(), changes)
 	}

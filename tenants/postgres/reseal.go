@@ -22,8 +22,10 @@ type sealedTable struct {
 
 // sealedTables are all of them.
 func sealedTables() []sealedTable {
+	const theirTenants = `SELECT FROM postern.tenants WHERE id = ANY ($1) ORDER BY id FOR UPDATE`
 	return []sealedTable{
-		{"users", []string{"tenant", "name"}, []string{"verifier", "password", "server_password"}, `SELECT FROM postern.tenants WHERE id = ANY ($1) ORDER BY id FOR UPDATE`},
+		{"tenants", []string{"id"}, tenantColumns(), theirTenants},
+		{"users", []string{"tenant", "name"}, []string{"verifier", "password", "server_password"}, theirTenants},
 	}
 }
 
