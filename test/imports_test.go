@@ -83,7 +83,7 @@ var walls = map[string]wall{
 	"netrestrict":      {pure: true, modules: []string{bart}},
 	"tenants":          {ours: []string{"netrestrict"}},
 	"tenants/document": {ours: []string{"netrestrict", "tenants"}, pure: true},
-	"tenants/file":     {ours: []string{"files", "netrestrict", "tenants"}, modules: []string{yaml}},
+	"tenants/file":     {ours: []string{"files", "netrestrict", "tenants", "tenants/document"}, modules: []string{yaml}},
 	"tenants/postgres": {ours: []string{"files", "netrestrict", "tenants", "tenants/document"}, modules: []string{goose, pgx, yaml}},
 	"machines":         {},
 	"machines/fly":     {ours: []string{"files", "machines"}, modules: []string{xtime}},

@@ -4,6 +4,7 @@ package file
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"slices"
@@ -19,6 +20,7 @@ type Store struct {
 	directory *tenants.Directory
 	load      func() (*Snapshot, error)
 	log       *slog.Logger
+	revisions [32]byte // a secret, see revision
 
 	reloading sync.Mutex // held for the whole of a reload
 
@@ -33,6 +35,7 @@ var errNothing = errors.New("BUG: the tenants' load function returned neither te
 // asked of a Snapshot before it is in force.
 func Open(d *tenants.Directory, load func() (*Snapshot, error), log *slog.Logger) (*Store, error) {
 	s := &Store{directory: d, load: load, log: log}
+	_, _ = rand.Read(s.revisions[:]) // never fails
 	if err := s.Reload(); err != nil {
 		return nil, err
 	}

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	outcomeDone  = "done"
-	maxAuditText = 1000 // bytes
-	maxPage      = 1000 // entries
+	outcomeDone = "done"
+	maxText     = 1000 // bytes, before some are replaced
+	maxPage     = 1000 // entries
 )
 
 // insertEntry adds a row. It takes the lock that is the last one of a transaction: nothing but the commit may follow.
@@ -47,13 +47,14 @@ func entryValues(e tenants.Entry) []any {
 	for _, d := range e.Changes {
 		changes = append(changes, auditChange(d))
 	}
-	return []any{auditText(e.By.Name), auditText(e.By.Token), address, auditText(e.By.Request), auditText(e.Action), auditText(e.Tenant),
-		auditText(e.Outcome), string(document.Encode(changes))}
+	return []any{sane(e.By.Name), sane(e.By.Token), address, sane(e.By.Request), sane(e.Action), sane(e.Tenant),
+		sane(e.Outcome), string(document.Encode(changes))}
 }
 
-// auditText is what a column takes of a text that may be a stranger's.
-func auditText(s string) string {
-	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), maxAuditText)], "\x00", ""), "")
+// sane is what a text column takes of a text that may be a stranger's. It makes no text the same as a sane one: what is put in the
+// place of what cannot be stands in no id.
+func sane(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), maxText)], "\x00", "\uFFFD"), "\uFFFD")
 }
 
 // Refused implements [tenants.Registry].
@@ -80,7 +81,7 @@ func (r *Registry) Audit(ctx context.Context, tenant string, before int64, limit
 	}
 	sql, args := selectAudit, []any{before, min(limit, maxPage)}
 	if tenant != "" {
-		sql, args = selectAuditOf, append(args, tenant)
+		sql, args = selectAuditOf, append(args, sane(tenant))
 	}
 	return ask(ctx, r, func(ctx context.Context) (all []tenants.Entry, err error) {
 		err = readAudit(ctx, r.pool, func(a auditRow) error {

@@ -32,6 +32,7 @@ type Registry struct {
 	opts  Options
 	store *Store // that is followed here; nil: none is
 	pool  *pgxpool.Pool
+	known knownTokens
 	told  atomic.Bool // the log has been told that the store is away
 }
 
@@ -87,7 +88,7 @@ func (r *Registry) Tenant(ctx context.Context, id string) (tenants.Record, error
 			record, err := r.record(&document.Reader{}, in)
 			found = append(found, record)
 			return err
-		}, selectThese, []string{id})
+		}, selectThese, []string{sane(id)})
 		if err == nil && len(found) == 0 {
 			err = tenants.ErrNoSuchTenant
 		}
@@ -114,7 +115,7 @@ func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tena
 					found = append(found, record)
 				}
 				return nil
-			}, selectPage, after, limit); err != nil {
+			}, selectPage, sane(after), limit); err != nil {
 				return nil, err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -133,6 +134,7 @@ func (w *world) registryChanges() {
 		{"a rule", with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = -5 }), func(err error) bool { return problemAt(err, "pool.size") }},
 		{"a rule of this process", with("acme", 0, func(x *tenants.Tenant) { x.Database = "elsewhere" }), func(err error) bool { return problemAt(err, "") }},
 		{"another's id", with("acme", 0, func(x *tenants.Tenant) { x.ID = "globex" }), func(err error) bool { return problemAt(err, "id") }},
+		{"an id that is none", with("\x00", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
 		{"another's machine", with("acme", 0, func(x *tenants.Tenant) {
 			x.Upstream, x.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: "m"}
 		}), func(err error) bool { return errors.As(err, &taken) && taken.Other == "globex" }},
@@ -141,7 +143,7 @@ func (w *world) registryChanges() {
 		if _, err := r.Change(t.Context(), c.edit); !c.is(err) {
 			t.Errorf("%s: %v", c.what, err)
 			continue
-		} else if last := w.entries(r, 1)[0]; last.Outcome != err.Error() || last.Version != 0 || len(last.Changes) > 0 || last.Action != c.edit.Action || last.Tenant != c.edit.Tenant {
+		} else if last := w.entries(r, 1)[0]; last.Outcome != err.Error() || last.Version != 0 || len(last.Changes) > 0 || last.Action != c.edit.Action || last.Tenant != sane(c.edit.Tenant) {
 			t.Errorf("%s: the audit log has %+v", c.what, last)
 		}
 		if now, err := r.Tenant(t.Context(), "acme"); err != nil || now.Revision != before.Revision {
@@ -438,12 +440,23 @@ func TestRegistryAway(t *testing.T) {
 	w := newWorld(t, c)
 	harness.Crash(t, c)
 	r := w.registry()
+	r.known.valid(digestOf("a"), tenants.Token{Name: "known"}, time.Now().Add(-10*time.Second))
+	if got, err := r.FindToken(t.Context(), digestOf("a")); err != nil || got.Name != "known" {
+		t.Errorf("a known token: %+v, %v", got, err)
+	}
 	for name, call := range map[string]func() error{
 		"Tenant":  func() error { _, err := r.Tenant(t.Context(), "acme"); return err },
 		"Tenants": func() error { _, err := r.Tenants(t.Context(), "", 10); return err },
 		"Change":  func() error { _, err := r.Change(t.Context(), put(sample("acme"), 0)); return err },
 		"Audit":   func() error { _, err := r.Audit(t.Context(), "", 0, 10); return err },
-		"Refused": func() error { return r.Refused(t.Context(), tenants.Entry{}) },
+		"Tokens":  func() error { _, err := r.Tokens(t.Context(), ""); return err },
+		"AddToken": func() error {
+			_, err := r.AddToken(t.Context(), operator, tenants.Token{Name: "x", Scope: tenants.ScopeOperator}, digestOf("x"))
+			return err
+		},
+		"RevokeToken": func() error { return r.RevokeToken(t.Context(), operator, "", "x") },
+		"FindToken":   func() error { _, err := r.FindToken(t.Context(), digestOf("unknown")); return err },
+		"Refused":     func() error { return r.Refused(t.Context(), tenants.Entry{}) },
 	} {
 		if err := call(); !errors.Is(err, tenants.ErrAway) || err.Error() != tenants.ErrAway.Error() {
 			t.Errorf("%s: %v", name, err)
@@ -471,4 +484,13 @@ func TestRegistryAway(t *testing.T) {
 	if _, err := r.Tenant(ended, "acme"); !errors.Is(err, context.Canceled) {
 		t.Errorf("a call that is given up: %v", err)
 	}
+}
+
+// TestRegistry: a database does what every registry does.
+func TestRegistry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	all := []*tenants.Tenant{sample("globex"), sample("acme"), sample("a-b")}
+	w.load(all...)
+	harness.CheckRegistry(t, w.registry(), all...)
 }
