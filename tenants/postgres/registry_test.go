@@ -110,7 +110,9 @@ func (w *world) registryChanges() {
 	sealed := w.seals()
 	wider := done(with("acme", made.Revision, func(x *tenants.Tenant) {
 		x.Pool.Size = 9
-		x.Users = map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret("verifier-marked-new")}, "web": x.Users["web"]}
+		web := *x.Users["web"]
+		web.MaxClients = 5
+		x.Users = map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret("verifier-marked-new")}, "web": &web}
 	}))
 	if wider.Revision == made.Revision || wider.Version != 2 || wider.Changed.Before(made.Changed) {
 		t.Errorf("changed: %+v after %+v", wider, made)
@@ -214,7 +216,8 @@ func (w *world) audited(r *Registry) {
 		t.Errorf("done: %q, want %q", told, want)
 	}
 	patched := all[slices.IndexFunc(all, func(e tenants.Entry) bool { return e.Version == 2 })]
-	if want := []tenants.Difference{{Path: "pool.size", Old: "20", New: "9"}, {Path: `users["app"].pool_size`, Old: "7"}, {Path: `users["app"].verifier`, Secret: true}}; !slices.Equal(patched.Changes, want) {
+	if want := []tenants.Difference{{Path: "pool.size", Old: "20", New: "9"}, {Path: `users["app"].pool_size`, Old: "7"}, {Path: `users["app"].verifier`, Secret: true},
+		{Path: `users["web"].max_clients`, New: "5"}}; !slices.Equal(patched.Changes, want) {
 		t.Errorf("changes %+v, want %+v", patched.Changes, want)
 	}
 	if some, err := r.Audit(t.Context(), "globex", 0, 100); err != nil || len(some) != 1 || some[0].Tenant != "globex" {
@@ -238,10 +241,14 @@ func TestNobodysChangeIsLost(t *testing.T) {
 	var mu sync.Mutex
 	done := make(map[string]int)     // by tenant
 	revisions := make(map[int64]int) // how often each was given
+	refused := 0
 	size := func(x *tenants.Tenant) { x.Pool.Size++ }
 	for _, id := range ids {
 		x := sample(id)
 		x.Pool.Size, x.Pool.MaxServers = 1, 1000
+		if id == "acme" {
+			x.Users = nil // whose locks would do for the tenant's
+		}
 		if _, err := registries[0].Change(t.Context(), put(x, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -262,6 +269,9 @@ func TestNobodysChangeIsLost(t *testing.T) {
 				}
 				got, err := r.Change(t.Context(), with(id, match, size))
 				if match != 0 && errors.Is(err, tenants.ErrChanged) {
+					mu.Lock()
+					refused++
+					mu.Unlock()
 					continue
 				}
 				if err != nil {
@@ -321,10 +331,12 @@ func TestNobodysChangeIsLost(t *testing.T) {
 		}
 		return slices.Equal(got, want)
 	})
-	for i, e := range w.entries(registries[1], 1000) {
-		if i == 0 && e.Number < int64(done["acme"]+done["globex"]+each/2+2) {
-			t.Errorf("%d entries of %v changes", e.Number, done)
-		}
+	outcomes := make(map[string]int)
+	for _, e := range w.entries(registries[1], 1000) {
+		outcomes[e.Outcome]++
+	}
+	if want := done["acme"] + done["globex"] + len(ids) + each/2; outcomes[outcomeDone] != want || outcomes[tenants.ErrChanged.Error()] != refused {
+		t.Errorf("%v are in the audit log, %d were done and %d refused", outcomes, want, refused)
 	}
 	w.verified(registries[0])
 }
@@ -336,6 +348,52 @@ func document1(t *tenants.Tenant) string {
 		text += fmt.Sprint(d)
 	}
 	return text
+}
+
+// TestChangesWaitForSQL: what somebody does by SQL to a user at the same time is not lost, and is a change of the tenant.
+func TestChangesWaitForSQL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	r := w.registry()
+	made, err := r.Change(t.Context(), put(sample("acme"), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(x *tenants.Tenant) {
+		app := *x.Users["app"]
+		app.MaxClients = 5
+		x.Users = map[string]*tenants.User{"app": &app, "web": x.Users["web"]}
+	}
+	conn := w.connect()
+	for _, c := range []struct {
+		match int64
+		err   error
+	}{{made.Revision, tenants.ErrChanged}, {0, nil}} {
+		tx, err := w.connect().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `UPDATE postern.users SET document = document || '{"max_servers": 3}' WHERE name = 'app'`); err != nil {
+			t.Fatal(err)
+		}
+		changed := make(chan error, 1)
+		go func() { _, err := r.Change(t.Context(), with("acme", c.match, limit)); changed <- err }()
+		harness.Eventually(t, harness.Patience, "the change waits", func() bool {
+			var waits bool
+			err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())`).Scan(&waits)
+			return err == nil && waits
+		})
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-changed; !errors.Is(err, c.err) {
+			t.Errorf("match %d: %v", c.match, err)
+		}
+	}
+	is, err := r.Tenant(t.Context(), "acme")
+	if err != nil || is.Tenant.Users["app"].MaxServers != 3 || is.Tenant.Users["app"].MaxClients != 5 {
+		t.Errorf("%+v, %v", is.Tenant.Users["app"], err)
+	}
 }
 
 // TestTwoMakeOne: of many that make the same tenant at the same time, or give different ones the same machine, one does.

@@ -109,6 +109,9 @@ func TestTokens(t *testing.T) {
 			_, err := other.FindToken(t.Context(), digestOf("marked-"+name))
 			return errors.Is(err, tenants.ErrNoSuchToken)
 		})
+		if _, known, _ := other.known.find(digestOf("marked-"+name), time.Now()); known {
+			t.Errorf("%s would be good again if the store went away", name)
+		}
 	}
 	var told []string
 	for _, e := range w.entries(r, 100) {
