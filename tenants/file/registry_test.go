@@ -58,7 +58,9 @@ func TestRevisions(t *testing.T) {
 	}
 	seen := map[int64]string{revision(): text}
 	for _, change := range []func(){func() { set("acme", "app", "rw.pw") }, func() { set("acme", "web", "web.pw") }, func() { set("globex", "app", "web.pw") },
-		func() { set("acme", "app", "web.pw}], databases: [postgres], pool: {size: 3}, state: {}, timeouts: {}, allow_list: []}\n#") }} {
+		func() {
+			set("acme", "app", "web.pw}], databases: [postgres], pool: {size: 3}, state: {}, timeouts: {}, allow_list: []}\n#")
+		}} {
 		change()
 		if before, twice := seen[revision()]; twice {
 			t.Errorf("%s has the revision of %s", text, before)

@@ -23,8 +23,8 @@ import (
 
 const (
 	outcomeDone = "done"
-	maxText     = 1000 // bytes, before some are replaced
-	maxPage     = 1000 // entries
+	maxText     = 1000   // bytes, before some are replaced
+	maxPage     = 10_000 // entries
 )
 
 // insertEntry adds a row. It takes the lock that is the last one of a transaction: nothing but the commit may follow.
