@@ -15,7 +15,7 @@ import (
 
 // ownersKeys are the keys of a tenant's document that are its owner's: with a dot the whole key, without one also all below it.
 func ownersKeys() []string {
-	return []string{"allow_list", "never_ban", "require_tls", "pool.size", "pool.max_clients", "pool.max_servers", "pool.max_database_clients", "pool.max_database_servers"}
+	return []string{"allow_list", "restrictions_mode", "never_ban", "require_tls", "pool.size", "pool.max_clients", "pool.max_servers", "pool.max_database_clients", "pool.max_database_servers"}
 }
 
 // isOwners reports whether the value at path, as document.Differences has it, is the owner's to change.

@@ -57,7 +57,7 @@ func nested(path, value string) string {
 // TestOwnersFields: of all that can be written of a tenant and its users, this and nothing else is its owner's. Who adds a field
 // decides here whose it is.
 func TestOwnersFields(t *testing.T) {
-	owners := "allow_list never_ban pool.max_clients pool.max_database_clients pool.max_database_servers pool.max_servers pool.size require_tls"
+	owners := "allow_list never_ban pool.max_clients pool.max_database_clients pool.max_database_servers pool.max_servers pool.size require_tls restrictions_mode"
 	all, ofUsers := make(map[string]string), make(map[string]string)
 	leaves("", reflect.TypeFor[document.Tenant](), all)
 	leaves("", reflect.TypeFor[userBody](), ofUsers)
@@ -99,7 +99,7 @@ func TestOwnersView(t *testing.T) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	const seen = "allow_list client_address database databases never_ban pool require_tls server_reset_always state timeouts"
+	const seen = "allow_list client_address client_ca client_cert database databases flycast never_ban pool require_tls restrictions_mode server_reset_always state timeouts"
 	const hidden = "machine upstream"
 	want := slices.Sorted(slices.Values(strings.Fields(seen + " " + hidden)))
 	if !slices.Equal(keys, want) {

@@ -160,6 +160,8 @@ func TestTenantIsPatched(t *testing.T) {
 	}
 	w.to(t, "operator", "PATCH", path, `{"pool":{"size":null},"timeouts":null}`).is(200, `"size":20`, `"mode":"session"`)
 	w.to(t, "operator", "PATCH", path, `{"upstream":null,"machine":{"provider":"local","name":"acme"}}`).is(200, `"machine"`)
+	rules := `"allow_list":["203.0.113.0/24",{"cidr":"::/0","comment":"a","expires":"2027-01-31T18:00:00Z"},{"endpoint":{"provider":"gcp","id":"7"}},{"flycast":"fdaa::3"}],"restrictions_mode":"observe","flycast":"fdaa::3"`
+	w.to(t, "operator", "PATCH", path, "{"+rules+"}").is(200, rules)
 	w.to(t, "operator", "PATCH", path, `{"allow_list":[]}`).is(200, `"allow_list":[]`)
 	w.to(t, "operator", "PATCH", path, `{}`).is(200, `"allow_list":[]`)
 	w.to(t, "operator", "PATCH", path, `{"allow_list":null}`).is(422, `"pointer":"/allow_list"`, "0.0.0.0/0", "::/0")
@@ -218,7 +220,9 @@ func TestBodiesAreStrict(t *testing.T) {
 			`{"timeouts":{"query":5}}`:               "422 /timeouts/query",
 			`{"timeouts":{"query":"5"}}`:             "422 /timeouts/query",
 			`{"allow_list":null}`:                    "422 /allow_list",
-			`{"allow_list":["1.2.3.4/33"]}`:          "422 /allow_list",
+			`{"allow_list":["1.2.3.4/33"]}`:          "422 /allow_list/0",
+			`{"allow_list":["::1",{"cidr":"1.2.3.4","expires":"soon"}]}`: "422 /allow_list/1",
+			`{"flycast":"::1","upstream":{"host":"x"}}`:                  "422 /flycast",
 			`{"upstream":{"host":"x","ca_file":"/"}}`:                    "422 /upstream/ca_file",
 			`{"upstream":{"host":"x","ca":"x"}}`:                         "422 /upstream/ca",
 			`{"upstream":{"host":"x","port":70000}}`:                     "422 /upstream/port",

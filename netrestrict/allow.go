@@ -3,62 +3,109 @@
 package netrestrict
 
 import (
-	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/gaissmai/bart"
 )
 
-// AllowList is a compiled list of networks. It never changes and may be used by any number of goroutines. A nil
-// *AllowList is the absence of a list and allows everyone.
+// AllowList is a compiled list of rules. It never changes and may be used by any number of goroutines. A nil *AllowList is
+// the absence of a list and allows everyone.
 type AllowList struct {
-	set      bart.Lite
-	prefixes []netip.Prefix // sorted, without duplicates
+	set   bart.Lite // all networks, those of rules that have expired included
+	rules []Rule    // sorted, without duplicates
 }
 
-// Compile makes a list of prefixes. An empty list, nil included, allows nobody; once there are entries, a family without
-// one is denied. Entries may overlap and repeat. An entry that is not in its canonical spelling is a *PrefixError; the
-// first one is reported.
-func Compile(prefixes []netip.Prefix) (*AllowList, error) {
-	a := &AllowList{prefixes: slices.Clone(prefixes)}
-	for _, p := range prefixes {
-		if err := checkPrefix(p.String(), p); err != nil {
-			return nil, err
+// RuleError says which of some rules is refused, and why.
+type RuleError struct {
+	Index int
+	Err   error
+}
+
+// Error implements error.
+func (e *RuleError) Error() string { return fmt.Sprintf("rule %d: %v", e.Index, e.Err) }
+
+// Unwrap gives the cause.
+func (e *RuleError) Unwrap() error { return e.Err }
+
+// CompileRules makes a list. An empty one, nil included, allows nobody; once there are rules, whom none allows is denied: an
+// address family without a rule, and with rules for endpoints alone every address. Rules may overlap and repeat. The first one
+// that is wrong is reported, as a *RuleError.
+func CompileRules(rules []Rule) (*AllowList, error) {
+	a := &AllowList{rules: slices.Clone(rules)}
+	for i := range a.rules {
+		r := &a.rules[i]
+		r.Expires = r.Expires.UTC().Round(0)
+		if err := r.Check(); err != nil {
+			return nil, &RuleError{i, err}
 		}
-		a.set.Insert(p)
+		if r.Network.IsValid() {
+			a.set.Insert(r.Network)
+		}
 	}
-	slices.SortFunc(a.prefixes, func(x, y netip.Prefix) int {
-		return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
-	})
-	a.prefixes = slices.Compact(a.prefixes)
+	slices.SortFunc(a.rules, Rule.compare)
+	a.rules = slices.Clip(slices.CompactFunc(a.rules, func(x, y Rule) bool { return x.compare(y) == 0 }))
 	return a, nil
 }
 
-// Allows reports whether addr is covered by an entry. addr is unmapped first and its zone, if any, is ignored; the
-// invalid address is denied by every list.
-func (a *AllowList) Allows(addr netip.Addr) bool {
-	if a == nil {
-		return true
+// Compile makes a list of networks that never expire. An entry that is not in its canonical spelling is a *PrefixError.
+func Compile(prefixes []netip.Prefix) (*AllowList, error) {
+	rules := make([]Rule, len(prefixes))
+	for i, p := range prefixes {
+		rules[i].Network = p
+		if err := checkPrefix(p.String(), p); err != nil {
+			return nil, err
+		}
 	}
-	// Without the zone, because no entry can have one.
-	return addr.IsValid() && a.set.Contains(addr.Unmap().WithZone(""))
+	return CompileRules(rules)
 }
 
-// Equal reports whether both lists hold the same entries, in whatever order they were given. The absent list equals only
-// the absent list: it is not the empty one.
+// Equal reports whether both lists hold the same rules, in whatever order they were given. The absent list equals only the
+// absent list: it is not the empty one.
 func (a *AllowList) Equal(b *AllowList) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return slices.Equal(a.prefixes, b.prefixes)
+	return slices.EqualFunc(a.rules, b.rules, func(x, y Rule) bool { return x.compare(y) == 0 })
 }
 
-// Prefixes returns the entries, sorted and without duplicates; nil for the absent list, non-nil for an empty one.
-// The slice is the caller's.
+// Rules returns the rules in the list's own order, without duplicates; nil for the absent list, non-nil for an empty one. The
+// slice is the caller's.
+func (a *AllowList) Rules() []Rule {
+	if a == nil {
+		return nil
+	}
+	return append([]Rule{}, a.rules...)
+}
+
+// Prefixes returns the networks, sorted and without duplicates; nil for the absent list, non-nil for one without networks. Rules
+// that have expired are among them. The slice is the caller's.
 func (a *AllowList) Prefixes() []netip.Prefix {
 	if a == nil {
 		return nil
 	}
-	return append([]netip.Prefix{}, a.prefixes...)
+	out := []netip.Prefix{}
+	for _, r := range a.rules {
+		if r.Network.IsValid() {
+			out = append(out, r.Network)
+		}
+	}
+	return slices.Compact(out)
+}
+
+// NextExpiry is when the next of the rules expires after now, if one does.
+func (a *AllowList) NextExpiry(now time.Time) (at time.Time, ok bool) {
+	if a == nil {
+		return time.Time{}, false
+	}
+	for i := range a.rules {
+		r := &a.rules[i]
+		if r.Expires.IsZero() || r.expired(now) || ok && !r.Expires.Before(at) {
+			continue
+		}
+		at, ok = r.Expires, true
+	}
+	return at, ok
 }

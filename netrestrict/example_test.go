@@ -23,7 +23,7 @@ func ExampleAllowList() {
 		return
 	}
 	for _, addr := range []string{"203.0.113.7", "::ffff:203.0.113.7", "198.51.100.7", "2001:db8::1"} {
-		fmt.Println(addr, list.Allows(netip.MustParseAddr(addr)))
+		fmt.Println(addr, list.Decide(time.Now(), netrestrict.Who{Address: netip.MustParseAddr(addr)}).Allowed)
 	}
 	_, err = netrestrict.ParsePrefix("203.0.113.7/24")
 	fmt.Println(err)

@@ -6,10 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/loop"
 	"github.com/postern/postern/proxy/params"
 	"github.com/postern/postern/proxy/pgwire"
@@ -35,7 +35,11 @@ type visitor struct {
 // told.
 func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 	g, s := v.gate, v.startup
-	claim := tenants.Claim{User: s.User, Database: s.Database, SNI: v.host, Domain: g.opts.TenantDomain, Destination: v.peer.Destination.Addr()}
+	claim := tenants.Claim{User: s.User, Database: s.Database, SNI: v.host, Domain: g.opts.TenantDomain}
+	filling := g.opts.Directory.Filling()
+	if conf, ok := g.opts.Directory.Flycast(v.peer.Destination.Addr()); ok {
+		claim.Flycast = conf.ID
+	}
 	if len(s.References) > 0 {
 		claim.Reference = s.References[0]
 		claim.ReferenceConflict = slices.ContainsFunc(s.References, func(r string) bool { return r != claim.Reference })
@@ -44,22 +48,24 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 	switch {
 	case errors.Is(err, tenants.ErrConflict):
 		return nil, deny(denyTwoTenants)
+	case err != nil && filling && netrestrict.IsFlycast(v.peer.Destination.Addr()):
+		return nil, deny(denyNotRead) // the address may be one of somebody who comes
 	case err != nil:
 		return nil, deny(denyNoTenant)
 	case route.User == "":
 		return nil, deny(denyNoUser)
 	}
 	v.route = route
-	filling := g.opts.Directory.Filling()
 	conf, known := g.opts.Directory.Tenant(route.Tenant)
 	if !known && filling {
 		return nil, deny(denyNotRead) // nobody's fault: not a failed login
 	}
 	if known {
-		a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), addr: v.peer.Client.Addr(), clients: g.clients.Load(), most: g.admits.Load()}
+		a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), who: whoIs(&v.peer), clients: g.clients.Load(), most: g.admits.Load()}
 		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
 			return nil, err
 		}
+		g.observe(conf, a.now, a.who)
 	}
 	return conf, v.throttled()
 }
@@ -72,7 +78,7 @@ type admission struct {
 	shown   identity
 	user    string
 	now     time.Time
-	addr    netip.Addr
+	who     netrestrict.Who
 	clients int64 // of all tenants
 	most    int64
 }
@@ -83,8 +89,8 @@ func (a admission) judge(own func() int64) error {
 	switch {
 	case (a.conf.RequireTLS || a.conf.ClientCAs != nil) && !a.secure:
 		return deny(denyTLS)
-	case !a.conf.Allow.Allows(a.addr):
-		return deny(denyAddress, a.addr, a.conf.ID)
+	case a.conf.Refuses(a.now, a.who):
+		return deny(denyAddress, a.who.Address, a.conf.ID)
 	}
 	if err := judgeCertificate(a.conf, a.shown, a.user, a.now); err != nil {
 		return err

@@ -131,7 +131,7 @@ func TestGateBans(t *testing.T) {
 	tells("acme|192.0.2.0/24|0|true")
 	wants("in a network that is banned", d.try("app.acme", neighbour, "right"), banned)
 	wants("at another tenant", d.try("app.guessed", neighbour, "right"), "ok")
-	if n := d.gate.denials.of("acme")[reasonBan].Load(); n != 1 {
+	if n := d.gate.denials.of("acme").refused[reasonBan].Load(); n != 1 {
 		t.Errorf("%d refusals are counted as bans", n)
 	}
 	if n := d.gate.LiftBan("acme", netip.MustParseAddr(neighbour)); n != 1 {

@@ -51,11 +51,13 @@ func (h *handshake) cancel(body []byte) {
 		return
 	}
 	conf, known := g.opts.Directory.Tenant(found.tenant.id)
-	if !known || !conf.Allow.Allows(addr) {
+	now, who := time.Now(), whoIs(&h.peer)
+	if !known || conf.Refuses(now, who) {
 		count("refused")
 		g.count(denyAddress, found.tenant.id)
 		return
 	}
+	g.observe(conf, now, who)
 	c, ok := found.session.(*client)
 	if !ok {
 		count(found.session.(*replica).cancel())

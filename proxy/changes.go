@@ -27,6 +27,7 @@ func (g *Gate) changed(all []tenants.Change) {
 	g.makeRoom()
 	g.countCertificates(all)
 	g.amendThrottle(all)
+	g.expiries.follow(time.Now(), all)
 	for _, c := range all {
 		g.follow(c)
 	}

@@ -387,7 +387,7 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 		c.fail(errRevoked, "tenant_removed")
 	case t.draining:
 		c.fail(errDraining, "drain")
-	case !t.conf.Allow.Allows(c.peer.Client.Addr()): // changed since it was asked
+	case t.conf.Refuses(time.Now(), whoIs(&c.peer)): // changed since it was asked
 		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
 	case c.params.Told() != nil && c.mode != sessionMode: // that is told its server's process id
 		c.confirm()

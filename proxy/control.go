@@ -3,11 +3,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/postern/postern/machines"
+	"github.com/postern/postern/tenants"
 )
 
 // ErrNoTenant means that no tenant has the id.
@@ -113,4 +115,43 @@ func (g *Gate) withMachine(id string, f func(*tenant) error) error {
 		err = f(t)
 	})
 	return errors.Join(called, err)
+}
+
+// LockedOut says how many of a tenant's open sessions a new configuration would end, and how many are open. It changes nothing.
+// The error is ErrGateClosed, or that of ctx.
+func (g *Gate) LockedOut(ctx context.Context, conf *tenants.Tenant) (locked, open int, err error) {
+	g.mu.Lock()
+	t := g.tenants[conf.ID]
+	g.mu.Unlock()
+	if t == nil {
+		return 0, 0, nil // nobody is there
+	}
+	type tally struct{ locked, open int }
+	told := make(chan tally, 1)
+	asked := t.post(func() {
+		var n tally
+		now := time.Now()
+		count := func(s standing) {
+			n.open++
+			if s.revoked(conf, now) != "" {
+				n.locked++
+			}
+		}
+		for _, c := range t.clients {
+			count(c.standing())
+		}
+		g.replicas.each(t, func(r *replica) { count(r.standing()) })
+		told <- n
+	})
+	if !asked {
+		return 0, 0, ErrGateClosed
+	}
+	select {
+	case n := <-told:
+		return n.locked, n.open, nil
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	case <-g.ctx.Done():
+		return 0, 0, ErrGateClosed
+	}
 }

@@ -190,7 +190,7 @@ func (g *Gate) count(why denial, tenant string) {
 	}
 	g.metrics.refused[r].Inc()
 	if _, known := g.opts.Directory.Tenant(tenant); known {
-		g.denials.of(tenant)[r].Add(1)
+		g.denials.of(tenant).refused[r].Add(1)
 	}
 }
 
@@ -198,18 +198,24 @@ func (g *Gate) count(why denial, tenant string) {
 // concurrent use.
 type tenantDenials struct {
 	mu   sync.Mutex
-	byID map[string]*[numReasons]atomic.Uint64
+	byID map[string]*denialCounts
 }
 
-func (d *tenantDenials) of(tenant string) *[numReasons]atomic.Uint64 {
+// denialCounts are a tenant's.
+type denialCounts struct {
+	refused  [numReasons]atomic.Uint64
+	observed atomic.Uint64 // that would have been refused if the restrictions were enforced
+}
+
+func (d *tenantDenials) of(tenant string) *denialCounts {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.byID == nil {
-		d.byID = make(map[string]*[numReasons]atomic.Uint64)
+		d.byID = make(map[string]*denialCounts)
 	}
 	n := d.byID[tenant]
 	if n == nil {
-		n = new([numReasons]atomic.Uint64)
+		n = new(denialCounts)
 		d.byID[tenant] = n
 	}
 	return n

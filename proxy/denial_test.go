@@ -111,7 +111,7 @@ func TestTenantDenials(t *testing.T) {
 		b.gate.count(denyThrottled, "stranger")
 		b.gate.count(denyPassword, "acme")
 	}
-	if n := b.gate.denials.of("acme")[reasonAddress].Load(); n != 3 {
+	if n := b.gate.denials.of("acme").refused[reasonAddress].Load(); n != 3 {
 		t.Errorf("%d are counted", n)
 	}
 	if n := len(b.gate.denials.byID); n != 1 {

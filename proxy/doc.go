@@ -49,6 +49,8 @@
 //	timeouts.go             queries, transactions and clients that take too long
 //	client_end.go           how a session ends
 //	server_clean.go         how a server gets clean without its client
+//	restrict.go             what rules know of a peer, which open sessions a configuration ends
+//	expiry.go               when a rule expires, and who is judged again then
 //	tenant.go changes.go    a tenant at run time: its pools, clients, sweeps; and what follows when it changes
 //	dial.go                 logging in to servers
 //	machine.go              when pools may dial, and what keeps a machine awake

@@ -119,8 +119,8 @@ func (d *door) endOf(told string) visited {
 		o.Logins += fmt.Sprintf("%s: %d %d %d; ", tt.id, n.loginsOK.Load(), n.loginsFailed.Load(), n.loginsAborted.Load())
 	}
 	for _, id := range slices.Sorted(maps.Keys(d.gate.denials.byID)) {
-		for r := range d.gate.denials.byID[id] {
-			o.Logins += fmt.Sprintf("%s: %s %d; ", id, reason(r), d.gate.denials.byID[id][r].Load())
+		for r := range d.gate.denials.byID[id].refused {
+			o.Logins += fmt.Sprintf("%s: %s %d; ", id, reason(r), d.gate.denials.byID[id].refused[r].Load())
 		}
 	}
 	for line := range strings.Lines(d.log.String()) {

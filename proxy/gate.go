@@ -67,6 +67,7 @@ type Gate struct {
 	toDerive   backlog // see deriveAhead
 	toPatrol   backlog // see patrol
 	pending    pending
+	expiries   expiries
 	consoles   *consoles
 
 	mu      sync.Mutex
@@ -96,7 +97,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
-		consoles: newConsoles(), sessionIDs: newSessionIDs(), refusals: newRefusals(o.Limits.Statements)}
+		consoles: newConsoles(), sessionIDs: newSessionIDs(), expiries: newExpiries(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.throttle.v.Spare(g.neverBans)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
@@ -149,6 +150,7 @@ func (g *Gate) Start() error {
 	g.running.Go(g.watch)
 	g.spawn(g.deriveAhead)
 	g.spawn(g.patrol)
+	g.running.Go(func() { g.expiries.run(g.ctx, g.expire) })
 	if g.opts.Console != nil {
 		g.running.Go(g.sampleStats)
 	}

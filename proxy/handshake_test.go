@@ -210,7 +210,7 @@ func TestHandshakes(t *testing.T) {
 			t.Errorf("%s was touched by who may not come in", tt.id)
 		}
 	}
-	if got := d.gate.denials.of("picky")[reasonAddress].Load(); got != 1 {
+	if got := d.gate.denials.of("picky").refused[reasonAddress].Load(); got != 1 {
 		t.Errorf("%d refusals are counted for the tenant", got)
 	}
 }
@@ -267,7 +267,7 @@ func TestAdmission(t *testing.T) {
 		"a certificate is wanted, from all": {certified, true, in, 5, 2, deny(denyNoCertificate), false},
 	} {
 		asked := false
-		a := admission{conf: c.conf, secure: c.secure, addr: c.addr, clients: c.all, most: 5, shown: identity{asked: true}}
+		a := admission{conf: c.conf, secure: c.secure, who: netrestrict.Who{Address: c.addr}, clients: c.all, most: 5, shown: identity{asked: true}}
 		err := a.judge(func() int64 { asked = true; return c.own })
 		if fmt.Sprint(err) != fmt.Sprint(c.want) || asked != c.asked {
 			t.Errorf("%s: %v, tenant asked: %v; want %v, %v", name, err, asked, c.want, c.asked)

@@ -20,6 +20,7 @@ type Metrics struct {
 	phase        *prometheus.HistogramVec
 	headers      *prometheus.CounterVec
 	refused      [numReasons]prometheus.Counter // by reason; none for uncounted
+	observed     prometheus.Counter
 	cancels      *prometheus.CounterVec
 	panics       prometheus.Counter
 	serverPhase  prometheus.Observer
@@ -39,6 +40,8 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "PROXY headers by outcome."}, []string{"result"}),
 		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_cancels_total",
 			Help: "Cancel requests by outcome."}, []string{"result"}),
+		observed: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_observed_refusals_total",
+			Help: "Connections and cancel requests let in that would be refused if the tenant enforced its restrictions."}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_panics_total",
 			Help: "Recovered panics."}),
 		headerByName: make(map[proxyproto.Reason]prometheus.Counter),
@@ -59,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")
 	m.wakePhase = m.phase.WithLabelValues("wake")
-	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, refusals, m.cancels, m.panics)
+	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, refusals, m.observed, m.cancels, m.panics)
 	return m
 }
 
@@ -116,6 +119,7 @@ var (
 	descSuspends     = prometheus.NewDesc("postern_suspends_total", "Suspends of the tenant's machine by reason and result.", []string{"tenant", "reason", "result"}, nil)
 	descMachine      = prometheus.NewDesc("postern_machine_state", "1 for the state that the tenant's machine is in.", []string{"tenant", "state"}, nil)
 	descTenantDenied = prometheus.NewDesc("postern_tenant_refusals_total", "Connections to this tenant refused, by reason.", []string{"reason"}, nil)
+	descObserved     = prometheus.NewDesc("postern_tenant_observed_refusals_total", "Connections and cancel requests of this tenant let in that would be refused if it enforced its restrictions.", nil, nil)
 	descLag          = prometheus.NewDesc("postern_loop_lag_seconds", "How long the latest posted function waited for the loop.", []string{"loop"}, nil)
 )
 
@@ -210,14 +214,16 @@ func (c tenantCollector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	ch <- descTenantDenied
+	ch <- descObserved
 }
 
 // Collect makes no tenant: one that nobody has used has its refusals alone.
 func (c tenantCollector) Collect(ch chan<- prometheus.Metric) {
 	denials := c.gate.denials.of(c.id)
 	for r := uncounted + 1; r < numReasons; r++ {
-		ch <- prometheus.MustNewConstMetric(descTenantDenied, prometheus.CounterValue, float64(denials[r].Load()), r.String())
+		ch <- prometheus.MustNewConstMetric(descTenantDenied, prometheus.CounterValue, float64(denials.refused[r].Load()), r.String())
 	}
+	ch <- prometheus.MustNewConstMetric(descObserved, prometheus.CounterValue, float64(denials.observed.Load()))
 	c.gate.mu.Lock()
 	t := c.gate.tenants[c.id]
 	c.gate.mu.Unlock()

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"sync"
+	"time"
 
 	"github.com/postern/postern/tenants"
 )
@@ -73,7 +74,7 @@ func (t *tenant) alertReplicas() {
 func (t *tenant) reviewReplicas(old, conf *tenants.Tenant) {
 	moved := old != nil && conf != nil && !sameServer(old, conf)
 	t.gate.replicas.each(t, func(r *replica) {
-		switch over := r.revoked(conf); {
+		switch over := r.revoked(conf, time.Now()); {
 		case over != nil:
 			r.end(over)
 		case moved && r.seated: // it would never leave the old server by itself
@@ -91,19 +92,9 @@ func sameServer(a, b *tenants.Tenant) bool {
 }
 
 // revoked says why a configuration does not allow the session any more, or nil.
-func (r *replica) revoked(conf *tenants.Tenant) *ending {
-	switch {
-	case conf == nil:
-		return &ending{"tenant_removed", errRevoked}
-	case !conf.Allow.Allows(r.peer.Client.Addr()):
-		return &ending{"address_revoked", errRevoked}
-	case !conf.AllowsDatabase(r.database):
-		return &ending{"database_revoked", errRevoked}
-	case conf.RequireTLS && r.tls == nil:
-		return &ending{"tls_required", errRevoked}
-	}
-	if _, ok := conf.User(r.user); !ok {
-		return &ending{"user_removed", errRevoked}
+func (r *replica) revoked(conf *tenants.Tenant, now time.Time) *ending {
+	if reason := r.standing().revoked(conf, now); reason != "" {
+		return &ending{reason, errRevoked}
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func (t *tenant) seat(r *replica) seat {
 	case t.draining || t.gate.draining.Load():
 		return seat{over: &ending{"drain", errDraining}}
 	}
-	if over := r.revoked(t.conf); over != nil { // changed since it was asked
+	if over := r.revoked(t.conf, time.Now()); over != nil { // changed since it was asked
 		return seat{over: over}
 	}
 	if !t.mayDial() {

@@ -202,6 +202,11 @@ func (b *bench) client(mode poolMode) net.Conn {
 // arrives returns a session that has proven its password, with startup parameters.
 func (b *bench) arrives(mode poolMode, list ...pgwire.Param) net.Conn {
 	b.t.Helper()
+	return b.arrivesFrom(proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), mode, list...)
+}
+
+func (b *bench) arrivesFrom(peer proxyproto.Peer, mode poolMode, list ...pgwire.Param) net.Conn {
+	b.t.Helper()
 	fd, conn := b.pair()
 	t := b.tenant
 	conf := b.conf()
@@ -209,7 +214,7 @@ func (b *bench) arrives(mode poolMode, list ...pgwire.Param) net.Conn {
 	if err := b.gate.reserve(t, conf, at); err != nil {
 		b.t.Fatal(err)
 	}
-	c := &client{tenant: t, place: at, peer: proxyproto.Direct(netip.MustParseAddrPort("192.0.2.1:1")), database: "app", mode: mode, started: time.Now(),
+	c := &client{tenant: t, place: at, peer: peer, database: "app", mode: mode, started: time.Now(),
 		listener: &b.gate.opts.Listeners[0], id: b.gate.ids.Add(1)}
 	t.loop.Call(func() { t.admit(c, fd, handover{key: poolKey{"app", "app"}, params: list}) })
 	return conn

@@ -292,9 +292,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	old := t.conf
 	t.conf = conf
 	if conf == nil {
-		for _, c := range append([]*client(nil), t.clients...) {
-			c.revoke(errRevoked, "tenant_removed")
-		}
+		t.review(time.Now())
 		t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("tenant removed") })
 		t.leaveMachine(nil)
 		t.joinMachine(nil)
@@ -313,20 +311,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
 		}
 	}
-	for _, c := range append([]*client(nil), t.clients...) {
-		switch {
-		case !conf.Allow.Allows(c.peer.Client.Addr()):
-			c.revoke(errRevoked, "address_revoked")
-		case !conf.AllowsDatabase(c.database):
-			c.revoke(errRevoked, "database_revoked")
-		case conf.RequireTLS && !c.conn.TLS():
-			c.revoke(errRevoked, "tls_required")
-		default:
-			if _, ok := conf.User(c.pool.key.user); !ok {
-				c.revoke(errRevoked, "user_removed")
-			}
-		}
-	}
+	t.review(time.Now())
 	t.retireFormer(t.loop.Now())
 	t.dialMore()
 }

@@ -24,7 +24,7 @@ const (
 // follows from the rest is filled in by Complete.
 func New(id string) *Tenant {
 	return &Tenant{
-		ID: id, Database: DefaultDatabase, State: defaultState(), ClientAddress: AddressOff, Users: make(map[string]*User),
+		ID: id, Database: DefaultDatabase, State: defaultState(), ClientAddress: AddressOff, Restrictions: RestrictionsEnforce, Users: make(map[string]*User),
 		Pool: Pool{Size: DefaultPoolSize, ReserveAfter: DefaultReserveAfter, MaxClients: DefaultMaxClients, MaxServers: DefaultMaxServers},
 	}
 }

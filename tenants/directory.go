@@ -4,6 +4,7 @@ package tenants
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type Directory struct {
 	mu        sync.RWMutex // guards what follows; held briefly
 	byID      map[string]*Tenant
 	byMachine map[string]*Tenant // by the machine's key
+	byFlycast map[netip.Addr]*Tenant
 }
 
 // Change is one tenant that is not what it was.
@@ -38,7 +40,7 @@ func (c Change) ID() string {
 
 // NewDirectory makes a directory of some tenants. It fails as Replace does.
 func NewDirectory(all ...*Tenant) (*Directory, error) {
-	d := &Directory{byID: make(map[string]*Tenant, len(all)), byMachine: make(map[string]*Tenant)}
+	d := &Directory{byID: make(map[string]*Tenant, len(all)), byMachine: make(map[string]*Tenant), byFlycast: make(map[netip.Addr]*Tenant)}
 	return d, d.Replace(all)
 }
 
@@ -64,6 +66,14 @@ func (d *Directory) Machine(key string) (*Tenant, bool) {
 	return t, ok
 }
 
+// Flycast returns the tenant that an address of Flycast's names.
+func (d *Directory) Flycast(address netip.Addr) (*Tenant, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t, ok := d.byFlycast[address]
+	return t, ok
+}
+
 // Len is the number of tenants.
 func (d *Directory) Len() int {
 	d.mu.RLock()
@@ -79,7 +89,7 @@ func (d *Directory) All() []*Tenant {
 }
 
 // Put says that one tenant is now this; it must be valid, and from now on never be changed. No other tenant is looked at, but
-// one that has the same machine: that is a *ConflictError, and nothing changes. When Put returns, the subscribers have been
+// one that has the same machine or address of Flycast's: that is a *ConflictError, and nothing changes. When Put returns, the subscribers have been
 // told, unless the tenant was like this already.
 func (d *Directory) Put(t *Tenant) error {
 	d.changing.Lock()
@@ -90,8 +100,11 @@ func (d *Directory) Put(t *Tenant) error {
 	}
 	if t.Machine != nil {
 		if other, taken := d.Machine(t.Machine.Key()); taken && other.ID != t.ID {
-			return &ConflictError{t.ID, other.ID, t.Machine.Key()}
+			return &ConflictError{ID: t.ID, Other: other.ID, Machine: t.Machine.Key()}
 		}
+	}
+	if other, taken := d.Flycast(t.Flycast); taken && other.ID != t.ID {
+		return &ConflictError{ID: t.ID, Other: other.ID, Flycast: t.Flycast}
 	}
 	d.apply([]Change{{old, t}})
 	return nil
@@ -143,10 +156,14 @@ func (d *Directory) apply(changes []Change) {
 		return
 	}
 	d.mu.Lock()
-	for _, c := range changes { // first, because a machine may go from one to another
-		if c.Old != nil && c.Old.Machine != nil {
+	for _, c := range changes { // first, because what only one may have may go from one to another
+		if c.Old == nil {
+			continue
+		}
+		if c.Old.Machine != nil {
 			delete(d.byMachine, c.Old.Machine.Key())
 		}
+		delete(d.byFlycast, c.Old.Flycast)
 	}
 	for _, c := range changes {
 		if c.New == nil {
@@ -156,6 +173,9 @@ func (d *Directory) apply(changes []Change) {
 		d.byID[c.New.ID] = c.New
 		if c.New.Machine != nil {
 			d.byMachine[c.New.Machine.Key()] = c.New
+		}
+		if c.New.Flycast.IsValid() {
+			d.byFlycast[c.New.Flycast] = c.New
 		}
 	}
 	d.mu.Unlock()

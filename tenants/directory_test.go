@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -117,7 +118,7 @@ func TestDirectoryConflicts(t *testing.T) {
 	same := local("c")
 	same.Machine.Name = "a"
 	var conflict *ConflictError
-	if err := d.Put(same); !errors.As(err, &conflict) || *conflict != (ConflictError{"c", "a", "local/a"}) {
+	if err := d.Put(same); !errors.As(err, &conflict) || *conflict != (ConflictError{ID: "c", Other: "a", Machine: "local/a"}) {
 		t.Errorf("a machine that another one has: %v", err)
 	}
 	if err := d.Replace([]*Tenant{local("a"), same}); !errors.As(err, &conflict) || conflict.ID != "c" {
@@ -171,6 +172,7 @@ func TestDirectoryModel(t *testing.T) {
 				x.Machine.Name = rapid.SampledFrom([]string{"m", "n"}).Draw(r, "name")
 			}
 			x.Pool.Size = rapid.IntRange(1, 2).Draw(r, "size")
+			x.Flycast = rapid.SampledFrom([]netip.Addr{{}, {}, netip.MustParseAddr("fdaa::3"), netip.MustParseAddr("fdaa::4")}).Draw(r, "flycast")
 			return x
 		}
 		clash := func(all map[string]*Tenant) bool {
@@ -211,7 +213,7 @@ func TestDirectoryModel(t *testing.T) {
 				}
 			},
 			"": func(*rapid.T) {
-				machines := 0
+				machines, addresses := 0, 0
 				for id, want := range model {
 					got, ok := d.Tenant(id)
 					if !ok || !got.Equal(want) || subscribed && heard[id] != got {
@@ -223,8 +225,14 @@ func TestDirectoryModel(t *testing.T) {
 							r.Fatalf("the machine of %s is %+v's", id, is)
 						}
 					}
+					if want.Flycast.IsValid() {
+						addresses++
+						if is, _ := d.Flycast(want.Flycast); is != got {
+							r.Fatalf("the address of %s is %+v's", id, is)
+						}
+					}
 				}
-				if d.Len() != len(model) || len(d.All()) != len(model) || len(d.byMachine) != machines || subscribed && len(heard) != len(model) {
+				if d.Len() != len(model) || len(d.All()) != len(model) || len(d.byMachine) != machines || len(d.byFlycast) != addresses || subscribed && len(heard) != len(model) {
 					r.Fatalf("%d tenants, %d machines, %d heard of, want %d and %d", d.Len(), len(d.byMachine), len(heard), len(model), machines)
 				}
 			},

@@ -4,7 +4,6 @@ package tenants
 
 import (
 	"errors"
-	"net/netip"
 	"strings"
 )
 
@@ -16,12 +15,12 @@ var (
 
 // Claim is what a connecting client said about whom it wants to reach. None of it is proven.
 type Claim struct {
-	User, Database    string     // as in the startup message; Database is "" if absent
-	Reference         string     // the tenant that the startup options name; "": none
-	ReferenceConflict bool       // the startup options name two different ones
-	SNI               string     // the TLS client's server name; "": none
-	Domain            string     // our tls.tenant_domain; "": SNI names nobody
-	Destination       netip.Addr // from the PROXY header; kept for private addresses per tenant, which are not built yet
+	User, Database    string // as in the startup message; Database is "" if absent
+	Reference         string // the tenant that the startup options name; "": none
+	ReferenceConflict bool   // the startup options name two different ones
+	SNI               string // the TLS client's server name; "": none
+	Domain            string // our tls.tenant_domain; "": SNI names nobody
+	Flycast           string // the tenant that the PROXY header's destination names, see [Directory.Flycast]; "": none
 }
 
 // Route is who the client says it is. Whether there is such a tenant or user remains to be looked up.
@@ -39,6 +38,7 @@ type Route struct {
 //  1. Claim.Reference. The user is then taken as it is, less a trailing ".<tenant>": a dot in it names nobody.
 //  2. The user's part after its last dot: "app.acme" is user "app" of tenant "acme". A trailing dot names nobody.
 //  3. SNI, if it is exactly one label below Domain, in whatever case and with or without a final dot.
+//  4. Claim.Flycast.
 //
 // Sources that name different tenants are ErrConflict, none is ErrNoTenant.
 //
@@ -56,7 +56,10 @@ func Resolve(c Claim) (Route, error) {
 	} else if dot := strings.LastIndexByte(c.User, '.'); dot >= 0 && dot+1 < len(c.User) {
 		r.User, r.Tenant = c.User[:dot], c.User[dot+1:]
 	}
-	if named := sniTenant(c.SNI, c.Domain); named != "" {
+	for _, named := range []string{sniTenant(c.SNI, c.Domain), c.Flycast} {
+		if named == "" {
+			continue
+		}
 		if r.Tenant != "" && r.Tenant != named {
 			return Route{}, ErrConflict
 		}

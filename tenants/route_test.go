@@ -54,6 +54,13 @@ func TestResolve(t *testing.T) {
 		{"reference and SNI agree", Claim{User: "first.last", Reference: "acme", SNI: "acme." + domain, Domain: domain}, Route{"acme", "first.last", "", false}, nil},
 		{"reference and SNI differ", Claim{User: "app", Reference: "acme", SNI: "globex." + domain, Domain: domain}, Route{}, ErrConflict},
 
+		{"Flycast", Claim{User: "app", Flycast: "acme"}, Route{"acme", "app", "", false}, nil},
+		{"Flycast and the user agree", Claim{User: "app.acme", Flycast: "acme"}, Route{"acme", "app", "", false}, nil},
+		{"Flycast and the user differ", Claim{User: "app.acme", Flycast: "globex"}, Route{}, ErrConflict},
+		{"Flycast and reference differ", Claim{User: "app", Reference: "acme", Flycast: "globex"}, Route{}, ErrConflict},
+		{"Flycast and SNI agree", Claim{User: "app", SNI: "acme." + domain, Domain: domain, Flycast: "acme"}, Route{"acme", "app", "", false}, nil},
+		{"Flycast and SNI differ", Claim{User: "app", SNI: "acme." + domain, Domain: domain, Flycast: "globex"}, Route{}, ErrConflict},
+
 		{"database", Claim{User: "app.acme", Database: "sales"}, Route{"acme", "app", "sales", false}, nil},
 		{"database as libpq fills it in", Claim{User: "app.acme", Database: "app.acme"}, Route{"acme", "app", "app.acme", true}, nil},
 		{"database called as the user is there", Claim{User: "app.acme", Database: "app"}, Route{"acme", "app", "app", false}, nil},
@@ -123,6 +130,7 @@ func TestResolveInventsNothing(t *testing.T) {
 			Domain:    rapid.SampledFrom([]string{"", "d.test", "D.test."}).Draw(t, "domain"),
 		}
 		label := word.Draw(t, "label")
+		c.Flycast = rapid.SampledFrom([]string{"", "", "acme", "globex"}).Draw(t, "flycast")
 		c.SNI = label + rapid.SampledFrom([]string{"", ".d.test", ".D.TEST.", ".other.test"}).Draw(t, "sni")
 
 		var named []string
@@ -135,7 +143,10 @@ func TestResolveInventsNothing(t *testing.T) {
 		if c.Domain != "" && below && label != "" && !strings.Contains(label, ".") {
 			named = append(named, strings.ToLower(label))
 		}
-		differ := len(named) == 2 && named[0] != named[1]
+		if c.Flycast != "" {
+			named = append(named, c.Flycast)
+		}
+		differ := slices.ContainsFunc(named, func(n string) bool { return n != named[0] })
 
 		r, err := Resolve(c)
 		switch {

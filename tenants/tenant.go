@@ -25,14 +25,18 @@ func ValidID(id string) bool { return idPattern.MatchString(id) }
 
 // Tenant is one tenant. Like everything it points to, it never changes once it is in a Directory.
 type Tenant struct {
-	ID         string
-	Upstream   Upstream               // without a Host if there is a Machine, and without a Port if that is local
-	Machine    *Machine               // nil: the server is always there
-	Database   string                 // offered when the client names none
-	Databases  []string               // the only ones allowed; empty: any
-	Users      map[string]*User       // by the name that the client gives, case-sensitive
-	Allow      *netrestrict.AllowList // nil: everyone
-	RequireTLS bool                   // not judged for CancelRequests
+	ID        string
+	Upstream  Upstream               // without a Host if there is a Machine, and without a Port if that is local
+	Machine   *Machine               // nil: the server is always there
+	Database  string                 // offered when the client names none
+	Databases []string               // the only ones allowed; empty: any
+	Users     map[string]*User       // by the name that the client gives, case-sensitive
+	Allow     *netrestrict.AllowList // nil: everyone
+	// Restrictions says whether Allow refuses anybody.
+	Restrictions Restrictions
+	// Flycast names the tenant, as the destination in a PROXY header, to whoever names none; zero: it does not.
+	Flycast    netip.Addr
+	RequireTLS bool // not judged for CancelRequests
 	// ClientCAs sign the certificates that clients have to show, which CancelRequests need not; nil: clients need none.
 	ClientCAs   *x509.CertPool
 	ClientCAPEM string // what ClientCAs was read from, for stores to keep; it decides nothing
@@ -45,6 +49,20 @@ type Tenant struct {
 	Pool          Pool
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
 }
+
+// Refuses reports whether the tenant's restrictions keep somebody out now.
+func (t *Tenant) Refuses(now time.Time, who netrestrict.Who) bool {
+	return t.Restrictions != RestrictionsObserve && !t.Allow.Decide(now, who).Allowed
+}
+
+// Restrictions says what becomes of somebody whom an allowlist does not allow.
+type Restrictions string
+
+// The ways.
+const (
+	RestrictionsEnforce Restrictions = "enforce" // refused
+	RestrictionsObserve Restrictions = "observe" // counted and listed, and let in
+)
 
 // Equal reports whether both say the same. Certificates and allowlists are compared by content.
 func (t *Tenant) Equal(o *Tenant) bool {

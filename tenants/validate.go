@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/postern/postern/netrestrict"
 )
 
 // MaxCount bounds counts far above anything sensible and far below an overflow.
@@ -65,6 +67,10 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	}
 	validatePool(p.key("pool"), t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
+	oneOf(p.key("restrictions_mode"), t.Restrictions, RestrictionsEnforce, RestrictionsObserve)
+	if t.Flycast.IsValid() && !netrestrict.IsFlycast(t.Flycast) {
+		p.key("flycast").fail("must be an address of Flycast's, which begin with fdaa:")
+	}
 	oneOf(p.key("client_address"), t.ClientAddress, AddressOff, AddressName, AddressGUC)
 	validateState(p.key("state"), t.State)
 	if len(t.NeverBan) > maxNeverBan {

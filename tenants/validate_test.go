@@ -151,6 +151,8 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Pool.MaxDatabaseServers = math.MaxInt }, "pool.max_database_servers: must be between 0 and 1000000"},
 	{good, func(t *Tenant) { t.Timeouts.QueryWait = new(time.Duration) }, "timeouts.query_wait: must be more than 0s: every wait has a bound"},
 	{good, func(t *Tenant) { t.Timeouts.ServerIdle = new(-time.Second) }, "timeouts.server_idle: must not be negative"},
+	{good, func(t *Tenant) { t.Restrictions = "" }, "restrictions_mode: must be one of enforce, observe"},
+	{good, func(t *Tenant) { t.Flycast = netip.MustParseAddr("2001:db8::1") }, "flycast: must be an address of Flycast's, which begin with fdaa:"},
 	{good, func(t *Tenant) { t.ClientAddress = "" }, "client_address: must be one of off, application_name, guc"},
 	{good, func(t *Tenant) { t.State[StateSet] = "drop" }, "state.set: must be one of track, pin, reset, refuse, allow"},
 	{good, func(t *Tenant) { delete(t.State, StateSeed) }, "state.seed: must be one of track, pin, reset, refuse, allow"},
@@ -265,12 +267,16 @@ func TestConflicts(t *testing.T) {
 	unnamed.Machine.Name = ""
 	other := local("y")
 	other.Machine.Name = "b"
-	got := Conflicts([]*Tenant{good("a"), local("b"), unnamed, unnamed, other, good("a"), {}, {}})
-	want := []Conflict{{3, 2, &ConflictError{ID: "x", Other: "x"}}, {4, 1, &ConflictError{"y", "b", "local/b"}}, {5, 0, &ConflictError{ID: "a", Other: "a"}}}
-	if d := cmp.Diff(want, got); d != "" {
+	f, g := good("f"), good("g")
+	f.Flycast = netip.MustParseAddr("fdaa::3")
+	g.Flycast = f.Flycast
+	got := Conflicts([]*Tenant{good("a"), local("b"), unnamed, unnamed, other, good("a"), {}, {}, f, g})
+	want := []Conflict{{3, 2, &ConflictError{ID: "x", Other: "x"}}, {4, 1, &ConflictError{ID: "y", Other: "b", Machine: "local/b"}}, {5, 0, &ConflictError{ID: "a", Other: "a"}},
+		{9, 8, &ConflictError{ID: "g", Other: "f", Flycast: f.Flycast}}}
+	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
-	if s := fmt.Sprint(got[1].Err, "; ", got[2].Err); s != `tenant "y": machine local/b is tenant "b"'s already; tenant "a" is there twice` {
+	if s := fmt.Sprint(got[1].Err, "; ", got[2].Err, "; ", got[3].Err); s != `tenant "y": machine local/b is tenant "b"'s already; tenant "a" is there twice; tenant "g": flycast address fdaa::3 is tenant "f"'s already` {
 		t.Error(s)
 	}
 }
@@ -298,6 +304,7 @@ func TestEqual(t *testing.T) {
 	full := func() *Tenant {
 		x := fly("a")
 		x.Allow, x.Databases, x.Timeouts.Query = list("10.0.0.0/8"), []string{"postgres"}, new(time.Second)
+		x.Flycast = netip.MustParseAddr("fdaa::3")
 		x.Users["web"].Timeouts.Query = new(time.Second)
 		x.NeverBan = x.Allow.Prefixes()
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA

@@ -134,15 +134,16 @@ var keysOf = map[string][]string{
 	"user":     {"users[]."},
 	"pool":     {"pool."},
 	"timeouts": {"timeouts.", "users[].timeouts."},
+	"rule":     {"allow_list[]."},
 }
 
 // sections are keys with keys of their own, which are read elsewhere.
-var sections = []string{"upstream", "machine", "users", "pool", "timeouts", "state", "users[].timeouts", "users[].upstream"}
+var sections = []string{"upstream", "machine", "users", "pool", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint"}
 
 // TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {
 	want := make(map[string]string)
-	for _, name := range []string{"decode.go"} {
+	for _, name := range []string{"decode.go", "rules.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), "../tenants/file/"+name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -193,7 +194,7 @@ tenants:
 		"pool.size": fmt.Sprint(a.Pool.Size), "pool.reserve": fmt.Sprint(a.Pool.Reserve), "pool.reserve_after": shortDuration(a.Pool.ReserveAfter),
 		"pool.min": fmt.Sprint(a.Pool.Min), "pool.max_clients": fmt.Sprint(a.Pool.MaxClients), "pool.max_servers": fmt.Sprint(a.Pool.MaxServers),
 		"pool.max_database_clients": fmt.Sprint(a.Pool.MaxDatabaseClients), "pool.max_database_servers": fmt.Sprint(a.Pool.MaxDatabaseServers),
-		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "client_address": string(a.ClientAddress),
+		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
 	})
 	compareKeys(t, documented(t, "### Of a tenant", "\n## "), want, "../configs/tenants.example.yaml")
 }

@@ -24,7 +24,9 @@ type Tenant struct {
 	Machine       *machine                             `json:"machine,omitempty"`
 	Database      string                               `json:"database"`
 	Databases     []string                             `json:"databases,omitempty"`
-	AllowList     *[]string                            `json:"allow_list,omitempty"`
+	AllowList     *[]rule                              `json:"allow_list,omitempty"`
+	Restrictions  tenants.Restrictions                 `json:"restrictions_mode"`
+	Flycast       string                               `json:"flycast,omitempty"`
 	NeverBan      []string                             `json:"never_ban,omitempty"`
 	RequireTLS    bool                                 `json:"require_tls"`
 	ClientCA      string                               `json:"client_ca,omitempty"` // the certificates themselves, in PEM
@@ -149,7 +151,10 @@ func Encode(v any) []byte {
 // Of is what is written down of a tenant, less its users.
 func Of(t *tenants.Tenant) Tenant {
 	d := Tenant{Database: t.Database, Databases: t.Databases, RequireTLS: t.RequireTLS, ClientAddress: t.ClientAddress, State: t.State,
-		ClientCA: t.ClientCAPEM, ClientCert: t.ClientCert, ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts)}
+		ClientCA: t.ClientCAPEM, ClientCert: t.ClientCert, ResetAlways: t.ResetAlways, Timeouts: timeoutsOf(t.Timeouts), Restrictions: t.Restrictions}
+	if t.Flycast.IsValid() {
+		d.Flycast = t.Flycast.String()
+	}
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
 	u := t.Upstream
@@ -159,7 +164,11 @@ func Of(t *tenants.Tenant) Tenant {
 		d.Upstream = &upstream{u.Host, u.Port, u.TLS, u.RootPEM, u.ServerName, u.ClientCert}
 	}
 	if t.Allow != nil {
-		d.AllowList = new(textsOf(t.Allow.Prefixes()))
+		list := []rule{}
+		for _, r := range t.Allow.Rules() {
+			list = append(list, ruleOf(r))
+		}
+		d.AllowList = &list
 	}
 	if len(t.NeverBan) > 0 {
 		d.NeverBan = textsOf(t.NeverBan)
@@ -211,6 +220,7 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 		return nil, fmt.Errorf("document: %w", err)
 	}
 	t.Database, t.Databases, t.RequireTLS, t.ClientAddress, t.State, t.ResetAlways = d.Database, d.Databases, d.RequireTLS, d.ClientAddress, d.State, d.ResetAlways
+	t.Restrictions = d.Restrictions
 	if len(t.Databases) == 0 {
 		t.Databases = nil // which is the same, in one form
 	}
@@ -256,7 +266,12 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	}
 	if d.AllowList != nil {
 		if t.Allow, err = allowList(*d.AllowList); err != nil {
-			return nil, tenants.Problem{Path: "allow_list", Message: err.Error()}
+			return nil, err
+		}
+	}
+	if d.Flycast != "" {
+		if t.Flycast, err = netrestrict.ParseFlycast(d.Flycast); err != nil {
+			return nil, tenants.Problem{Path: "flycast", Message: err.Error()}
 		}
 	}
 	if len(d.NeverBan) > 0 {
@@ -296,14 +311,6 @@ func (r *Reader) certificates(text string) (*x509.CertPool, string, error) {
 }
 
 const maxRoots = 1000
-
-func allowList(texts []string) (*netrestrict.AllowList, error) {
-	prefixes, err := networks(texts)
-	if err != nil {
-		return nil, err
-	}
-	return netrestrict.Compile(prefixes)
-}
 
 func networks(texts []string) ([]netip.Prefix, error) {
 	prefixes := make([]netip.Prefix, 0, len(texts))

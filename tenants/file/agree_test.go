@@ -59,11 +59,17 @@ func drawTenant(r draw) *tenants.Tenant {
 	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"u", "U", "o'brien", "a.b", "x\"]", "null", "7"}), rapid.ID).Draw(r.T, "users") {
 		t.Users[name] = drawUser(r, name)
 	}
-	switch rapid.IntRange(0, 2).Draw(r.T, "allow list") {
+	t.Restrictions = pick(r, "restrictions", tenants.RestrictionsEnforce, tenants.RestrictionsObserve, "off")
+	t.Flycast = pick(r, "flycast", netip.Addr{}, netip.MustParseAddr("fdaa:0:1::3"))
+	switch rapid.IntRange(0, 3).Draw(r.T, "allow list") {
 	case 1:
 		t.Allow, _ = netrestrict.Compile(nil)
 	case 2:
 		t.Allow, _ = netrestrict.Compile([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")})
+	case 3:
+		rules := []netrestrict.Rule{{Network: netip.MustParsePrefix("10.0.0.0/8"), Comment: "the office: \"a\""}, {Endpoint: netrestrict.Endpoint{Provider: netrestrict.GCP, ID: "7"}, Expires: when},
+			{Flycast: netip.MustParseAddr("fdaa::3")}}
+		t.Allow, _ = netrestrict.CompileRules(rules)
 	}
 	if rapid.Bool().Draw(r.T, "never ban") {
 		t.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128")}
@@ -156,7 +162,7 @@ func written(t *tenants.Tenant, files map[string]string) section {
 		up["port"] = int(t.Upstream.Port)
 	}
 	all := section{"id": t.ID, "database": t.Database, "databases": t.Databases, "require_tls": t.RequireTLS, "server_reset_always": t.ResetAlways,
-		"client_address": string(t.ClientAddress), "timeouts": clocks(t.Timeouts), "state": t.State}
+		"client_address": string(t.ClientAddress), "restrictions_mode": string(t.Restrictions), "timeouts": clocks(t.Timeouts), "state": t.State}
 	put(all, "client_ca", text(t.ClientCAPEM))
 	put(all, "client_cert", string(t.ClientCert))
 	if m := t.Machine; m != nil {
@@ -175,10 +181,13 @@ func written(t *tenants.Tenant, files map[string]string) section {
 	p := t.Pool
 	all["pool"] = section{"size": p.Size, "min": p.Min, "reserve": p.Reserve, "reserve_after": p.ReserveAfter.String(), "max_clients": p.MaxClients,
 		"max_servers": p.MaxServers, "max_database_clients": p.MaxDatabaseClients, "max_database_servers": p.MaxDatabaseServers, "mode": p.Mode}
+	if t.Flycast.IsValid() {
+		all["flycast"] = t.Flycast.String()
+	}
 	if t.Allow != nil {
-		list := []string{}
-		for _, prefix := range t.Allow.Prefixes() {
-			list = append(list, prefix.String())
+		list := []any{}
+		for _, rule := range t.Allow.Rules() {
+			list = append(list, writtenRule(rule))
 		}
 		all["allow_list"] = list
 	}
@@ -203,6 +212,27 @@ func written(t *tenants.Tenant, files map[string]string) section {
 	}
 	all["users"] = users
 	return all
+}
+
+func writtenRule(r netrestrict.Rule) any {
+	out := section{}
+	switch {
+	case r.Endpoint != netrestrict.Endpoint{}:
+		out["endpoint"] = section{"provider": string(r.Endpoint.Provider), "id": r.Endpoint.ID}
+	case r.Flycast.IsValid():
+		out["flycast"] = r.Flycast.String()
+	case r.Comment == "" && r.Expires.IsZero():
+		return r.Network.String()
+	default:
+		out["cidr"] = r.Network.String()
+	}
+	if r.Comment != "" {
+		out["comment"] = r.Comment
+	}
+	if !r.Expires.IsZero() {
+		out["expires"] = r.Expires // which YAML writes without quotes
+	}
+	return out
 }
 
 // TestRulesAndFileAgree: a tenant that Validate accepts is read from a file as it is, and of one that it does not accept the

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -22,15 +21,17 @@ import (
 func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 	t = tenants.New("")
 	seen := v.keys(map[string]func(value){
-		"id":          func(v value) { t.ID = v.name() },
-		"upstream":    func(v value) { l.upstream(v, &t.Upstream) },
-		"machine":     func(v value) { t.Machine = l.machine(v, &t.Upstream) },
-		"database":    func(v value) { t.Database = v.name() },
-		"databases":   func(v value) { t.Databases = names(v) },
-		"users":       func(v value) { users = l.users(v, t.Users) },
-		"allow_list":  func(v value) { t.Allow = allowList(v) },
-		"never_ban":   func(v value) { t.NeverBan, _ = networks(v) },
-		"require_tls": func(v value) { t.RequireTLS = v.boolean() },
+		"id":                func(v value) { t.ID = v.name() },
+		"upstream":          func(v value) { l.upstream(v, &t.Upstream) },
+		"machine":           func(v value) { t.Machine = l.machine(v, &t.Upstream) },
+		"database":          func(v value) { t.Database = v.name() },
+		"databases":         func(v value) { t.Databases = names(v) },
+		"users":             func(v value) { users = l.users(v, t.Users) },
+		"allow_list":        func(v value) { t.Allow = allowList(v) },
+		"restrictions_mode": func(v value) { t.Restrictions = word[tenants.Restrictions](v) },
+		"flycast":           func(v value) { t.Flycast, _ = parsed(v, netrestrict.ParseFlycast) },
+		"never_ban":         func(v value) { t.NeverBan, _ = networks(v) },
+		"require_tls":       func(v value) { t.RequireTLS = v.boolean() },
 		"client_ca": func(v value) {
 			r := l.certificates(v)
 			t.ClientCAs, t.ClientCAPEM = cmp.Or(r.pool, x509.NewCertPool()), r.pem
@@ -149,40 +150,6 @@ func secret(v value, text string) tenants.Secret {
 func names(v value) (all []string) {
 	v.each(func(_ int, v value) { all = append(all, v.name()) })
 	return slices.Clip(all)
-}
-
-// allowList reads a list of networks. A bad entry spoils the load, never just itself.
-func allowList(v value) *netrestrict.AllowList {
-	if v.isNull() {
-		v.fail("must not be null: leave the key out to allow everyone, write [] to allow nobody")
-		return nil
-	}
-	prefixes, ok := networks(v)
-	if !ok {
-		return nil
-	}
-	list, err := netrestrict.Compile(prefixes)
-	if err != nil {
-		v.fail("%v", err)
-	}
-	return list
-}
-
-// networks reads a list of networks.
-func networks(v value) (prefixes []netip.Prefix, ok bool) {
-	ok = v.each(func(_ int, v value) {
-		s, ok := v.text()
-		if !ok {
-			return
-		}
-		p, err := netrestrict.ParsePrefix(s)
-		if err != nil {
-			v.fail("%v", err)
-			return
-		}
-		prefixes = append(prefixes, p)
-	})
-	return prefixes, ok
 }
 
 // word reads one of the words of a type.

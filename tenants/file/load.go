@@ -89,6 +89,11 @@ func (l *loader) entry(v value) {
 // judgeTogether reports what several tenants cannot be beside each other.
 func (l *loader) judgeTogether() {
 	for _, c := range tenants.Conflicts(l.all) {
+		if c.Err.Flycast.IsValid() {
+			at, earlier := l.at[c.At].find("flycast"), l.at[c.Earlier].find("flycast")
+			at.say("address %s is another tenant's already, in line %d", c.Err.Flycast, earlier.node.Line)
+			continue
+		}
 		if c.Err.Machine == "" {
 			l.at[c.At].say("tenant %q is there already, in line %d", c.Err.ID, l.at[c.Earlier].node.Line)
 			continue

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
 )
 
@@ -110,7 +111,7 @@ tenants:
 		MaxDatabaseClients: 6, MaxDatabaseServers: 7}, a.Pool); d != "" {
 		t.Error(d)
 	}
-	if !a.Allow.Allows(netip.MustParseAddr("198.51.100.7")) || a.Allow.Allows(netip.MustParseAddr("198.51.100.8")) {
+	if a.Refuses(when, from("198.51.100.7")) || !a.Refuses(when, from("198.51.100.8")) {
 		t.Error("the allow list is wrong")
 	}
 	if !a.NeverBans(netip.MustParsePrefix("192.0.2.0/25")) || !a.NeverBans(netip.MustParsePrefix("198.51.100.7/32")) || a.NeverBans(netip.MustParsePrefix("192.0.0.0/16")) {
@@ -135,7 +136,7 @@ tenants:
 	if d := cmp.Diff(tenants.Pool{Size: 20, MaxClients: 1000, MaxServers: 60, ReserveAfter: 5 * time.Second}, g.Pool); d != "" {
 		t.Error(d)
 	}
-	if g.Allow == nil || g.Allow.Allows(netip.MustParseAddr("127.0.0.1")) {
+	if g.Allow == nil || !g.Refuses(when, from("127.0.0.1")) {
 		t.Error("an empty list allows somebody")
 	}
 	if i, _ := s.Tenant("initech"); i.Allow != nil {
@@ -249,6 +250,29 @@ func TestProblems(t *testing.T) {
 			`tenants[0].allow_list[3]: "::ffff:10.0.0.0/104" is an IPv4 network written as IPv6: write 10.0.0.0/8`,
 			`tenants[0].allow_list[4]: "x" is neither an IP address nor a network such as 203.0.113.0/24 or 2001:db8::/32`,
 		}},
+		{up + "allow_list: [{}, {cidr: 10.0.0.0/8, flycast: 'fdaa::3'}, {comment: x}]", []string{
+			"tenants[0].allow_list[0]: needs exactly one of cidr, endpoint and flycast",
+			"tenants[0].allow_list[1]: needs exactly one of cidr, endpoint and flycast",
+			"tenants[0].allow_list[2]: needs exactly one of cidr, endpoint and flycast",
+		}},
+		{up + "allow_list: [{cidr: 10.0.0.1/8}, {cidr: 10.0.0.0/8, expires: 2027-01-31, note: x}, {flycast: 10.0.0.1, expires: soon}]", []string{
+			`tenants[0].allow_list[0].cidr: "10.0.0.1/8" has bits set behind its prefix length: write 10.0.0.0/8`,
+			"tenants[0].allow_list[1].expires: must be a time such as 2027-01-31T18:00:00Z",
+			"tenants[0].allow_list[1].note: unknown key",
+			"tenants[0].allow_list[2].flycast: must be an address of Flycast's, which are in fdaa::/16",
+			"tenants[0].allow_list[2].expires: must be a time such as 2027-01-31T18:00:00Z",
+		}},
+		{up + "allow_list: [{endpoint: vpce-1}, {endpoint: {provider: aws}}, {endpoint: {provider: oracle, id: x}}, {endpoint: {provider: azure, id: 7}}]", []string{
+			"tenants[0].allow_list[0].endpoint: must be a mapping of keys to values, not text",
+			"tenants[0].allow_list[1]: endpoint.id: must be the id of a VPC endpoint, such as vpce-08d2bf15fac5001c9",
+			"tenants[0].allow_list[2]: endpoint.provider: must be one of aws, azure, gcp",
+			"tenants[0].allow_list[3].endpoint.id: must be text, not a number (put it in quotes if you mean its digits)",
+		}},
+		{up + `allow_list: [{cidr: 10.0.0.0/8, comment: "a\nb"}]`, []string{"tenants[0].allow_list[0]: comment: must be printable, on one line"}},
+		{up + "restrictions_mode: off", []string{"tenants[0].restrictions_mode: must be one of enforce, observe"}},
+		{up + "flycast: '2001:db8::1'", []string{"tenants[0].flycast: must be an address of Flycast's, which are in fdaa::/16"}},
+		{"=tenants:\n- {id: a, upstream: {host: h}, flycast: 'fdaa::3'}\n- {id: b, upstream: {host: h}, flycast: 'fdaa:0::3'}", []string{
+			"tenants[1].flycast: address fdaa::3 is another tenant's already, in line 2 (line 3)"}},
 
 		{up + "pool: {size: 0, max_clients: -1, max_servers: 1.5, mode: fast}", []string{
 			"tenants[0].pool.size: must be between 1 and 1000000",
@@ -283,6 +307,52 @@ func TestProblems(t *testing.T) {
 	} {
 		checkProblems(t, c.in, c.want)
 	}
+}
+
+// TestLoadRules: every way to write a rule.
+func TestLoadRules(t *testing.T) {
+	s, err := loadText(t, `
+tenants:
+  - id: acme
+    upstream: {host: h}
+    flycast: "fdaa:0:1::3"
+    restrictions_mode: observe
+    allow_list:
+      - 203.0.113.0/24
+      - {cidr: 198.51.100.7, comment: "Mary, at home", expires: 2027-01-31T18:00:00+01:00}
+      - {cidr: "2001:db8::/32", expires: "2027-01-31T18:00:00Z"}
+      - {endpoint: {provider: aws, id: vpce-08d2bf15fac5001c9}}
+      - {endpoint: {provider: azure, id: "201327"}, comment: west}
+      - {endpoint: {provider: gcp, id: "9223372036854775808"}}
+      - {flycast: "fdaa:0:1::3"}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	six := time.Date(2027, 1, 31, 18, 0, 0, 0, time.UTC)
+	want, err := netrestrict.CompileRules([]netrestrict.Rule{
+		{Network: netip.MustParsePrefix("203.0.113.0/24")},
+		{Network: netip.MustParsePrefix("198.51.100.7/32"), Comment: "Mary, at home", Expires: six.Add(-time.Hour)},
+		{Network: netip.MustParsePrefix("2001:db8::/32"), Expires: six},
+		{Endpoint: netrestrict.Endpoint{Provider: netrestrict.AWS, ID: "vpce-08d2bf15fac5001c9"}},
+		{Endpoint: netrestrict.Endpoint{Provider: netrestrict.Azure, ID: "201327"}, Comment: "west"},
+		{Endpoint: netrestrict.Endpoint{Provider: netrestrict.GCP, ID: "9223372036854775808"}},
+		{Flycast: netip.MustParseAddr("fdaa:0:1::3")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.Tenants[0]
+	if !a.Allow.Equal(want) || a.Restrictions != tenants.RestrictionsObserve || a.Flycast != netip.MustParseAddr("fdaa:0:1::3") {
+		t.Errorf("%+v, %v, %v", a.Allow.Rules(), a.Restrictions, a.Flycast)
+	}
+	if a.Refuses(when, from("192.0.2.1")) {
+		t.Error("who is only observed is refused")
+	}
+}
+
+func from(address string) netrestrict.Who {
+	return netrestrict.Who{Address: netip.MustParseAddr(address)}
 }
 
 // checkProblems loads a whole file, if in begins with =, or else the keys of one tenant with the id a, in line 2, which the

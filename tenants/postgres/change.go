@@ -73,7 +73,7 @@ func (r *Registry) change(ctx context.Context, c tenants.Edit) (now tenants.Reco
 		if len(document.Differences(s.old, s.new)) == 0 {
 			return nil
 		}
-		if err := freeMachine(ctx, tx, next); err != nil {
+		if err := free(ctx, tx, next); err != nil {
 			return err
 		}
 		w := newWriter(tx, r.opts.Keys)
@@ -128,18 +128,33 @@ func (r *Registry) edit(c tenants.Edit, is tenants.Record) (*tenants.Tenant, err
 	return next, nil
 }
 
-// freeMachine refuses a machine that is another tenant's. One that takes it at this moment is found by the table's constraint.
-func freeMachine(ctx context.Context, tx pgx.Tx, t *tenants.Tenant) error {
-	if t == nil || t.Machine == nil {
+// free refuses a machine, or an address of Flycast's, that is another tenant's. One that takes it at this moment is found by the
+// table's constraints.
+func free(ctx context.Context, tx pgx.Tx, t *tenants.Tenant) error {
+	if t == nil {
 		return nil
 	}
-	taken := tenants.ConflictError{ID: t.ID, Machine: t.Machine.Key()}
-	err := tx.QueryRow(ctx, `SELECT id FROM postern.tenants WHERE machine = $1 AND id <> $2`, taken.Machine, t.ID).Scan(&taken.Other)
+	if t.Machine != nil {
+		taken := tenants.ConflictError{ID: t.ID, Machine: t.Machine.Key()}
+		if err := freeOf(ctx, tx, `SELECT id FROM postern.tenants WHERE machine = $1 AND id <> $2`, taken.Machine, &taken); err != nil {
+			return err
+		}
+	}
+	if t.Flycast.IsValid() {
+		taken := tenants.ConflictError{ID: t.ID, Flycast: t.Flycast}
+		return freeOf(ctx, tx, `SELECT id FROM postern.tenants WHERE flycast = $1 AND id <> $2`, t.Flycast.String(), &taken)
+	}
+	return nil
+}
+
+// freeOf asks who has something.
+func freeOf(ctx context.Context, tx pgx.Tx, query, what string, taken *tenants.ConflictError) error {
+	err := tx.QueryRow(ctx, query, what, taken.ID).Scan(&taken.Other)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
 	case err != nil:
 		return err
 	}
-	return refusal{&taken}
+	return refusal{taken}
 }

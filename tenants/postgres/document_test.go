@@ -89,11 +89,17 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 		x.Upstream.Host = "db.internal"
 	}
 	if n := rapid.IntRange(-1, 3).Draw(t, "networks"); n >= 0 {
-		var all []netip.Prefix
-		for i := range n {
-			all = append(all, netip.MustParsePrefix([]string{"10.0.0.0/8", "203.0.113.7/32", "2001:db8::/32"}[i]))
+		all := []netrestrict.Rule{{Network: netip.MustParsePrefix("10.0.0.0/8")}, {Endpoint: netrestrict.Endpoint{Provider: netrestrict.Azure, ID: "7"}}, {Flycast: netip.MustParseAddr("fdaa::3")}}[:n]
+		for i := range all {
+			all[i].Comment = rapid.SampledFrom([]string{"", "ä \"'"}).Draw(t, "comment")
+			if rapid.Bool().Draw(t, "expires") {
+				all[i].Expires = time.Unix(rapid.Int64Range(0, 1e10).Draw(t, "until"), rapid.Int64Range(0, 1e9-1).Draw(t, "nanoseconds"))
+			}
 		}
-		x.Allow, _ = netrestrict.Compile(all)
+		var err error
+		if x.Allow, err = netrestrict.CompileRules(all); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if rapid.Bool().Draw(t, "never ban") {
 		x.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/48")}
@@ -103,6 +109,8 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 			*secret = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
 		}
 	}
+	x.Restrictions = rapid.SampledFrom([]tenants.Restrictions{tenants.RestrictionsEnforce, tenants.RestrictionsObserve}).Draw(t, "restrictions")
+	x.Flycast = rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("fdaa:0:1::3")}).Draw(t, "flycast")
 	for i := range rapid.IntRange(0, 3).Draw(t, "users") {
 		u := &tenants.User{Name: fmt.Sprint("u", i), PoolSize: number.Draw(t, "size"), MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), Timeouts: limits(),
 			ServerUser: rapid.SampledFrom([]string{"", "other"}).Draw(t, "as"), ServerAuth: rapid.SampledFrom([]tenants.ServerAuth{"", tenants.AuthMD5}).Draw(t, "auth")}
@@ -141,7 +149,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 17, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 19, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
 	} {
 		if n := typ.NumField(); n != want {

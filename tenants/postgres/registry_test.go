@@ -123,6 +123,7 @@ func (w *world) registryChanges() {
 	var taken *tenants.ConflictError
 	fly := sample("globex")
 	fly.Upstream, fly.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: "m"}
+	fly.Flycast = netip.MustParseAddr("fdaa::3")
 	done(put(fly, 0))
 	for _, c := range []struct {
 		what string
@@ -139,7 +140,13 @@ func (w *world) registryChanges() {
 		{"an id that is none", with("\x00", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
 		{"another's machine", with("acme", 0, func(x *tenants.Tenant) {
 			x.Upstream, x.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: "m"}
-		}), func(err error) bool { return errors.As(err, &taken) && taken.Other == "globex" }},
+		}), func(err error) bool {
+			return errors.As(err, &taken) && taken.Other == "globex" && taken.Machine == "local/m"
+		}},
+		{"another's address of Flycast's", with("acme", 0, func(x *tenants.Tenant) { x.Flycast = fly.Flycast }),
+			func(err error) bool {
+				return errors.As(err, &taken) && taken.Other == "globex" && taken.Flycast == fly.Flycast
+			}},
 	} {
 		before, _ := r.Tenant(t.Context(), "acme")
 		if _, err := r.Change(t.Context(), c.edit); !c.is(err) {

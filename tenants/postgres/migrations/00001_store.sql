@@ -10,7 +10,9 @@ CREATE TABLE postern.tenants (
 			WHEN 'fly' THEN 'fly/' || (document->'machine'->>'app') || '/' || (document->'machine'->>'id')
 			WHEN 'local' THEN 'local/' || (document->'machine'->>'name')
 		END) STORED,
-	CONSTRAINT tenants_machine UNIQUE (machine) DEFERRABLE INITIALLY DEFERRED -- it may go from one to another
+	flycast  text COLLATE "C" GENERATED ALWAYS AS (document->>'flycast') STORED,
+	CONSTRAINT tenants_machine UNIQUE (machine) DEFERRABLE INITIALLY DEFERRED, -- it may go from one to another
+	CONSTRAINT tenants_flycast UNIQUE (flycast) DEFERRABLE INITIALLY DEFERRED
 );
 
 CREATE TABLE postern.users (
