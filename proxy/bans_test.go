@@ -210,6 +210,20 @@ func TestApplyBan(t *testing.T) {
 	if len(*told) != 0 {
 		t.Errorf("what was heard is told again: %q", *told)
 	}
+	// It holds as well at a tenant that is read only afterwards.
+	late := auto
+	late.Tenant = "late"
+	d.gate.ApplyBan(late)
+	acme, _ := d.directory.Tenant("acme")
+	now := *acme
+	now.ID = "late"
+	if err := d.directory.Put(&now); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.gate.Bans("late"); len(got) != 1 {
+		t.Errorf("at a tenant that has just been read: %v", got)
+	}
+
 	d.gate.ApplyBan(auto)
 	d.gate.ApplyBan(Ban{Tenant: "acme", Address: netip.MustParsePrefix("203.0.113.0/24"), Left: time.Hour, Manual: true})
 	d.change("acme", func(t *tenants.Tenant) {

@@ -37,7 +37,7 @@ func (g *Gate) neverBans(tenant string, addr netip.Addr) bool {
 // amendThrottle tells the throttle what changes have repaired or taken
 // away. Nobody's failures are held against them where they may have been right.
 func (g *Gate) amendThrottle(all []tenants.Change) {
-	repaired, removed := amendments(all)
+	repaired, changed, removed := amendments(all)
 	if len(repaired)+len(removed) == 0 {
 		return
 	}
@@ -47,26 +47,32 @@ func (g *Gate) amendThrottle(all []tenants.Change) {
 		for _, id := range removed {
 			t.Removed(at, id)
 		}
+		if len(changed) > 0 {
+			over = t.Pardon(at, func(id string) bool { return changed[id] })
+		}
 		if len(repaired) > 0 {
-			over = t.Pardon(at, func(id string) bool { return repaired[id] })
+			t.Forget(func(id string) bool { return repaired[id] })
 		}
 	})
 	g.tell(lifted(over))
 }
 
 // amendments are the tenants that have appeared, or where what proves a user's
-// password has changed, and those that are gone.
-func amendments(all []tenants.Change) (repaired map[string]bool, removed []string) {
-	repaired = make(map[string]bool)
+// password has changed, the latter of them, and those that are gone. Of one that
+// appears other nodes may have told bans already, which hold.
+func amendments(all []tenants.Change) (repaired, changed map[string]bool, removed []string) {
+	repaired, changed = make(map[string]bool), make(map[string]bool)
 	for _, c := range all {
 		switch {
 		case c.New == nil:
 			removed = append(removed, c.ID())
-		case c.Old == nil || newProof(c.Old, c.New):
+		case c.Old == nil:
 			repaired[c.ID()] = true
+		case newProof(c.Old, c.New):
+			repaired[c.ID()], changed[c.ID()] = true, true
 		}
 	}
-	return repaired, removed
+	return repaired, changed, removed
 }
 
 // newProof reports whether a password proves a user now that did not before.

@@ -102,7 +102,7 @@ func TestAmendments(t *testing.T) {
 		if err := d.Replace(c.now); err != nil {
 			t.Fatal(err)
 		}
-		repaired, removed := amendments(changes)
+		repaired, _, removed := amendments(changes)
 		if got := slices.Sorted(maps.Keys(repaired)); !cmp.Equal(got, c.repaired) || !cmp.Equal(removed, c.removed) {
 			t.Errorf("%s: repaired %v, removed %v; want %v, %v", name, got, removed, c.repaired, c.removed)
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/postgres"
 )
 
 func newServe() *cobra.Command {
@@ -92,7 +93,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.directory, err = tenants.NewDirectory(); err != nil {
 		return nil, err
 	}
-	if p.store, err = openStore(conf, p.directory, func(ctx context.Context) error { return p.gate.Settled(ctx) }, log); err != nil {
+	if p.store, err = openStore(conf, p.directory, p.storeHooks(), log); err != nil {
 		return nil, err
 	}
 	if p.certs, err = loadCertificates(conf); err != nil {
@@ -114,6 +115,9 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	options.OpenFiles = openFiles()
 	options.Known = proxy.OpenKnown(conf.Machines.KnownFile(), log)
+	if shared, ok := p.store.(*postgres.Store); ok {
+		options.TellBan = shared.TellBan
+	}
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
@@ -131,6 +135,11 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		}
 	}
 	return p, nil
+}
+
+// storeHooks are called when there is a gate.
+func (p *process) storeHooks() storeHooks {
+	return storeHooks{settled: func(ctx context.Context) error { return p.gate.Settled(ctx) }, applyBan: func(b proxy.Ban) { p.gate.ApplyBan(b) }}
 }
 
 // openFiles is how many files the process may have open, 0 if that is not known. The soft limit is the hard one by now: Go

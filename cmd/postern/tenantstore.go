@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/file"
@@ -39,14 +40,20 @@ func (s fileStore) Watch(ctx context.Context) { s.Store.Watch(ctx, s.path) }
 // Degraded is nil: a file that cannot be read is a mistake that its author sees at once.
 func (s fileStore) Degraded() error { return nil }
 
-// openStore opens the store that the configuration names. settled is called once it is watched: it returns when changes are in force.
-func openStore(conf *configs.Config, d *tenants.Directory, settled func(context.Context) error, log *slog.Logger) (tenantStore, error) {
+// storeHooks are what a store needs of the gate.
+type storeHooks struct {
+	settled  func(context.Context) error // returns when changes are in force
+	applyBan func(proxy.Ban)
+}
+
+// openStore opens the store that the configuration names. What it calls of hooks it calls once it is watched.
+func openStore(conf *configs.Config, d *tenants.Directory, hooks storeHooks, log *slog.Logger) (tenantStore, error) {
 	if conf.Tenants.InPostgres() {
 		o, err := postgresOptions(conf)
 		if err != nil {
 			return nil, err
 		}
-		o.Directory, o.Log, o.Settled = d, log, settled
+		o.Directory, o.Log, o.Settled, o.ApplyBan = d, log, hooks.settled, hooks.applyBan
 		if o.Node, err = nodeName(conf); err != nil {
 			return nil, err
 		}

@@ -26,6 +26,11 @@
 // it: what is compared with it is compared under the locks of the tenant's row and of its users'. Locks are always taken in one
 // order: the tables, the tenant's row, its users (and tokens), the feed's head, the audit log. Nothing but the commit follows the last two.
 //
+// # Bans
+//
+// Bans are told to other nodes over a connection of its own (bans.go), and are no part of the feed: they change no tenant, and there may be
+// many. NOTIFY names the ban to look at; what it is stands in its row, and all are compared at each connect and every minute.
+//
 // # Invariants
 //
 //   - A row that cannot be read, or that breaks a rule, changes nothing: the tenant stays what it was, the log says why, and

@@ -20,6 +20,7 @@ func (s *Store) Watch(ctx context.Context) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	reading.Go(func() { s.watchKeys(ctx) })
+	reading.Go(func() { s.bans.watch(ctx) })
 	pause := firstPause
 	for told := false; ; {
 		err := s.follow(ctx, func() { pause, told = firstPause, false })

@@ -48,12 +48,12 @@ const epochNow = `(SELECT epoch FROM (` + selectHead + `) h (version, epoch))`
 // checkRights says whether a node can say how it is.
 func checkRights(ctx context.Context, q querier) error {
 	var may bool
-	if err := q.QueryRow(ctx, `SELECT bool_and(has_table_privilege(t, r)) FROM unnest(ARRAY['postern.nodes', 'postern.applied']) t,
+	if err := q.QueryRow(ctx, `SELECT bool_and(has_table_privilege(t, r)) FROM unnest(ARRAY['postern.nodes', 'postern.applied', 'postern.bans']) t,
 		unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r`).Scan(&may); err != nil {
 		return fmt.Errorf("asking for the rights on the store: %w", err)
 	}
 	if !may {
-		return errors.New("a node has to announce itself in the store: GRANT SELECT, INSERT, UPDATE, DELETE ON postern.nodes, postern.applied to its role")
+		return errors.New("a node has to announce itself in the store, and tells others of bans: GRANT SELECT, INSERT, UPDATE, DELETE ON postern.nodes, postern.applied, postern.bans to its role")
 	}
 	return nil
 }

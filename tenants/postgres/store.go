@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/document"
 )
@@ -26,7 +27,9 @@ type Options struct {
 	Judge     Judge
 	// Settled returns once the changes that the directory has told of are in force: open sessions were judged. nil: they are at once.
 	Settled func(context.Context) error
-	Log     *slog.Logger
+	// ApplyBan is told of bans that other nodes have written to the store: see [Store.TellBan]. nil: bans are not shared.
+	ApplyBan func(netrestrict.Ban)
+	Log      *slog.Logger
 }
 
 const (
@@ -49,6 +52,7 @@ type Store struct {
 	bad    map[string]refused // rows that are not in force, by id; Watch's
 	cache  *cache
 	node   *presence
+	bans   *bans
 	beat   time.Duration // the head is asked for as often, whatever was notified
 	ended  chan struct{} // closed when Watch has
 
@@ -63,6 +67,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opts: o, mirror: newMirror(), beat: heartbeat, bad: make(map[string]refused), cache: newCache(o.CacheFile, o.Keys, o.Log), ended: make(chan struct{})}
 	s.node = newPresence(&o, s.cache.needs)
+	s.bans = newBans(&o)
 	s.stats.LoadedAt = time.Now()
 	err := s.probe(ctx)
 	if err == nil {
