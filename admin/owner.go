@@ -92,6 +92,11 @@ func asOwner(e edit) edit {
 				return nil, notOwners(d.Path)
 			}
 		}
+		if now.Pool != old.Pool {
+			capped := *now
+			capped.Caps = old.Caps.Over(old.Pool) // the numbers were the operator's so far
+			now = &capped
+		}
 		return now, nil
 	})
 }

@@ -99,11 +99,43 @@ func TestOwnersView(t *testing.T) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	const seen = "allow_list client_address client_ca client_cert database databases flycast never_ban pool require_tls restrictions_mode server_reset_always state timeouts"
+	const seen = "allow_list caps client_address client_ca client_cert database databases flycast never_ban pool require_tls restrictions_mode server_reset_always state timeouts"
 	const hidden = "machine upstream"
 	want := slices.Sorted(slices.Values(strings.Fields(seen + " " + hidden)))
 	if !slices.Equal(keys, want) {
 		t.Errorf("keys %v\nwant %v: an owner sees all but those that view leaves out", keys, want)
+	}
+}
+
+// TestOwnersPool: an owner's numbers go down and up again, and never above the operator's, which the operator can change.
+func TestOwnersPool(t *testing.T) {
+	w := newWorld(t)
+	for i, step := range []struct {
+		kind, body string
+		code       int
+		says       string
+	}{
+		{"write", `{"pool":{"size":5}}`, 200, `"caps":{"size":20,"max_clients":1000,"max_servers":60}`},
+		{"write", `{"pool":{"size":20}}`, 200, `"size":20`},
+		{"write", `{"pool":{"size":21}}`, 422, `{"pointer":"/pool/size","detail":"must be between 1 and 20, which is what caps.size says"}`},
+		{"write", `{"pool":{"max_database_clients":7}}`, 200, `"max_database_clients":7`},
+		{"write", `{"pool":{"max_database_clients":null}}`, 200, ``}, // the operator had no limit there
+		{"write", `{"caps":{"size":30}}`, 403, `may not change caps`},
+		{"write", `{"caps":null}`, 403, `may not change caps`},
+		{"operator", `{"pool":{"size":30}}`, 422, `caps.size`},
+		{"operator", `{"pool":{"size":30},"caps":{"size":40,"max_database_servers":8},"pool":{}}`, 400, `twice`},
+		{"operator", `{"pool":{"size":30,"max_database_servers":8},"caps":{"size":40,"max_database_servers":8}}`, 200, `"size":40`},
+		{"write", `{"pool":{"size":40}}`, 200, `"size":40`},
+		{"write", `{"pool":{"max_database_servers":null}}`, 422, `/pool/max_database_servers`},
+		{"write", `{"pool":{"max_clients":1001}}`, 422, `/pool/max_clients`},
+		{"operator", `{"caps":null,"pool":{"size":50}}`, 200, `"size":50`},
+		{"write", `{"pool":{"size":51}}`, 422, `/pool/size`},
+		{"operator", `{"caps":{"size":99,"max_clients":null}}`, 200, `"caps":{"size":99}`},
+		{"write", `{"pool":{"size":98,"max_clients":1001}}`, 422, `/pool/max_clients`},
+	} {
+		if got := w.to(t, step.kind, "PATCH", "/v1/tenants/acme", step.body).is(step.code, step.says); t.Failed() {
+			t.Fatalf("step %d: %s", i, got.Body)
+		}
 	}
 }
 

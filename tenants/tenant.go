@@ -47,6 +47,7 @@ type Tenant struct {
 	ResetAlways   bool
 	ClientAddress ClientAddress
 	Pool          Pool
+	Caps          Caps           // what Pool may not exceed
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
 }
 
@@ -198,4 +199,28 @@ type Pool struct {
 	MaxDatabaseServers int // per database; 0: no limit of its own
 
 	Mode string // "session", "transaction", "statement"; "": the listener's
+}
+
+// Caps are the operator's limits on a pool whose numbers are the owner's to set. 0: there is none.
+type Caps struct {
+	Size               int
+	MaxClients         int
+	MaxServers         int
+	MaxDatabaseClients int
+	MaxDatabaseServers int
+}
+
+// Over is what caps a pool whose numbers an owner is about to change: c, and where it has no cap, what the pool has, if that was
+// the operator's. It was so the first time; from then on the numbers that a pool always has are capped.
+func (c Caps) Over(p Pool) Caps {
+	if c.Size != 0 && c.MaxClients != 0 && c.MaxServers != 0 {
+		return c
+	}
+	return Caps{
+		Size:               cmp.Or(c.Size, p.Size),
+		MaxClients:         cmp.Or(c.MaxClients, p.MaxClients),
+		MaxServers:         cmp.Or(c.MaxServers, p.MaxServers),
+		MaxDatabaseClients: cmp.Or(c.MaxDatabaseClients, p.MaxDatabaseClients),
+		MaxDatabaseServers: cmp.Or(c.MaxDatabaseServers, p.MaxDatabaseServers),
+	}
 }

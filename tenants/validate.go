@@ -66,6 +66,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 		validateUser(at, u, t, verifier)
 	}
 	validatePool(p.key("pool"), t.Pool)
+	validateCaps(p, t.Caps, t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
 	oneOf(p.key("restrictions_mode"), t.Restrictions, RestrictionsEnforce, RestrictionsObserve)
 	if t.Flycast.IsValid() && !netrestrict.IsFlycast(t.Flycast) {
@@ -279,6 +280,22 @@ func validatePool(p place, l Pool) {
 	}
 	p.key("max_database_clients").between(l.MaxDatabaseClients, 0, MaxCount)
 	p.key("max_database_servers").between(l.MaxDatabaseServers, 0, MaxCount)
+}
+
+// validateCaps judges caps, and a pool by them. 0 in a pool is no limit, and so above every cap.
+func validateCaps(p place, c Caps, l Pool) {
+	for _, x := range []struct {
+		key     string
+		cap, is int
+	}{
+		{"size", c.Size, l.Size}, {"max_clients", c.MaxClients, l.MaxClients}, {"max_servers", c.MaxServers, l.MaxServers},
+		{"max_database_clients", c.MaxDatabaseClients, l.MaxDatabaseClients}, {"max_database_servers", c.MaxDatabaseServers, l.MaxDatabaseServers},
+	} {
+		p.key("caps").key(x.key).between(x.cap, 0, MaxCount)
+		if x.cap > 0 && (x.is > x.cap || x.is == 0) {
+			p.key("pool").key(x.key).fail("must be between 1 and %d, which is what caps.%s says", x.cap, x.key)
+		}
+	}
 }
 
 func validateTimeouts(p place, t Timeouts) {

@@ -149,6 +149,12 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Pool.ReserveAfter = 0 }, "pool.reserve_after: must be more than 0s; without a reserve, leave reserve out"},
 	{good, func(t *Tenant) { t.Pool.MaxDatabaseClients = -1 }, "pool.max_database_clients: must be between 0 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxDatabaseServers = math.MaxInt }, "pool.max_database_servers: must be between 0 and 1000000"},
+	{good, func(t *Tenant) { t.Caps.Size = -1 }, "caps.size: must be between 0 and 1000000"},
+	{good, func(t *Tenant) { t.Caps.Size = t.Pool.Size - 1 }, "pool.size: must be between 1 and 19, which is what caps.size says"},
+	{good, func(t *Tenant) { t.Caps.MaxClients = 3 }, "pool.max_clients: must be between 1 and 3, which is what caps.max_clients says"},
+	{good, func(t *Tenant) { t.Caps.MaxServers = 3 }, "pool.max_servers: must be between 1 and 3, which is what caps.max_servers says"},
+	{good, func(t *Tenant) { t.Caps.MaxDatabaseClients = 3 }, "pool.max_database_clients: must be between 1 and 3, which is what caps.max_database_clients says"},
+	{good, func(t *Tenant) { t.Caps.MaxDatabaseServers, t.Pool.MaxDatabaseServers = 3, 4 }, "pool.max_database_servers: must be between 1 and 3, which is what caps.max_database_servers says"},
 	{good, func(t *Tenant) { t.Timeouts.QueryWait = new(time.Duration) }, "timeouts.query_wait: must be more than 0s: every wait has a bound"},
 	{good, func(t *Tenant) { t.Timeouts.ServerIdle = new(-time.Second) }, "timeouts.server_idle: must not be negative"},
 	{good, func(t *Tenant) { t.Restrictions = "" }, "restrictions_mode: must be one of enforce, observe"},
@@ -176,6 +182,11 @@ func TestValidate(t *testing.T) {
 		if d := cmp.Diff([]string{rule.want}, got); d != "" {
 			t.Error(d)
 		}
+	}
+	capped := good("a")
+	capped.Caps = Caps{}.Over(capped.Pool)
+	if problems := Validate(capped, checkVerifier); len(problems) > 0 || capped.Caps != (Caps{DefaultPoolSize, DefaultMaxClients, DefaultMaxServers, 0, 0}) {
+		t.Errorf("one at its caps, %v: %v", capped.Caps, problems)
 	}
 	if problems := Validate(&Tenant{}, nil); len(problems) < 5 { // and no panic
 		t.Errorf("one that says nothing: %v", problems)
@@ -306,7 +317,7 @@ func TestEqual(t *testing.T) {
 		x.Allow, x.Databases, x.Timeouts.Query = list("10.0.0.0/8"), []string{"postgres"}, new(time.Second)
 		x.Flycast = netip.MustParseAddr("fdaa::3")
 		x.Users["web"].Timeouts.Query = new(time.Second)
-		x.NeverBan = x.Allow.Prefixes()
+		x.NeverBan, x.Caps = x.Allow.Prefixes(), Caps{Size: 99}
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
 		return x
 	}

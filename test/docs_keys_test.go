@@ -133,12 +133,13 @@ var keysOf = map[string][]string{
 	"security": {"upstream.", "machine."},
 	"user":     {"users[]."},
 	"pool":     {"pool."},
+	"caps":     {"caps."},
 	"timeouts": {"timeouts.", "users[].timeouts."},
 	"rule":     {"allow_list[]."},
 }
 
 // sections are keys with keys of their own, which are read elsewhere.
-var sections = []string{"upstream", "machine", "users", "pool", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint"}
+var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint"}
 
 // TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {
@@ -194,6 +195,8 @@ tenants:
 		"pool.size": fmt.Sprint(a.Pool.Size), "pool.reserve": fmt.Sprint(a.Pool.Reserve), "pool.reserve_after": shortDuration(a.Pool.ReserveAfter),
 		"pool.min": fmt.Sprint(a.Pool.Min), "pool.max_clients": fmt.Sprint(a.Pool.MaxClients), "pool.max_servers": fmt.Sprint(a.Pool.MaxServers),
 		"pool.max_database_clients": fmt.Sprint(a.Pool.MaxDatabaseClients), "pool.max_database_servers": fmt.Sprint(a.Pool.MaxDatabaseServers),
+		"caps.size": fmt.Sprint(a.Caps.Size), "caps.max_clients": fmt.Sprint(a.Caps.MaxClients), "caps.max_servers": fmt.Sprint(a.Caps.MaxServers),
+		"caps.max_database_clients": fmt.Sprint(a.Caps.MaxDatabaseClients), "caps.max_database_servers": fmt.Sprint(a.Caps.MaxDatabaseServers),
 		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
 	})
 	compareKeys(t, documented(t, "### Of a tenant", "\n## "), want, "../configs/tenants.example.yaml")

@@ -32,6 +32,7 @@ type Tenant struct {
 	ClientCA      string                               `json:"client_ca,omitempty"` // the certificates themselves, in PEM
 	ClientCert    tenants.ClientCert                   `json:"client_cert,omitempty"`
 	Pool          pool                                 `json:"pool"`
+	Caps          caps                                 `json:"caps,omitzero"`
 	Timeouts      timeouts                             `json:"timeouts,omitzero"`
 	ClientAddress tenants.ClientAddress                `json:"client_address"`
 	State         map[tenants.StateKind]tenants.Policy `json:"state"`
@@ -72,6 +73,14 @@ type pool struct {
 	MaxDatabaseClients int      `json:"max_database_clients,omitempty"`
 	MaxDatabaseServers int      `json:"max_database_servers,omitempty"`
 	Mode               string   `json:"mode,omitempty"`
+}
+
+type caps struct {
+	Size               int `json:"size,omitempty"`
+	MaxClients         int `json:"max_clients,omitempty"`
+	MaxServers         int `json:"max_servers,omitempty"`
+	MaxDatabaseClients int `json:"max_database_clients,omitempty"`
+	MaxDatabaseServers int `json:"max_database_servers,omitempty"`
 }
 
 type timeouts struct {
@@ -157,6 +166,7 @@ func Of(t *tenants.Tenant) Tenant {
 	}
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
+	d.Caps = caps(t.Caps)
 	u := t.Upstream
 	if m := t.Machine; m != nil {
 		d.Machine = &machine{m.Provider, m.App, m.ID, m.Name, u.Port, u.TLS, u.RootPEM, u.ServerName, u.ClientCert, new(duration(m.SuspendAfter)), m.Wake, m.Sleep}
@@ -234,6 +244,7 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	p := d.Pool
 	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,
 		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, Mode: p.Mode}
+	t.Caps = tenants.Caps(d.Caps)
 	t.ClientCert = d.ClientCert
 	var err error
 	if t.ClientCAs, t.ClientCAPEM, err = r.certificates(d.ClientCA); err != nil {

@@ -77,6 +77,9 @@ func drawTenant(r draw) *tenants.Tenant {
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
 		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
+	if rapid.Bool().Draw(r.T, "capped") {
+		t.Caps = tenants.Caps{Size: count(r), MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r)}
+	}
 	t.Timeouts = drawTimeouts(r)
 	t.ClientAddress = pick(r, "address", tenants.AddressOff, tenants.AddressGUC, "on")
 	for _, kind := range slices.Sorted(maps.Keys(t.State)) {
@@ -183,6 +186,10 @@ func written(t *tenants.Tenant, files map[string]string) section {
 		"max_servers": p.MaxServers, "max_database_clients": p.MaxDatabaseClients, "max_database_servers": p.MaxDatabaseServers, "mode": p.Mode}
 	if t.Flycast.IsValid() {
 		all["flycast"] = t.Flycast.String()
+	}
+	if c := t.Caps; c != (tenants.Caps{}) {
+		all["caps"] = section{"size": c.Size, "max_clients": c.MaxClients, "max_servers": c.MaxServers, "max_database_clients": c.MaxDatabaseClients,
+			"max_database_servers": c.MaxDatabaseServers}
 	}
 	if t.Allow != nil {
 		list := []any{}

@@ -38,6 +38,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		},
 		"client_cert": func(v value) { t.ClientCert = word[tenants.ClientCert](v) },
 		"pool":        func(v value) { pool(v, &t.Pool) },
+		"caps":        func(v value) { caps(v, &t.Caps) },
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
 		"auth_query":          func(v value) { v.notBuilt("auth_query") },
@@ -166,6 +167,16 @@ func pool(v value, p *tenants.Pool) {
 		"reserve_after":        func(v value) { p.ReserveAfter = v.duration() },
 		"max_database_clients": func(v value) { p.MaxDatabaseClients = v.number() },
 		"max_database_servers": func(v value) { p.MaxDatabaseServers = v.number() },
+	})
+}
+
+func caps(v value, c *tenants.Caps) {
+	v.keys(map[string]func(value){
+		"size":                 func(v value) { c.Size = v.number() },
+		"max_clients":          func(v value) { c.MaxClients = v.number() },
+		"max_servers":          func(v value) { c.MaxServers = v.number() },
+		"max_database_clients": func(v value) { c.MaxDatabaseClients = v.number() },
+		"max_database_servers": func(v value) { c.MaxDatabaseServers = v.number() },
 	})
 }
 

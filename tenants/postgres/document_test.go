@@ -67,6 +67,7 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	x.Pool = tenants.Pool{Size: number.Draw(t, "size"), Min: number.Draw(t, "min"), Reserve: number.Draw(t, "reserve"), ReserveAfter: time.Duration(number.Draw(t, "after")) * time.Second,
 		MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), MaxDatabaseClients: number.Draw(t, "dc"), MaxDatabaseServers: number.Draw(t, "ds"),
 		Mode: rapid.SampledFrom([]string{"", "session", "transaction"}).Draw(t, "mode")}
+	x.Caps = tenants.Caps{Size: number.Draw(t, "cap"), MaxClients: number.Draw(t, "cap"), MaxServers: number.Draw(t, "cap"), MaxDatabaseClients: number.Draw(t, "cap"), MaxDatabaseServers: number.Draw(t, "cap")}
 	x.Upstream = tenants.Upstream{Port: uint16(number.Draw(t, "port")), TLS: rapid.SampledFrom([]tenants.TLSMode{"", tenants.TLSRequire, tenants.TLSVerifyFull}).Draw(t, "mode"), ServerName: "acme"}
 	if rapid.Bool().Draw(t, "ca") {
 		pool, err := tenants.ParseRoots([]byte(ca))
@@ -149,8 +150,8 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 19, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
-		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9,
+		reflect.TypeFor[tenants.Tenant](): 20, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
 			t.Errorf("%v has %d fields, the documents know %d: amend package document, drawTenant and this number", typ, n, want)
