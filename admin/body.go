@@ -69,9 +69,6 @@ func strictPatch(r *http.Request, v any, nulls map[string]string) (json.RawMessa
 }
 
 func strictText(text []byte, v any, s reader) error {
-	if len(text) == 0 {
-		return bad("the body is missing")
-	}
 	if err := wellFormed(text); err != nil {
 		return err
 	}
@@ -84,6 +81,9 @@ func strictText(text []byte, v any, s reader) error {
 
 // wellFormed judges what encoding/json lets pass.
 func wellFormed(text []byte) error {
+	if len(text) == 0 {
+		return bad("the body is missing")
+	}
 	if !utf8.Valid(text) {
 		return bad("the body is not UTF-8")
 	}

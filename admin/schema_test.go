@@ -86,7 +86,7 @@ func (s schemas) check(schema, v any) error {
 	for keyword, arg := range m {
 		var err error
 		switch keyword {
-		case "description", "required", "additionalProperties", "default": // for people; with properties
+		case "description", "required", "additionalProperties", "default", "writeOnly": // for people; with properties
 		case "type":
 			err = checkType(arg, v)
 		case "enum":

@@ -22,6 +22,7 @@ type tenantView struct {
 	Revision string          `json:"revision"` // the ETag without its quotes
 	Changed  *string         `json:"changed"`
 	Document json.RawMessage `json:"document"`
+	Secrets  []string        `json:"secrets_set"` // their paths in the document
 }
 
 // changeView is the answer to a change.
@@ -32,11 +33,11 @@ type changeView struct {
 
 // view is what the caller may see of a tenant: its owner does not see where its server is, nor how we get there.
 func view(c *caller, rec tenants.Record) tenantView {
-	d := document.Of(rec.Tenant)
+	d, secrets := document.Of(rec.Tenant), secretsSet(rec.Tenant)
 	if c.isTenants() {
-		d.Upstream, d.Machine = nil, nil
+		d.Upstream, d.Machine, secrets = nil, nil, []string{}
 	}
-	return tenantView{rec.Tenant.ID, revision(rec), instant(rec.Changed), document.Encode(d)}
+	return tenantView{rec.Tenant.ID, revision(rec), instant(rec.Changed), document.Encode(d), secrets}
 }
 
 func revision(rec tenants.Record) string { return strconv.FormatInt(rec.Revision, 10) }
@@ -136,14 +137,17 @@ func neverNull() map[string]string {
 	return map[string]string{"/allow_list": `must not be null: to allow everybody say ["0.0.0.0/0", "::/0"], to allow nobody say []`}
 }
 
-// changed has a tenant's document replaced, its users and secrets as they are.
-func changed(old *tenants.Tenant, text []byte) (*tenants.Tenant, error) {
+// changed has a tenant's document replaced, its users and secrets as they are, but for the secrets that are given.
+func changed(old *tenants.Tenant, text []byte, secrets given) (*tenants.Tenant, error) {
 	t, err := decodeTenant(old.ID, text)
 	if err != nil {
 		return nil, err
 	}
 	t.Users = copyUsers(old)
 	document.KeepSecrets(t, old)
+	if err := secrets.put(t); err != nil {
+		return nil, err
+	}
 	t.Complete()
 	return t, nil
 }
@@ -159,9 +163,10 @@ func copyUsers(t *tenants.Tenant) map[string]*tenants.User {
 
 func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
 	var text []byte
+	var secrets given
 	err := waitQuery(r)
 	if err == nil {
-		text, err = readBody(r)
+		text, secrets, err = readTenant(r, false)
 	}
 	if err == nil {
 		_, err = decodeTenant(r.PathValue("id"), text) // before a transaction waits for it
@@ -170,22 +175,37 @@ func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
 		if old == nil {
 			old = tenants.New(r.PathValue("id"))
 		}
-		return changed(old, text)
+		return changed(old, text, secrets)
 	})
 }
 
 func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) {
-	var patch json.RawMessage
+	var patch []byte
+	var secrets given
 	err := waitQuery(r)
 	if err == nil {
-		patch, err = strictPatch(r, new(document.Tenant), neverNull())
+		patch, secrets, err = readTenant(r, true)
 	}
 	if err == nil && callerOf(r).isTenants() {
 		err = ownersPatch(patch)
 	}
 	s.changeTenant(w, r, err, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
-		return changed(old, merged(document.Encode(document.Of(old)), patch))
+		return changed(old, merged(document.Encode(document.Of(old)), patch), secrets)
 	}))
+}
+
+// readTenant reads a tenant's document, or a patch of one, and the secrets that stand in it.
+func readTenant(r *http.Request, patch bool) ([]byte, given, error) {
+	text, err := readBody(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := wellFormed(text); err != nil {
+		return nil, nil, err
+	}
+	text, secrets, wrong := takeSecrets(text, patch)
+	err = strictText(text, new(document.Tenant), reader{patch: patch, nulls: neverNull(), found: wrong})
+	return text, secrets, err
 }
 
 func (s *Server) deleteTenant(w http.ResponseWriter, r *http.Request) {

@@ -3,8 +3,14 @@
 package admin
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -173,6 +179,63 @@ func TestTenantIsPatched(t *testing.T) {
 	}
 	if u := w.store.all["acme"].Tenant.Users["app"]; u == nil || u.Password.Reveal() != "s3cret-app" {
 		t.Errorf("its user is %+v", u)
+	}
+}
+
+// keyPair is a certificate with its key, in PEM, as a JSON text.
+func keyPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, der []byte) string {
+		quoted, _ := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+		return string(quoted)
+	}
+	return text("CERTIFICATE", der), text("PRIVATE KEY", bytes)
+}
+
+// TestTenantsSecret: the key that belongs to a certificate goes in, stays, goes with it, and never comes out.
+func TestTenantsSecret(t *testing.T) {
+	w := newWorld(t)
+	cert, key := keyPair(t)
+	const path = "/v1/tenants/acme"
+	has := func() bool { return !w.store.all["acme"].Tenant.Upstream.ClientKey.IsZero() }
+	for i, step := range []struct {
+		method, body string
+		code         int
+		has          bool
+	}{
+		{"PUT", `{"upstream":{"host":"x","client_cert":` + cert + `}}`, 422, false},
+		{"PUT", `{"upstream":{"host":"x","client_key":` + key + `}}`, 422, false},
+		{"PUT", `{"upstream":{"host":"x","client_cert":` + cert + `,"client_key":` + key + `}}`, 200, true},
+		{"PUT", `{"upstream":{"host":"y","client_cert":` + cert + `}}`, 200, true},
+		{"PATCH", `{"upstream":{"port":6000}}`, 200, true},
+		{"PATCH", `{"upstream":{"client_key":null}}`, 422, true},
+		{"PATCH", `{"upstream":{"client_key":""}}`, 422, true},
+		{"PUT", `{"upstream":{"host":"y","client_cert":` + cert + `,"client_key":null}}`, 422, true},
+		{"PATCH", `{"machine":{"client_key":` + key + `}}`, 422, true},
+		{"PATCH", `{"upstream":{"client_cert":null}}`, 200, false},
+		{"PATCH", `{"upstream":{"client_cert":` + cert + `,"client_key":` + key + `}}`, 200, true},
+	} {
+		got := w.to(t, "operator", step.method, path, step.body).is(step.code)
+		if has() != step.has || strings.Contains(got.Body.String(), "PRIVATE KEY") || step.code == 200 && strings.Contains(got.Body.String(), `"secrets_set":["upstream.client_key"]`) != step.has {
+			t.Errorf("step %d: %t, %s", i, has(), got.Body)
+		}
+	}
+	w.to(t, "read", "GET", path, "").is(200, `"secrets_set":[]`)
+	if strings.Contains(w.log.String()+fmt.Sprint(w.store.entries), "PRIVATE KEY") {
+		t.Error("the key is in a log")
 	}
 }
 
