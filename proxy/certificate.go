@@ -14,8 +14,7 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// What a stranger's certificates may be. Their keys are bounded by crypto/tls (RSA: 8192 bits), and so is the number of signatures
-// that are looked at to find a way to an authority.
+// What a stranger's certificates may be. Their keys are bounded by crypto/tls (RSA: 8192 bits).
 const (
 	maxChain      = 5        // certificates, its own included
 	maxChainBytes = 16 << 10 // of them all
@@ -72,11 +71,8 @@ func judgeCertificate(conf *tenants.Tenant, shown identity, user string, now tim
 	case len(shown.chain) == 0:
 		return deny(denyNoCertificate)
 	}
-	cert, between := shown.chain[0], x509.NewCertPool()
-	for _, c := range shown.chain[1:] {
-		between.AddCert(c)
-	}
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.ClientCAs, Intermediates: between, CurrentTime: now,
+	cert := shown.chain[0]
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: conf.ClientCAs, Intermediates: between(shown.chain[1:]), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return deny(causeOf(err))
 	}
@@ -84,6 +80,19 @@ func judgeCertificate(conf *tenants.Tenant, shown identity, user string, now tim
 		return deny(denyCertificateOfAnother, clip(user))
 	}
 	return nil
+}
+
+// between are the certificates that may link a client's to its authority. The first one of a name counts: else whoever shows many of
+// one name has all ways through them tried, each step of which is a signature to verify.
+func between(certs []*x509.Certificate) *x509.CertPool {
+	names, all := make(map[string]bool), x509.NewCertPool()
+	for _, c := range certs {
+		if name := string(c.RawSubject); !names[name] {
+			names[name] = true
+			all.AddCert(c)
+		}
+	}
+	return all
 }
 
 // causeOf tells the log what is wrong with a certificate.

@@ -30,6 +30,7 @@ func newIssuer(t testing.TB, name string) *issuer {
 	i := &issuer{t: t}
 	i.cert, i.key = i.issue(func(c *x509.Certificate) {
 		c.Subject.CommonName, c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = name, true, true, x509.KeyUsageCertSign, nil
+		c.NotAfter = certNow.AddDate(100, 0, 0)
 	})
 	return i
 }
@@ -107,6 +108,7 @@ func TestJudgeCertificate(t *testing.T) {
 	other := newIssuer(t, "other")
 	asIs := func(*x509.Certificate) {}
 	between := ca.between(asIs)
+	twin := ca.between(asIs)
 	chained := append(between.client(asIs), between.cert)
 	onlyServers := ca.between(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 	noAuthority := ca.between(func(c *x509.Certificate) { c.IsCA = false })
@@ -134,6 +136,8 @@ func TestJudgeCertificate(t *testing.T) {
 		{"with another authority's certificate", append(stranger.client(asIs), ca.cert), bad, bad},
 		{"with its own authority's certificate", append(stranger.client(asIs), stranger.cert), bad, bad},
 		{"with one between", chained, "", ""},
+		{"with one between, and another of its name behind it", append(append(between.client(asIs), between.cert), twin.cert), "", ""},
+		{"with one between, and another of its name before it", append(append(between.client(asIs), twin.cert), between.cert), bad, bad},
 		{"with one between, which is not shown", chained[:1], bad, bad},
 		{"with one between that is for servers only", append(onlyServers.client(asIs), onlyServers.cert), "certificate_not_for_clients", "certificate_not_for_clients"},
 		{"signed by who is no authority", append(noAuthority.client(asIs), noAuthority.cert), bad, bad},
