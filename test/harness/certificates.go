@@ -57,6 +57,21 @@ func (a *Authority) Issue(t testing.TB, names ...string) Pair {
 			c.DNSNames = append(c.DNSNames, name)
 		}
 	}
+	return a.pair(t, c)
+}
+
+// IssueClient signs a certificate for a client of that common name, after somebody has changed it.
+func (a *Authority) IssueClient(t testing.TB, name string, change ...func(*x509.Certificate)) Pair {
+	t.Helper()
+	c := &x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, KeyUsage: x509.KeyUsageDigitalSignature}
+	for _, f := range change {
+		f(c)
+	}
+	return a.pair(t, c)
+}
+
+func (a *Authority) pair(t testing.TB, c *x509.Certificate) Pair {
+	t.Helper()
 	der, key := sign(t, c, a)
 	base := filepath.Join(a.dir, rand.Text())
 	p := Pair{base + ".crt", base + ".key"}
@@ -79,7 +94,9 @@ func sign(t testing.TB, c *x509.Certificate, a *Authority) ([]byte, *ecdsa.Priva
 	if c.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
 		t.Fatal(err)
 	}
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	if c.NotAfter.IsZero() {
+		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	}
 	parent, signer := c, key
 	if a != nil {
 		parent, signer = a.cert, a.key
