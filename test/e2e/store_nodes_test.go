@@ -4,28 +4,68 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/postgres"
 	"github.com/postern/postern/test/harness"
 )
 
-// nodesAt lists the nodes that say that they have everything.
-func nodesAt(t *testing.T, conn *pgx.Conn) []string {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), `SELECT name FROM postern.nodes, postern.feed WHERE applied = version ORDER BY name`)
+// told waits until just these nodes have said, from now on, that everything that the store has is in force.
+func (w *storeWorld) told(what string, names ...string) {
+	w.t.Helper()
+	conn, err := postgres.ReadDSN(filepath.Join(w.dir, "dsn"))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	keys, err := postgres.ReadKeys(filepath.Join(w.dir, "store.key"))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return names
+	r, err := postgres.NewRegistry(postgres.Options{Conn: conn, Keys: keys, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Close()
+	var last []tenants.Node
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("the last answer of the store: %+v", last)
+		}
+	}()
+	from := time.Now()
+	harness.Eventually(w.t, harness.Patience, fmt.Sprintf("%s: %v say that they have everything", what, names), func() bool {
+		newest, err := w.newest(r)
+		if err != nil {
+			return false
+		}
+		if last, err = r.Nodes(w.t.Context()); err != nil || len(last) != len(names) {
+			return false
+		}
+		for i, n := range last {
+			if n.Name != names[i] || n.Applied != newest || n.Silent || n.Seen.Before(from) {
+				return false
+			}
+		}
+		a, err := r.Applied(w.t.Context(), newest)
+		return err == nil && a.Everywhere
+	})
+}
+
+// newest is the version of the last change.
+func (w *storeWorld) newest(r tenants.Registry) (version int64, err error) {
+	all, err := r.Tenants(w.t.Context(), "", 100)
+	for _, t := range all {
+		version = max(version, t.Version)
+	}
+	return version, err
 }
 
 // node is a gate with a name.
@@ -45,20 +85,14 @@ func TestStoreNodes(t *testing.T) {
 	w.command("init")
 	w.load(w.acme, w.globex)
 	gates := []*gate{w.node("a"), w.node("b")}
-	store, err := w.cluster.Connect(t.Context(), w.database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeConn(store)
-	both := func() bool { return slices.Equal(nodesAt(t, store), []string{"a", "b"}) }
-	harness.Eventually(t, harness.Patience, "both have everything", both)
+	w.told("at first", "a", "b")
 	for i := range 2 {
 		var conns []*pgx.Conn
 		for _, g := range gates {
 			conns = append(conns, g.mustLogin(t, "acme"))
 		}
 		w.exec(`UPDATE postern.tenants SET document = document || '{"allow_list": ["192.0.2.0/24"]}' WHERE id = 'acme'`)
-		harness.Eventually(t, harness.Patience, "both have the rule", both)
+		w.told("the rule", "a", "b")
 		for n, conn := range conns {
 			_, err := conn.Exec(t.Context(), "select 1")
 			if sqlstate(err) != "57P01" {
@@ -66,32 +100,19 @@ func TestStoreNodes(t *testing.T) {
 			}
 		}
 		w.exec(`UPDATE postern.tenants SET document = document - 'allow_list' WHERE id = 'acme'`)
-		harness.Eventually(t, harness.Patience, "both have taken it back", both)
-	}
-	names := func() string {
-		var all string
-		if err := store.QueryRow(t.Context(), `SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM postern.nodes`).Scan(&all); err != nil {
-			t.Fatal(err)
-		}
-		return all
+		w.told("the rule taken back", "a", "b")
 	}
 	gates[0].Signal(t, syscall.SIGKILL)
 	gates[0].Wait(t)
 	if code := gates[1].Stop(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if all := names(); all != "a" {
-		t.Errorf("after a kill and an orderly end: %q", all)
-	}
-	if out := w.command("nodes"); !strings.Contains(out, "\na     ") {
-		t.Errorf("store nodes says %q", out)
+	if out := w.command("nodes"); strings.Count(out, "\n") != 2 || !strings.Contains(out, "\na  ") {
+		t.Errorf("after a kill and an orderly end store nodes says %q", out)
 	}
 	again := w.node("a")
-	harness.Eventually(t, harness.Patience, "it is there again", func() bool { return slices.Equal(nodesAt(t, store), []string{"a"}) })
+	w.told("it is there again", "a")
 	if n := len(again.Log().Find("another process follows the store under the name of this node, which takes another one: set tenants.postgres.node", nil)); n > 0 {
 		t.Error("it takes its own row for another's")
-	}
-	if v := fmt.Sprint(names()); v != "a" {
-		t.Errorf("nodes %q", v)
 	}
 }

@@ -33,9 +33,11 @@ type storeWorld struct {
 	said     bytes.Buffer // by all commands
 }
 
-func newStoreWorld(t *testing.T) *storeWorld {
+func newStoreWorld(t *testing.T) *storeWorld { return newStoreWorldOn(t, local.Options{}) }
+
+func newStoreWorldOn(t *testing.T, o local.Options) *storeWorld {
 	t.Helper()
-	w := &storeWorld{t: t, dir: harness.Dir(t), cluster: harness.Postgres(t, local.Options{})}
+	w := &storeWorld{t: t, dir: harness.Dir(t), cluster: harness.Postgres(t, o)}
 	w.database = harness.Database(t, w.cluster)
 	upstream := harness.Postgres(t)
 	w.acme = harness.Acme(t, upstream, harness.Database(t, upstream))
