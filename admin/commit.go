@@ -83,15 +83,15 @@ type applied struct {
 	Missing    []string `json:"missing"` // nodes that have not said so
 }
 
-// applied waits for a while until a change is in force on every node, and says where it is; nil: that cannot be told. With
-// ?wait=0 it does not wait. The change is done, whatever happens here.
-func (s *Server) applied(r *http.Request, version int64) *applied {
+// applied waits until a change is in force on every node, or for as long as wait says, and says where it is; nil: that cannot be
+// told. With ?wait=0 it does not wait. The change is done, whatever happens here.
+func (s *Server) applied(r *http.Request, version int64, wait time.Duration) *applied {
 	if version == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), appliedWait+storeTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), wait+storeTimeout)
 	defer cancel()
-	until := time.Now().Add(appliedWait)
+	until := time.Now().Add(wait)
 	if r.URL.Query().Get("wait") == "0" {
 		until = time.Now()
 	}

@@ -74,13 +74,7 @@ func (m *memory) Change(ctx context.Context, e tenants.Edit) (rec tenants.Record
 	}
 	old, ok := m.all[e.Tenant]
 	entry := tenants.Entry{By: e.By, Action: e.Action, Tenant: e.Tenant}
-	defer func() {
-		entry.Outcome = "done"
-		if err != nil {
-			entry.Outcome = err.Error()
-		}
-		m.write(entry)
-	}()
+	defer func() { _ = m.outcome(entry, err) }()
 	if e.Match == tenants.MatchNone && ok || e.Match > 0 && e.Match != old.Revision {
 		return rec, tenants.ErrChanged
 	}
@@ -153,15 +147,26 @@ func (m *memory) AddToken(ctx context.Context, by tenants.Actor, t tenants.Token
 		return t, err
 	}
 	if _, taken := m.tokens[digest]; taken {
-		return t, tenants.ErrTaken
+		err = tenants.ErrTaken
 	}
 	if _, ok := m.all[t.Tenant]; t.Tenant != "" && !ok {
-		return t, tenants.ErrNoSuchTenant
+		err = tenants.ErrNoSuchTenant
 	}
-	t.ID, t.Created = hex.EncodeToString(digest[:8]), time.Now()
-	m.tokens[digest] = t
-	m.write(tenants.Entry{By: by, Action: "token.add", Tenant: t.Tenant, Outcome: "done"})
-	return t, nil
+	if err == nil {
+		t.ID, t.Created = hex.EncodeToString(digest[:8]), time.Now()
+		m.tokens[digest] = t
+	}
+	return t, m.outcome(tenants.Entry{By: by, Action: "token.add", Tenant: t.Tenant}, err)
+}
+
+// outcome writes down what became of a call.
+func (m *memory) outcome(e tenants.Entry, err error) error {
+	e.Outcome = "done"
+	if err != nil {
+		e.Outcome = err.Error()
+	}
+	m.write(e)
+	return err
 }
 
 func (m *memory) RevokeToken(ctx context.Context, by tenants.Actor, tenant, id string) error {
@@ -170,14 +175,14 @@ func (m *memory) RevokeToken(ctx context.Context, by tenants.Actor, tenant, id s
 	if err != nil {
 		return err
 	}
+	err = tenants.ErrNoSuchToken
 	for digest, t := range m.tokens {
 		if t.ID == id && (tenant == "" || tenant == t.Tenant) {
 			delete(m.tokens, digest)
-			m.write(tenants.Entry{By: by, Action: "token.revoke", Tenant: t.Tenant, Outcome: "done"})
-			return nil
+			err = nil
 		}
 	}
-	return tenants.ErrNoSuchToken
+	return m.outcome(tenants.Entry{By: by, Action: "token.revoke", Tenant: tenant}, err)
 }
 
 func (m *memory) FindToken(ctx context.Context, digest [32]byte) (tenants.Token, error) {
@@ -226,7 +231,7 @@ func (m *memory) ForgetNode(ctx context.Context, _ tenants.Actor, name string) e
 	unlock, err := m.begin(ctx)
 	defer unlock()
 	if err == nil && name != "a" {
-		err = tenants.ErrNoSuchNode
+		err = m.outcome(tenants.Entry{Action: "node.forget"}, tenants.ErrNoSuchNode)
 	}
 	return err
 }

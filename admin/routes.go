@@ -45,12 +45,12 @@ func (s *Server) routes() []route {
 		{method: "DELETE", path: "/v1/tenants/{id}/users/{name}", who: operators, name: "user.delete", handler: s.deleteUser},
 
 		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: s.listTokens},
-		{method: "POST", path: "/v1/tokens", who: operators, name: "token.create", handler: s.makeToken},
+		{method: "POST", path: "/v1/tokens", who: operators, name: "token.add", handler: s.makeToken},
 		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},
 		{method: "DELETE", path: "/v1/tokens/{token}", who: operators, name: "token.revoke", handler: s.revokeToken},
 		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: s.listAudit},
-		{method: "GET", path: "/v1/cluster", who: operators, name: "cluster.get", handler: s.getCluster},
-		{method: "DELETE", path: "/v1/cluster/{node}", who: operators, name: "cluster.forget", handler: s.forgetNode},
+		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: s.getCluster},
+		{method: "DELETE", path: "/v1/cluster/{node}", who: operators, name: "node.forget", handler: s.forgetNode},
 
 		{method: "GET", path: "/v1/tenants/{id}/machine", who: operators, name: "machine.get", handler: s.machine},
 		{method: "POST", path: "/v1/tenants/{id}/machine/wake", who: operators, name: "wake", handler: s.change(Gate.WakeMachine, s.started)},

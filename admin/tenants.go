@@ -25,8 +25,8 @@ type tenantView struct {
 	Secrets  []string        `json:"secrets_set"` // their paths in the document
 }
 
-// changeView is the answer to a change.
-type changeView struct {
+// appliedView is a tenant, and where it is in force.
+type appliedView struct {
 	tenantView
 	Applied *applied `json:"applied"`
 }
@@ -101,7 +101,7 @@ func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("ETag", etag(rec.Revision))
-	reply(w, http.StatusOK, view(callerOf(r), rec))
+	reply(w, http.StatusOK, appliedView{view(callerOf(r), rec), s.applied(r, rec.Version, 0)})
 }
 
 // record reads the tenant that the path names.
@@ -231,11 +231,11 @@ func (s *Server) changeTenant(w http.ResponseWriter, r *http.Request, wrong erro
 		status = http.StatusCreated
 	}
 	if rec.Tenant == nil {
-		reply(w, status, goneView{r.PathValue("id"), s.applied(r, rec.Version)})
+		reply(w, status, goneView{r.PathValue("id"), s.applied(r, rec.Version, appliedWait)})
 		return
 	}
 	w.Header().Set("ETag", etag(rec.Revision))
-	reply(w, status, changeView{view(callerOf(r), rec), s.applied(r, rec.Version)})
+	reply(w, status, appliedView{view(callerOf(r), rec), s.applied(r, rec.Version, appliedWait)})
 }
 
 // goneView is the answer when a tenant was removed.

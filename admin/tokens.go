@@ -11,13 +11,9 @@ import (
 	"net/http"
 	"slices"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/postern/postern/tenants"
 )
-
-const maxTokenName = 100 // characters
 
 // The forms of tokens, both of which tokenForm knows.
 const (
@@ -116,7 +112,18 @@ func (s *Server) newToken(r *http.Request) (made tokenMade, err error) {
 	if err := strict(r, &body); err != nil {
 		return made, err
 	}
-	if wrong := body.validate(time.Now()); len(wrong) > 0 {
+	t := tenants.Token{Name: body.Name, Scope: body.Scope, Tenant: body.Tenant}
+	if body.Expires != nil {
+		t.Expires = *body.Expires
+	}
+	wrong := pointers(tenants.ValidateToken(t))
+	if body.Expires != nil && !body.Expires.After(time.Now()) {
+		wrong = append(wrong, fieldError{"/expires", "must be in the future"})
+	}
+	if body.Form != "" && body.Form != formPostern && body.Form != formSupabase {
+		wrong = append(wrong, fieldError{"/form", "must be one of postern, supabase"})
+	}
+	if len(wrong) > 0 {
 		return made, wrong
 	}
 	if err := s.hasStore(); err != nil {
@@ -124,59 +131,18 @@ func (s *Server) newToken(r *http.Request) (made tokenMade, err error) {
 	}
 	ctx, cancel := s.storeContext(r)
 	defer cancel()
-	if body.Tenant != "" {
-		_, err := s.opts.Registry.Tenant(ctx, body.Tenant)
-		if errors.Is(err, tenants.ErrNoSuchTenant) {
-			return made, invalid{{"/tenant", "there is no such tenant"}}
-		}
-		if err != nil {
-			return made, err
-		}
-	}
+	c := callerOf(r)
+	c.asked = true
 	made.Token = freshToken(body.Form)
-	t := tenants.Token{Name: body.Name, Scope: body.Scope, Tenant: body.Tenant}
-	if body.Expires != nil {
-		t.Expires = *body.Expires
+	t, err = s.opts.Registry.AddToken(ctx, c.Actor, t, sha256.Sum256([]byte(made.Token)))
+	if errors.Is(err, tenants.ErrNoSuchTenant) {
+		err = invalid{{"/tenant", err.Error()}}
 	}
-	t, err = s.opts.Registry.AddToken(ctx, callerOf(r).Actor, t, sha256.Sum256([]byte(made.Token)))
 	if err != nil {
 		return tokenMade{}, err
 	}
 	made.tokenView = viewToken(t)
 	return made, nil
-}
-
-// validate finds all that is wrong.
-func (b *tokenBody) validate(now time.Time) (wrong invalid) {
-	fail := func(key, why string) { wrong = append(wrong, fieldError{"/" + key, why}) }
-	if n := utf8.RuneCountInString(b.Name); n < 1 || n > maxTokenName {
-		fail("name", "must have 1 to 100 characters")
-	}
-	for _, c := range b.Name {
-		if !unicode.IsPrint(c) {
-			fail("name", "must be printable")
-			break
-		}
-	}
-	switch b.Scope {
-	case tenants.ScopeOperator, tenants.ScopeMetrics:
-		if b.Tenant != "" {
-			fail("tenant", "means nothing with this scope")
-		}
-	case tenants.ScopeRead, tenants.ScopeWrite:
-		if !tenants.ValidID(b.Tenant) {
-			fail("tenant", "must be the tenant that the token is for")
-		}
-	default:
-		fail("scope", "must be one of operator, metrics, tenant:read, tenant:write")
-	}
-	if b.Expires != nil && !b.Expires.After(now) {
-		fail("expires", "must be in the future")
-	}
-	if b.Form != "" && b.Form != formPostern && b.Form != formSupabase {
-		fail("form", "must be one of postern, supabase")
-	}
-	return wrong
 }
 
 // freshToken makes a token of at least 128 random bits.
@@ -210,7 +176,9 @@ func (s *Server) removal(r *http.Request, remove func(context.Context, tenants.A
 	}
 	ctx, cancel := s.storeContext(r)
 	defer cancel()
-	return remove(ctx, callerOf(r).Actor)
+	c := callerOf(r)
+	c.asked = true
+	return remove(ctx, c.Actor)
 }
 
 // finish logs a change that is no tenant's document's, and answers.

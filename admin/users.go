@@ -243,12 +243,12 @@ func (s *Server) changeUser(w http.ResponseWriter, r *http.Request, wrong error,
 	u, is := rec.Tenant.User(name)
 	switch {
 	case !is:
-		reply(w, http.StatusOK, userGone{name, revision(rec), s.applied(r, rec.Version)})
+		reply(w, http.StatusOK, userGone{name, revision(rec), s.applied(r, rec.Version, appliedWait)})
 		return
 	case made:
-		reply(w, http.StatusCreated, userChange{userAnswer{viewUser(callerOf(r), u), revision(rec)}, s.applied(r, rec.Version)})
+		reply(w, http.StatusCreated, userChange{userAnswer{viewUser(callerOf(r), u), revision(rec)}, s.applied(r, rec.Version, appliedWait)})
 	default:
-		reply(w, http.StatusOK, userChange{userAnswer{viewUser(callerOf(r), u), revision(rec)}, s.applied(r, rec.Version)})
+		reply(w, http.StatusOK, userChange{userAnswer{viewUser(callerOf(r), u), revision(rec)}, s.applied(r, rec.Version, appliedWait)})
 	}
 }
 

@@ -4,6 +4,7 @@ package tenants
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -20,7 +21,9 @@ func ValidateToken(t Token) []Problem {
 	case n > MaxTokenName:
 		p.key("name").fail("must have %d characters at most", MaxTokenName)
 	}
-	p.key("name").text(t.Name)
+	if strings.ContainsFunc(t.Name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		p.key("name").fail("must be printable")
+	}
 	oneOf(p.key("scope"), t.Scope, ScopeOperator, ScopeMetrics, ScopeWrite, ScopeRead)
 	switch of := t.Scope == ScopeWrite || t.Scope == ScopeRead; {
 	case of && t.Tenant == "":

@@ -76,6 +76,7 @@ type process struct {
 	gate      *proxy.Gate
 	admin     *admin.Server
 	adminLn   net.Listener
+	left      func() // closes what the admin HTTP has asked with
 
 	shutdown chan struct{}   // the console's; what is sent to it drains
 	hups     chan os.Signal  // SIGHUPs, also those that come before run
@@ -87,7 +88,8 @@ type process struct {
 
 // build makes the graph and binds the addresses; nothing runs yet. dropped counts the log lines that nobody will read.
 func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*process, error) {
-	p := &process{conf: conf, shutdown: make(chan struct{}, 1), hups: make(chan os.Signal, 1), reloads: make(chan chan error), ending: make(chan struct{})}
+	p := &process{conf: conf, shutdown: make(chan struct{}, 1), hups: make(chan os.Signal, 1), reloads: make(chan chan error), ending: make(chan struct{}),
+		left: func() {}}
 	signal.Notify(p.hups, syscall.SIGHUP) // before what may take long
 	var err error
 	if p.directory, err = tenants.NewDirectory(); err != nil {
@@ -123,7 +125,12 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
-		p.admin, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
+		var store tenants.Registry
+		if store, p.left, err = registryOf(p.store); err != nil {
+			return nil, err
+		}
+		p.admin, err = admin.New(admin.Options{Registry: store,
+			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
 			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts, Log: log})
 		if err != nil {
 			return nil, err
@@ -250,6 +257,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var side, reading sync.WaitGroup
+	defer p.left()
 	defer side.Wait()
 	stopReading := sync.OnceFunc(func() {
 		cancel()

@@ -46,6 +46,18 @@ type storeHooks struct {
 	applyBan func(proxy.Ban)
 }
 
+// registryOf is a store as the admin API asks and changes it, and what closes the connections that this takes.
+func registryOf(s tenantStore) (tenants.Registry, func(), error) {
+	if s, ok := s.(fileStore); ok {
+		return s.Store, func() {}, nil
+	}
+	r, err := s.(*postgres.Store).Registry()
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, r.Close, nil
+}
+
 // openStore opens the store that the configuration names. What it calls of hooks it calls once it is watched.
 func openStore(conf *configs.Config, d *tenants.Directory, hooks storeHooks, log *slog.Logger) (tenantStore, error) {
 	if conf.Tenants.InPostgres() {
