@@ -49,6 +49,11 @@ func (s *Store) revision(t *tenants.Tenant) int64 {
 	for _, d := range document.Differences(nil, t) {
 		sum.Write(document.Encode(d))
 	}
+	for _, secret := range document.TenantSecrets() {
+		if text := secret.Of(t); text != nil {
+			sum.Write(document.Encode([]string{secret.Path, text.Reveal()}))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		for _, secret := range document.Secrets() {
 			sum.Write(document.Encode([]string{name, secret.Field, secret.Of(t.Users[name]).Reveal()}))

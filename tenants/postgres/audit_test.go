@@ -56,6 +56,13 @@ func TestAuditIsOnlyAddedTo(t *testing.T) {
 	w.broken(r, 4, `DELETE FROM postern.audit WHERE number = 3`)
 	w.broken(r, 4, `UPDATE postern.audit SET number = 100 WHERE number = 3`)
 	w.broken(r, 1, `UPDATE postern.audit SET chain = sha256('') WHERE number = 1`)
+	var rows []auditRow
+	if err := readAudit(t.Context(), conn, func(a auditRow) error { rows = append(rows, a); return nil }, selectAuditAll); err != nil {
+		t.Fatal(err)
+	}
+	forged := rows[8] // a chain that is right, behind a gap
+	forged.number = 12
+	w.broken(r, 12, fmt.Sprintf(`UPDATE postern.audit SET number = 12, chain = '\x%x' WHERE number = 9`, forged.link(rows[7].chain)))
 	w.broken(r, 10, `INSERT INTO postern.audit SELECT number + 1, at, actor, token, address, request, action, tenant, outcome, version, changes, chain FROM postern.audit WHERE number = 9`)
 }
 

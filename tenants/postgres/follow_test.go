@@ -410,7 +410,7 @@ func TestLeastPrivilege(t *testing.T) {
 	w.exec(`GRANT USAGE ON SCHEMA postern TO ` + harness.Other)
 	w.exec(`GRANT SELECT ON ALL TABLES IN SCHEMA postern TO ` + harness.Other)
 	owner := w.dsn
-	w.dsn = strings.Replace(strings.Replace(w.dsn, "user="+harness.App, "user="+harness.Other, 1), harness.AppPassword, harness.OtherPassword, 1)
+	w.as(harness.Other, harness.OtherPassword)
 	if err := os.Remove(w.cache); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}

@@ -3,8 +3,11 @@ package postgres
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/test/harness"
@@ -73,8 +76,17 @@ func TestImport(t *testing.T) {
 			t.Errorf("the export has no %q:\n%s", part, &out)
 		}
 	}
-	w.canary(out.String())
-	w.canary(changes)
+	w.canary(out.String(), changes)
+	var told []string
+	for _, e := range w.entries(w.registry(), 100) {
+		if e.By != (tenants.Actor{Name: "cli"}) || e.Action != "store.import" || e.Outcome != outcomeDone {
+			t.Errorf("audit: %+v", e)
+		}
+		told = append(told, fmt.Sprint(e.Tenant, " ", e.Version, " ", len(e.Changes) > 0))
+	}
+	if want := []string{"globex 3 true", "acme 2 true", "globex 1 true", "acme 1 true"}; !slices.Equal(told, want) {
+		t.Errorf("audit: %q, want %q", told, want)
+	}
 }
 
 // TestKeysOfTenantsAreSealed: the key of a tenant's certificate goes into the store and comes out for servers alone.
@@ -136,15 +148,34 @@ func (w *world) canary(texts ...string) {
 
 func (w *world) hides(secret string, texts ...string) {
 	w.t.Helper()
-	var dump string
-	if err := w.connect().QueryRow(w.t.Context(), `SELECT concat(
-		(SELECT string_agg(concat(t, encode(client_key, 'escape')), '') FROM postern.tenants t),
-		(SELECT string_agg(concat(u, encode(verifier, 'escape'), encode(password, 'escape'), encode(server_password, 'escape')), '') FROM postern.users u))`).Scan(&dump); err != nil {
-		w.t.Fatal(err)
-	}
-	for _, text := range append(texts, dump, w.log.String()) {
+	for _, text := range append(texts, w.everything(), w.log.String()) {
 		if strings.Contains(text, secret) {
 			w.t.Errorf("a secret is in\n%s", text)
 		}
 	}
+}
+
+// everything is all that a backup of the store has, with binary columns as the text that they may be.
+func (w *world) everything() string {
+	w.t.Helper()
+	conn := w.connect()
+	rows, err := conn.Query(w.t.Context(), `SELECT format('SELECT concat(string_agg(concat(t %s), E''\n'')) FROM postern.%I t',
+		(SELECT string_agg(format(', encode(%I, ''escape'')', attname), '') FROM pg_attribute WHERE attrelid = c.oid AND atttypid = 'bytea'::regtype AND attnum > 0 AND NOT attisdropped), relname)
+		FROM pg_class c WHERE relnamespace = 'postern'::regnamespace AND relkind = 'r' ORDER BY relname`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	queries, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(queries) < 8 {
+		w.t.Fatalf("%d tables, %v", len(queries), err)
+	}
+	var all strings.Builder
+	for _, sql := range queries {
+		var text string
+		if err := conn.QueryRow(w.t.Context(), sql).Scan(&text); err != nil {
+			w.t.Fatalf("%s: %v", sql, err)
+		}
+		all.WriteString(text)
+	}
+	return all.String()
 }

@@ -83,6 +83,13 @@ func TestRegistryGenerations(t *testing.T) {
 func (w *world) registryChanges() {
 	t := w.t
 	r := w.registry()
+	said := ""
+	r.opts.Judge.Verifier = func(text string) error {
+		if text == "marked-bad" {
+			return errors.New("no")
+		}
+		return nil
+	}
 	r.opts.Judge.Here = func(x *tenants.Tenant) error {
 		if x.Database == "elsewhere" {
 			return errors.New("not here")
@@ -135,6 +142,9 @@ func (w *world) registryChanges() {
 		{"one that must be there", put(sample("initech"), 7), func(err error) bool { return errors.Is(err, tenants.ErrChanged) }},
 		{"its own no", with("initech", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
 		{"a rule", with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = -5 }), func(err error) bool { return problemAt(err, "pool.size") }},
+		{"a bad secret", with("acme", 0, func(x *tenants.Tenant) {
+			x.Users = map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret("marked-bad")}}
+		}), func(err error) bool { return problemAt(err, `users["app"].verifier`) }},
 		{"a rule of this process", with("acme", 0, func(x *tenants.Tenant) { x.Database = "elsewhere" }), func(err error) bool { return problemAt(err, "") }},
 		{"another's id", with("acme", 0, func(x *tenants.Tenant) { x.ID = "globex" }), func(err error) bool { return problemAt(err, "id") }},
 		{"an id that is none", with("\x00", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
@@ -149,10 +159,13 @@ func (w *world) registryChanges() {
 			}},
 	} {
 		before, _ := r.Tenant(t.Context(), "acme")
-		if _, err := r.Change(t.Context(), c.edit); !c.is(err) {
+		_, err := r.Change(t.Context(), c.edit)
+		if !c.is(err) {
 			t.Errorf("%s: %v", c.what, err)
 			continue
-		} else if last := w.entries(r, 1)[0]; last.Outcome != err.Error() || last.Version != 0 || len(last.Changes) > 0 || last.Action != c.edit.Action || last.Tenant != sane(c.edit.Tenant) {
+		}
+		said += err.Error()
+		if last := w.entries(r, 1)[0]; last.Outcome != err.Error() || last.Version != 0 || len(last.Changes) > 0 || last.Action != c.edit.Action || last.Tenant != sane(c.edit.Tenant) {
 			t.Errorf("%s: the audit log has %+v", c.what, last)
 		}
 		if now, err := r.Tenant(t.Context(), "acme"); err != nil || now.Revision != before.Revision {
@@ -170,6 +183,7 @@ func (w *world) registryChanges() {
 		t.Error("a revision came twice")
 	}
 	w.audited(r)
+	w.canary(said)
 }
 
 func problemAt(err error, path string) bool {
@@ -558,4 +572,48 @@ func TestRegistry(t *testing.T) {
 	all := []*tenants.Tenant{sample("globex"), sample("acme"), sample("a-b")}
 	w.load(all...)
 	harness.CheckRegistry(t, w.registry(), all...)
+}
+
+// TestRegistryRights: the rights that the documentation asks for are enough, and do not allow the log to be changed.
+func TestRegistryRights(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	for _, sql := range []string{`GRANT USAGE ON SCHEMA postern TO `, `GRANT SELECT ON ALL TABLES IN SCHEMA postern TO `,
+		`GRANT INSERT, UPDATE, DELETE ON postern.tenants, postern.users, postern.tokens TO `, `GRANT INSERT ON postern.audit TO `} {
+		w.exec(sql + harness.Other)
+	}
+	w.as(harness.Other, harness.OtherPassword)
+	r := w.registry()
+	for _, c := range []tenants.Edit{put(sample("acme"), 0), with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = 3 })} {
+		if _, err := r.Change(t.Context(), c); err != nil {
+			t.Errorf("%s: %v", c.Action, err)
+		}
+	}
+	made, err := r.AddToken(t.Context(), operator, tenants.Token{Name: "acme", Scope: tenants.ScopeRead, Tenant: "acme"}, digestOf("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.FindToken(t.Context(), digestOf("a")); err != nil {
+		t.Error(err)
+	}
+	if err := r.RevokeToken(t.Context(), operator, "acme", made.ID); err != nil {
+		t.Error(err)
+	}
+	if err := r.Refused(t.Context(), tenants.Entry{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Change(t.Context(), remove("acme", 0)); err != nil {
+		t.Error(err)
+	}
+	w.verified(r)
+	for _, sql := range []string{`UPDATE postern.audit SET actor = ''`, `DELETE FROM postern.audit`, `TRUNCATE postern.audit`} {
+		if _, err := w.connect().Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "42501") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
+// as has everything that follows done by another role.
+func (w *world) as(role, password string) {
+	w.dsn = strings.Replace(strings.Replace(w.dsn, "user="+harness.App, "user="+role, 1), harness.AppPassword, password, 1)
 }

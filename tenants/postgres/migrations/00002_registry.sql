@@ -36,7 +36,7 @@ CREATE INDEX audit_tenant ON postern.audit (tenant, number);
 -- The lock is held until the commit, so that numbers have no gaps and follow commits. It is the last that a transaction takes, after
 -- the feed's head: no two can wait for each other.
 -- +goose StatementBegin
-CREATE FUNCTION postern.audit_entry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION postern.audit_entry() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	last record;
 BEGIN
