@@ -3,8 +3,11 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/test/harness"
@@ -37,6 +40,9 @@ func TestAuditIsOnlyAddedTo(t *testing.T) {
 	}
 	w.verified(r)
 	conn := w.connect()
+	if err := conn.QueryRow(t.Context(), documentedQuery(t)).Scan(new(int64)); !errors.Is(err, pgx.ErrNoRows) {
+		t.Error(err)
+	}
 	for _, sql := range []string{`UPDATE postern.audit SET actor = 'nobody' WHERE number = 3`, `DELETE FROM postern.audit WHERE number = 3`, `TRUNCATE postern.audit`} {
 		if _, err := conn.Exec(t.Context(), sql); err == nil {
 			t.Errorf("%s is not refused", sql)
@@ -75,10 +81,29 @@ func (w *world) broken(r *Registry, at int64, sql string) {
 	if _, err := r.VerifyAudit(w.t.Context()); !errors.As(err, &found) || found.Number != at {
 		w.t.Errorf("%s: %v, want row %d", sql, err, at)
 	}
+	var shown int64
+	if err := w.connect().QueryRow(w.t.Context(), documentedQuery(w.t)).Scan(&shown); err != nil || shown != at {
+		w.t.Errorf("%s: the documentation's query finds row %d, %v, want %d", sql, shown, err, at)
+	}
 	w.exec(`TRUNCATE postern.audit`)
 	w.exec(`INSERT INTO postern.audit TABLE kept`)
 	w.exec(`DROP TABLE kept`)
 	w.verified(r)
+}
+
+// documentedQuery is what docs/operate.md says finds the first row that is not right.
+func documentedQuery(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```sql\n")
+	query, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/operate.md has no query")
+	}
+	return query
 }
 
 // TestAuditTakesAnyText: what strangers have sent is written down, cut to what is sensible.
