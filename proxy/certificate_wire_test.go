@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
@@ -43,8 +44,8 @@ func now(c *x509.Certificate) {
 	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 }
 
-// shows has a client begin with TLS, show what it is given, and ask for a user. It returns the first byte of the answer, with an
-// error's SQLSTATE, or why there is none, and whether the client was asked for a certificate.
+// shows has a client begin with TLS, show what it is given, and ask for a user. It returns ok for an
+// AuthenticationOk, else the first byte of the answer, with an error's SQLSTATE, or why there is none, and whether the client was asked for a certificate.
 func (d *door) shows(version uint16, pair *tls.Certificate, user string) (answer string, asked bool) {
 	d.t.Helper()
 	d.visit(&Listener{Name: "plain"}, func(conn net.Conn) {
@@ -62,11 +63,14 @@ func (d *door) shows(version uint16, pair *tls.Certificate, user string) (answer
 			answer = err.Error()
 			return
 		}
+		body := make([]byte, int(head[3])<<8|int(head[4])-4)
+		_, _ = io.ReadFull(c, body)
 		answer = string(head[:1])
-		if head[0] == pgwire.ErrorResponse {
-			body := make([]byte, int(head[3])<<8|int(head[4])-4)
-			_, _ = io.ReadFull(c, body)
+		switch {
+		case head[0] == pgwire.ErrorResponse:
 			answer += pgwire.ParseError(body).Code
+		case string(body) == "\x00\x00\x00\x00":
+			answer = "ok"
 		}
 	})
 	return answer, asked
@@ -187,5 +191,28 @@ func TestHelloIsBounded(t *testing.T) {
 		if answer == "R" || strings.HasPrefix(answer, "E") || !strings.Contains(d.log.String(), errLongHello.Error()) {
 			t.Errorf("%s: answer %s, log %s", tls.VersionName(version), answer, d.log)
 		}
+	}
+}
+
+// TestInsteadOfAPassword: who is named is in without one, if the tenant has such a user, and no failure is held against an address.
+func TestInsteadOfAPassword(t *testing.T) {
+	d, ca := secured(t, tenants.CertInstead)
+	for user, want := range map[string]string{
+		"app":   "ok",
+		"ghost": "E28000",
+	} {
+		cert, key := ca.issue(func(c *x509.Certificate) { now(c); c.Subject.CommonName = user })
+		for range netrestrict.DefaultTenantFailures + 1 {
+			if answer, _ := d.shows(tls.VersionTLS13, &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}, user+".certain"); answer != want {
+				t.Fatalf("%s: %s, want %s", user, answer, want)
+			}
+		}
+	}
+	n := &d.gate.tenant("certain").counters
+	if ok, failed := n.loginsOK.Load(), n.loginsFailed.Load(); ok != failed || ok != netrestrict.DefaultTenantFailures+1 {
+		t.Errorf("%d logins, %d failed", ok, failed)
+	}
+	if got := d.refusals(); len(got) > 0 {
+		t.Errorf("counted %v: a failed login is not a refusal", got)
 	}
 }
