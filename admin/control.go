@@ -15,6 +15,9 @@ func (s *Server) machine(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
 	defer cancel()
 	tenant, err := s.subject(r)
+	if err == nil {
+		_, err = query(r)
+	}
 	if err != nil {
 		s.refuse(w, r, tenant, err)
 		return
