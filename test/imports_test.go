@@ -61,6 +61,7 @@ type wall struct {
 var walls = map[string]wall{
 	commandRoom:           {ours: []string{anyPackage}, modules: []string{cobra, pflag, prometheus, xterm}},
 	commandRoom + "/demo": {ours: []string{"machines", "tenants", "proxy/scram"}, modules: []string{pgx, goproxy}},
+	commandRoom + "/ctl":  {ours: []string{"proxy/scram"}, modules: []string{cobra, yaml}},
 	"files":               {modules: []string{fsnotify}},
 	"configs":             {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
 	"admin":               {ours: []string{"files", "pool", "tenants", "tenants/document", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/postern/postern/cmd/postern/ctl"
 )
 
 // The exit codes.
@@ -34,10 +36,11 @@ func main() {
 // wrong uses, only their text.
 func exitCode(err error) int {
 	var usage usageError
+	var asked ctl.UsageError
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+	case errors.As(err, &usage), errors.As(err, &asked), strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		return exitUsage
 	default:
 		return exitFailed
@@ -58,7 +61,8 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newStore(), newTenant(), newVersion())
+	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newStore(), newVersion())
+	root.AddCommand(ctl.Commands(readPassword)...)
 	usageOfArgs(root.Commands())
 	return root
 }
@@ -102,16 +106,4 @@ func needConfig(path string) error {
 		return usageError{errors.New("--config is required")}
 	}
 	return nil
-}
-
-// newTenant is the client of the admin API's tenant endpoints, which are not built yet.
-func newTenant() *cobra.Command {
-	return &cobra.Command{
-		Use:   "tenant list|show|put|delete",
-		Short: "Manage tenants through the admin API (not built yet)",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("tenant commands are documented but not built yet: edit the tenants file, it is reloaded when it changes")
-		},
-	}
 }

@@ -1,0 +1,183 @@
+// The commands, and what they have in common: where the API is, who asks, and how answers are printed.
+
+package ctl
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+// UsageError is a wrong use of the command line.
+type UsageError = usageError
+
+type usageError struct{ error }
+
+// Unwrap implements errors.Unwrap.
+func (e usageError) Unwrap() error { return e.error }
+
+const defaultAPI = "http://127.0.0.1:9187"
+
+// remote is how a command reaches the API, from its flags.
+type remote struct {
+	api, tokenFile string
+	json           bool
+}
+
+// Commands returns the commands that ask the admin API. password reads one, at a prompt if there is a terminal.
+func Commands(password func(*cobra.Command) (string, error)) []*cobra.Command {
+	return []*cobra.Command{tenantCommand(), userCommand(password), restrictionCommand(), banCommand(), tokenCommand(), sessionCommand(), auditCommand(), clusterCommand()}
+}
+
+// group makes a command of commands, with the flags that all of them have.
+func group(use, short string, subs ...func(*remote) *cobra.Command) *cobra.Command {
+	r := &remote{}
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&r.api, "api", defaultAPI, "where the admin API is")
+	flags.StringVar(&r.tokenFile, "token-file", "", "a file with the bearer token; without one POSTERN_TOKEN counts")
+	flags.BoolVar(&r.json, "json", false, "print the API's answer, for programs")
+	for _, sub := range subs {
+		cmd.AddCommand(sub(r))
+	}
+	return cmd
+}
+
+// ask makes a call.
+func (r *remote) ask(cmd *cobra.Command, c call) (json.RawMessage, error) {
+	client, err := newClient(r.api, r.tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	return client.do(cmd.Context(), c)
+}
+
+// print shows an answer: as it is, or in the way for people.
+func (r *remote) print(cmd *cobra.Command, answer json.RawMessage, people func() error) error {
+	if !r.json {
+		return people()
+	}
+	if answer == nil {
+		answer = json.RawMessage("{}")
+	}
+	v, err := decode(answer)
+	if err != nil {
+		return err
+	}
+	return indented(cmd.OutOrStdout(), v)
+}
+
+// printList shows what an answer has under key as a table.
+func (r *remote) printList(cmd *cobra.Command, answer json.RawMessage, key string, columns []column) error {
+	return r.print(cmd, answer, func() error {
+		rows, err := list(answer, key)
+		if err != nil {
+			return err
+		}
+		return table(cmd.OutOrStdout(), rows, columns)
+	})
+}
+
+// change makes a call that changes something, and says what was done and where it is in force.
+func (r *remote) change(cmd *cobra.Command, c call, done string) error {
+	answer, err := r.ask(cmd, c)
+	if err != nil {
+		return err
+	}
+	return r.print(cmd, answer, func() error {
+		v, err := decode(answer)
+		if answer == nil {
+			v, err = nil, nil
+		}
+		if err != nil {
+			return err
+		}
+		cmd.Println(done + inForce(v))
+		return nil
+	})
+}
+
+// inForce says in words where a change is in force, if an answer tells that.
+func inForce(answer any) string {
+	switch everywhere := at(answer, "applied.everywhere"); {
+	case everywhere == true:
+		return ": in force everywhere"
+	case everywhere == false:
+		return ": stored, and not in force yet on " + cell(at(answer, "applied.missing"))
+	}
+	return ""
+}
+
+// simple is a command that makes one call about what its arguments name, and says that it is done.
+func simple(use, short, done string, args int, make func(args []string) call) func(*remote) *cobra.Command {
+	return func(r *remote) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+			RunE: func(cmd *cobra.Command, args []string) error { return r.change(cmd, make(args), done) }}
+	}
+}
+
+// listing is a command that shows a list about what its arguments name.
+func listing(use, short string, args int, key string, columns []column, make func(args []string) call) func(*remote) *cobra.Command {
+	return func(r *remote) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				answer, err := r.ask(cmd, make(args))
+				if err != nil {
+					return err
+				}
+				return r.printList(cmd, answer, key, columns)
+			}}
+	}
+}
+
+// showing is a command that shows one thing as JSON, which is what people edit.
+func showing(use, short string, args int, make func(args []string) call) func(*remote) *cobra.Command {
+	return func(r *remote) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				answer, err := r.ask(cmd, make(args))
+				if err != nil {
+					return err
+				}
+				v, err := decode(answer)
+				if err != nil {
+					return err
+				}
+				return indented(cmd.OutOrStdout(), v)
+			}}
+	}
+}
+
+// get is a call that reads.
+func get(path ...string) call { return call{method: http.MethodGet, path: path} }
+
+// completeTenant completes a command's first argument with the ids of tenants.
+func (r *remote) completeTenant(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	query := url.Values{"limit": {"100"}}
+	if len(begun) > 1 { // the page begins behind it: one letter less, so that what is whole is found, too
+		query.Set("after", begun[:len(begun)-1])
+	}
+	answer, err := r.ask(cmd, call{method: http.MethodGet, path: []string{"v1", "tenants"}, query: query})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	rows, err := list(answer, "tenants")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var ids []string
+	for _, row := range rows {
+		if id, ok := at(row, "id").(string); ok && len(id) >= len(begun) && id[:len(begun)] == begun {
+			ids = append(ids, id)
+		}
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+var errConfirm = usageError{errors.New("this cannot be undone: say --yes")}

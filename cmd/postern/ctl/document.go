@@ -1,0 +1,43 @@
+// Documents that people write: YAML or JSON in a file or on standard input.
+
+package ctl
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+const maxDocument = 8 << 20 // bytes
+
+// readDocument reads a file, or standard input for "-", and returns it as JSON. YAML has JSON in it.
+func readDocument(cmd *cobra.Command, path string) (json.RawMessage, error) {
+	in := cmd.InOrStdin()
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxDocument {
+		return nil, fmt.Errorf("%s is longer than %d MiB", path, maxDocument>>20)
+	}
+	var v map[string]any
+	if err := yaml.Unmarshal(text, &v); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if v == nil {
+		return nil, fmt.Errorf("%s has no document", path)
+	}
+	return json.Marshal(v)
+}

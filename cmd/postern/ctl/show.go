@@ -1,0 +1,125 @@
+// What is printed: a table for people, JSON for programs.
+
+package ctl
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+)
+
+// column is one of a table: its title, and the path of its value in a row.
+type column struct{ title, path string }
+
+// table writes rows of JSON objects. Nothing in a value can move the cursor or look like another row.
+func table(out io.Writer, rows []any, columns []column) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+	}
+	fmt.Fprintln(w, strings.Join(titles, "\t"))
+	for _, row := range rows {
+		cells := make([]string, len(columns))
+		for i, c := range columns {
+			cells[i] = cell(at(row, c.path))
+		}
+		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t "))
+	}
+	return w.Flush()
+}
+
+// at finds a value by a path of keys with dots between; the first of several paths, with | between, that leads to one counts.
+func at(v any, path string) any {
+	for one := range strings.SplitSeq(path, "|") {
+		found := v
+		for key := range strings.SplitSeq(one, ".") {
+			object, _ := found.(map[string]any)
+			found = object[key]
+		}
+		if found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// cell is a value in a table.
+func cell(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "-"
+	case string:
+		return printable(v)
+	case bool:
+		if v {
+			return "yes"
+		}
+		return "no"
+	case json.Number:
+		return v.String()
+	case []any:
+		all := make([]string, 0, len(v))
+		for _, item := range v {
+			all = append(all, cell(item))
+		}
+		if len(all) == 0 {
+			return "(none)"
+		}
+		return strings.Join(all, ",")
+	}
+	text, _ := json.Marshal(v)
+	return printable(string(text))
+}
+
+// printable shows what is not as an escape.
+func printable(s string) string {
+	if s == "" {
+		return "-"
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		}
+	}
+	return b.String()
+}
+
+// decode reads an answer, whose numbers stay as they are written.
+func decode(text json.RawMessage) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
+}
+
+// list returns the rows of an answer: itself, or what it has under key.
+func list(text json.RawMessage, key string) ([]any, error) {
+	v, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	if object, ok := v.(map[string]any); ok && key != "" {
+		v = object[key]
+	}
+	rows, ok := v.([]any)
+	if !ok && v != nil {
+		return nil, fmt.Errorf("the answer has no list of %s", key)
+	}
+	return rows, nil
+}
+
+// indented writes JSON as people read it.
+func indented(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,69 @@
+// postern user: the users of a tenant, and their passwords.
+
+package ctl
+
+import (
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/proxy/scram"
+)
+
+func userPath(args []string) []string { return []string{"v1", "tenants", args[0], "users", args[1]} }
+
+func userCommand(password func(*cobra.Command) (string, error)) *cobra.Command {
+	return group("user", "Manage the users of a tenant",
+		listing("list TENANT", "List users", 1, "users",
+			[]column{{"USER", "name"}, {"PROVES", "secrets"}, {"POOL", "document.pool_size"}, {"SERVER ROLE", "document.upstream.user"}},
+			func(args []string) call { return get("v1", "tenants", args[0], "users") }),
+		showing("show TENANT USER", "Show a user, without secrets", 2, func(args []string) call { return get(userPath(args)...) }),
+		putUser, setPassword(password), deleteUser,
+	)
+}
+
+func putUser(r *remote) *cobra.Command {
+	return &cobra.Command{Use: "put TENANT USER FILE", Short: "Make a user what a file says (YAML or JSON; - is standard input); secrets that it does not name stay",
+		Args: cobra.ExactArgs(3), ValidArgsFunction: r.completeTenant,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			document, err := readDocument(cmd, args[2])
+			if err != nil {
+				return err
+			}
+			return r.change(cmd, call{method: http.MethodPut, path: userPath(args), body: document}, "stored")
+		}}
+}
+
+// setPassword sends a verifier: the password itself stays here.
+func setPassword(password func(*cobra.Command) (string, error)) func(*remote) *cobra.Command {
+	return func(r *remote) *cobra.Command {
+		return &cobra.Command{Use: "password TENANT USER", Short: "Give a user a new password, read at a prompt or from standard input", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
+			Long: "Reads a password, makes a SCRAM verifier of it, and sends that alone. The role in Postgres needs the same verifier, unless the\n" +
+				"user has a server password of its own: see postern verifier.",
+			RunE: func(cmd *cobra.Command, args []string) error {
+				text, err := password(cmd)
+				if err != nil {
+					return err
+				}
+				v, err := scram.NewVerifier(text, scram.DefaultIterations, nil)
+				if err != nil {
+					return err
+				}
+				body := map[string]any{"verifier": v.Encode(), "password": nil}
+				return r.change(cmd, call{method: http.MethodPatch, path: userPath(args), body: body}, "stored")
+			}}
+	}
+}
+
+func deleteUser(r *remote) *cobra.Command {
+	yes := false
+	cmd := &cobra.Command{Use: "delete TENANT USER", Short: "Remove a user; its sessions end", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant}
+	cmd.Flags().BoolVar(&yes, "yes", false, "really")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !yes {
+			return errConfirm
+		}
+		return r.change(cmd, call{method: http.MethodDelete, path: userPath(args)}, "removed")
+	}
+	return cmd
+}
