@@ -30,11 +30,7 @@ func listAudit(r *remote) *cobra.Command {
 		if before > 0 {
 			c.query.Set("before", strconv.FormatInt(before, 10))
 		}
-		answer, err := r.ask(cmd, c)
-		if err != nil {
-			return err
-		}
-		return r.printList(cmd, answer, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"CHANGED", "changes"}})
+		return r.printPage(cmd, c, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"CHANGED", "changes.path"}})
 	}
 	return cmd
 }

@@ -5,6 +5,8 @@ package ctl
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 
@@ -70,15 +72,57 @@ func (r *remote) print(cmd *cobra.Command, answer json.RawMessage, people func()
 	return indented(cmd.OutOrStdout(), v)
 }
 
-// printList shows what an answer has under key as a table.
-func (r *remote) printList(cmd *cobra.Command, answer json.RawMessage, key string, columns []column) error {
-	return r.print(cmd, answer, func() error {
-		rows, err := list(answer, key)
+// printList shows all pages of a list, which answers have under key.
+func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []column) error {
+	rows := []any{}
+	for c.query = maps.Clone(c.query); ; {
+		page, next, err := r.page(cmd, c, key)
 		if err != nil {
 			return err
 		}
-		return table(cmd.OutOrStdout(), rows, columns)
-	})
+		rows = append(rows, page...)
+		if next == "" {
+			break
+		}
+		if c.query == nil {
+			c.query = url.Values{}
+		}
+		c.query.Set("after", next)
+	}
+	return r.printRows(cmd, rows, key, columns)
+}
+
+// printPage shows one page.
+func (r *remote) printPage(cmd *cobra.Command, c call, key string, columns []column) error {
+	rows, _, err := r.page(cmd, c, key)
+	if err != nil {
+		return err
+	}
+	return r.printRows(cmd, rows, key, columns)
+}
+
+func (r *remote) page(cmd *cobra.Command, c call, key string) (rows []any, next string, err error) {
+	answer, err := r.ask(cmd, c)
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := decode(answer)
+	if err != nil {
+		return nil, "", err
+	}
+	rows, ok := at(v, key).([]any)
+	if !ok {
+		return nil, "", fmt.Errorf("the answer has no list of %s", key)
+	}
+	next, _ = at(v, "next").(string)
+	return rows, next, nil
+}
+
+func (r *remote) printRows(cmd *cobra.Command, rows []any, key string, columns []column) error {
+	if r.json {
+		return indented(cmd.OutOrStdout(), map[string]any{key: append([]any{}, rows...)})
+	}
+	return table(cmd.OutOrStdout(), rows, columns)
 }
 
 // change makes a call that changes something, and says what was done and where it is in force.
@@ -106,7 +150,7 @@ func inForce(answer any) string {
 	case everywhere == true:
 		return ": in force everywhere"
 	case everywhere == false:
-		return ": stored, and not in force yet on " + cell(at(answer, "applied.missing"))
+		return ", and not in force yet on " + cell(at(answer, "applied.missing"))
 	}
 	return ""
 }
@@ -124,11 +168,7 @@ func listing(use, short string, args int, key string, columns []column, make fun
 	return func(r *remote) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				answer, err := r.ask(cmd, make(args))
-				if err != nil {
-					return err
-				}
-				return r.printList(cmd, answer, key, columns)
+				return r.printList(cmd, make(args), key, columns)
 			}}
 	}
 }
@@ -163,11 +203,7 @@ func (r *remote) completeTenant(cmd *cobra.Command, args []string, begun string)
 	if len(begun) > 1 { // the page begins behind it: one letter less, so that what is whole is found, too
 		query.Set("after", begun[:len(begun)-1])
 	}
-	answer, err := r.ask(cmd, call{method: http.MethodGet, path: []string{"v1", "tenants"}, query: query})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	rows, err := list(answer, "tenants")
+	rows, _, err := r.page(cmd, call{method: http.MethodGet, path: []string{"v1", "tenants"}, query: query}, "tenants")
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -38,12 +38,26 @@ func at(v any, path string) any {
 	for one := range strings.SplitSeq(path, "|") {
 		found := v
 		for key := range strings.SplitSeq(one, ".") {
-			object, _ := found.(map[string]any)
-			found = object[key]
+			found = under(found, key)
 		}
 		if found != nil {
 			return found
 		}
+	}
+	return nil
+}
+
+// under is what an object has under a key, or all objects of a list.
+func under(v any, key string) any {
+	switch v := v.(type) {
+	case map[string]any:
+		return v[key]
+	case []any:
+		all := []any{}
+		for _, item := range v {
+			all = append(all, under(item, key))
+		}
+		return all
 	}
 	return nil
 }
@@ -98,22 +112,6 @@ func decode(text json.RawMessage) (v any, err error) {
 	d.UseNumber()
 	err = d.Decode(&v)
 	return v, err
-}
-
-// list returns the rows of an answer: itself, or what it has under key.
-func list(text json.RawMessage, key string) ([]any, error) {
-	v, err := decode(text)
-	if err != nil {
-		return nil, err
-	}
-	if object, ok := v.(map[string]any); ok && key != "" {
-		v = object[key]
-	}
-	rows, ok := v.([]any)
-	if !ok && v != nil {
-		return nil, fmt.Errorf("the answer has no list of %s", key)
-	}
-	return rows, nil
 }
 
 // indented writes JSON as people read it.

@@ -29,31 +29,9 @@ func tenantCommand() *cobra.Command {
 
 func listTenants(r *remote) *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List tenants", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		var all []any
-		for query := (url.Values{"limit": {"1000"}}); ; {
-			answer, err := r.ask(cmd, call{method: http.MethodGet, path: []string{"v1", "tenants"}, query: query})
-			if err != nil {
-				return err
-			}
-			rows, err := list(answer, "tenants")
-			if err != nil {
-				return err
-			}
-			all = append(all, rows...)
-			v, err := decode(answer)
-			if err != nil {
-				return err
-			}
-			next, ok := at(v, "next").(string)
-			if !ok {
-				break
-			}
-			query.Set("after", next)
-		}
-		if r.json {
-			return indented(cmd.OutOrStdout(), append([]any{}, all...))
-		}
-		return table(cmd.OutOrStdout(), all, []column{{"TENANT", "id"}, {"SERVER", "document.upstream.host|document.machine.app|document.machine.name"},
+		c := get("v1", "tenants")
+		c.query = url.Values{"limit": {"1000"}}
+		return r.printList(cmd, c, "tenants", []column{{"TENANT", "id"}, {"SERVER", "document.upstream.host|document.machine.app|document.machine.name"},
 			{"DATABASE", "document.database"}, {"POOL", "document.pool.size"}, {"TLS REQUIRED", "document.require_tls"}, {"CHANGED", "changed"}, {"REVISION", "revision"}})
 	}}
 }

@@ -27,11 +27,7 @@ func listTokens(r *remote) *cobra.Command {
 		if tenant != "" {
 			c.query = url.Values{"tenant": {tenant}}
 		}
-		answer, err := r.ask(cmd, c)
-		if err != nil {
-			return err
-		}
-		return r.printList(cmd, answer, "tokens", []column{{"ID", "id"}, {"NAME", "name"}, {"SCOPE", "scope"}, {"TENANT", "tenant"}, {"CREATED", "created"}, {"EXPIRES", "expires"}, {"USED", "used"}})
+		return r.printList(cmd, c, "tokens", []column{{"ID", "id"}, {"NAME", "name"}, {"SCOPE", "scope"}, {"TENANT", "tenant"}, {"CREATED", "created"}, {"EXPIRES", "expires"}, {"USED", "used"}})
 	}
 	return cmd
 }

@@ -15,7 +15,7 @@ func userPath(args []string) []string { return []string{"v1", "tenants", args[0]
 func userCommand(password func(*cobra.Command) (string, error)) *cobra.Command {
 	return group("user", "Manage the users of a tenant",
 		listing("list TENANT", "List users", 1, "users",
-			[]column{{"USER", "name"}, {"PROVES", "secrets"}, {"POOL", "document.pool_size"}, {"SERVER ROLE", "document.upstream.user"}},
+			[]column{{"USER", "name"}, {"VERIFIER", "verifier_set"}, {"PASSWORD", "password_set"}, {"SERVER PASSWORD", "server_password_set"}, {"POOL", "document.pool_size"}, {"SERVER ROLE", "document.upstream.user"}},
 			func(args []string) call { return get("v1", "tenants", args[0], "users") }),
 		showing("show TENANT USER", "Show a user, without secrets", 2, func(args []string) call { return get(userPath(args)...) }),
 		putUser, setPassword(password), deleteUser,
@@ -49,7 +49,7 @@ func setPassword(password func(*cobra.Command) (string, error)) func(*remote) *c
 				if err != nil {
 					return err
 				}
-				body := map[string]any{"verifier": v.Encode(), "password": nil}
+				body := map[string]any{"verifier": v.Encode()} // which takes the place of a password
 				return r.change(cmd, call{method: http.MethodPatch, path: userPath(args), body: body}, "stored")
 			}}
 	}
