@@ -62,7 +62,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newStore(), newVersion())
-	root.AddCommand(ctl.Commands(readPassword)...)
+	root.AddCommand(ctl.Commands(readPassword, newAuditVerify())...)
 	usageOfArgs(root.Commands())
 	return root
 }

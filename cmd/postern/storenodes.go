@@ -42,7 +42,7 @@ func newStoreNodes() *cobra.Command {
 	cmd := &cobra.Command{Use: "nodes", Short: "List the processes that follow the store", Args: cobra.NoArgs}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withRegistry(*path, func(r tenants.Registry) error {
+		return withRegistry(*path, func(r *postgres.Registry) error {
 			nodes, err := r.Nodes(cmd.Context())
 			if err != nil {
 				return err
@@ -67,7 +67,7 @@ func newStoreForgetNode() *cobra.Command {
 	cmd := &cobra.Command{Use: "forget-node NAME", Short: "Say that a node will not come back, so that nobody waits for it", Args: cobra.ExactArgs(1)}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return withRegistry(*path, func(r tenants.Registry) error {
+		return withRegistry(*path, func(r *postgres.Registry) error {
 			return r.ForgetNode(cmd.Context(), tenants.Actor{Name: "cli"}, args[0])
 		})
 	}
@@ -75,7 +75,7 @@ func newStoreForgetNode() *cobra.Command {
 }
 
 // withRegistry asks the store that a configuration names.
-func withRegistry(path string, do func(tenants.Registry) error) error {
+func withRegistry(path string, do func(*postgres.Registry) error) error {
 	conf, err := storeConfig(path)
 	if err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func auditCommand() *cobra.Command {
-	return group("audit", "Read the log of changes", listAudit)
+func auditCommand(verify *cobra.Command) *cobra.Command {
+	return group("audit", "Read the log of changes", listAudit, func(*remote) *cobra.Command { return verify })
 }
 
 func listAudit(r *remote) *cobra.Command {

@@ -29,9 +29,10 @@ type remote struct {
 	json           bool
 }
 
-// Commands returns the commands that ask the admin API. password reads one, at a prompt if there is a terminal.
-func Commands(password func(*cobra.Command) (string, error)) []*cobra.Command {
-	return []*cobra.Command{tenantCommand(), userCommand(password), restrictionCommand(), banCommand(), tokenCommand(), sessionCommand(), auditCommand(), clusterCommand()}
+// Commands returns the commands that ask the admin API. password reads one, at a prompt if there is a terminal; verify is the audit
+// command that asks the store.
+func Commands(password func(*cobra.Command) (string, error), verify *cobra.Command) []*cobra.Command {
+	return []*cobra.Command{tenantCommand(), userCommand(password), restrictionCommand(), banCommand(), tokenCommand(), sessionCommand(), auditCommand(verify), clusterCommand()}
 }
 
 // group makes a command of commands, with the flags that all of them have.

@@ -74,7 +74,7 @@ func command(t *testing.T, stdin string, args ...string) (string, error) {
 	root.AddCommand(Commands(func(cmd *cobra.Command) (string, error) {
 		b, err := io.ReadAll(cmd.InOrStdin())
 		return string(b), err
-	})...)
+	}, &cobra.Command{Use: "verify"})...)
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(io.Discard)
