@@ -3,6 +3,7 @@
 package test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path"
@@ -160,8 +161,8 @@ func TestDependenciesHaveReasons(t *testing.T) {
 
 var (
 	target   = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
-	use      = regexp.MustCompile(`Use:\s+"([a-z-]+)`)
-	flag     = regexp.MustCompile(`Flags\(\)\.\w+\((?:&\w+, )?"([a-z-]+)"`)
+	use      = regexp.MustCompile(`(?:Use:\s+|group\()"([a-z-]+)`)
+	flag     = regexp.MustCompile(`[Ff]lags(?:\(\))?\.\w+\((?:&[\w.]+, )?"([a-z-]+)"`)
 	makes    = regexp.MustCompile("(?m)(?:^    |`)make ([a-z][a-z-]*)")
 	posterns = regexp.MustCompile("(?m)(?:^ *\\$ |^    |`|\\| |/)postern ([a-z][a-z-]*)((?: --?[a-z-]+(?: [A-Za-z./]+)?)*)")
 	option   = regexp.MustCompile(`--([a-z-]+)`)
@@ -197,15 +198,16 @@ func hasTest(t *testing.T, name, dir string) bool {
 
 // TestCommandsExist: every make target, command of postern and flag that a document shows is there.
 func TestCommandsExist(t *testing.T) {
-	targets, commands, flags := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	targets, commands, flags := map[string]bool{}, map[string]bool{"completion": true}, map[string]bool{} // which cobra has
 	for _, m := range target.FindAllStringSubmatch(read(t, "../Makefile"), -1) {
 		targets[m[1]] = true
 	}
 	sources, err := filepath.Glob("../cmd/postern/*.go")
-	if err != nil {
+	remote, err2 := filepath.Glob("../cmd/postern/ctl/*.go")
+	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range sources {
+	for _, name := range append(sources, remote...) {
 		text := read(t, name)
 		for _, m := range use.FindAllStringSubmatch(text, -1) {
 			commands[m[1]] = true
