@@ -203,7 +203,7 @@ func TestStoreThatIsAway(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	w := newWorld(t)
-	for host, want := range map[string]int{"127.0.0.1": 200, "127.0.0.1:9187": 200, "[::1]:9187": 200, "[::1]": 200, "localhost:9187": 200, "postern": 200, "": 200,
+	for host, want := range map[string]int{"127.0.0.1": 200, "127.0.0.1:9187": 200, "[::1]:9187": 200, "[::1]": 200, "localhost:9187": 200, "postern": 200, "": 200, "x.vm.postern.internal:9187": 200, "internal.evil.com": 421, "evilinternal.com": 421, ".internal.com": 421,
 		"postern.example.com": 200, "Postern.Example.com.:80": 200, "evil.example.com": 421, "postern.example.com.evil.com": 421, "127.0.0.1.evil.com:9187": 421,
 		"evil.com@127.0.0.1": 421} {
 		for _, path := range []string{"/v1/tenants", "/healthz", "/readyz", "/metrics"} {

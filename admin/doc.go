@@ -13,6 +13,8 @@
 //   - Without a token file, or when it cannot be read, what wants a token is refused.
 //   - A changing call does exactly what it says or is refused: what means nothing is an error. Each is logged with its outcome; one
 //     that is refused to somebody whom we know is in the audit log, as the store writes down those that are done.
+//   - No path of a file comes by the API. Nor does a URL yet: one that does (a key set's, some day) must be https, without redirects,
+//     and lead to a public address, which is checked when it is dialled.
 //   - An answer holds texts that were written for answers; an unexpected error's goes to the log alone. No answer holds a secret.
 //   - Every request has a bound in time, in header and body bytes, and how often it may come; connections and scrapes have a bound
 //     in number. Nothing here runs in an event loop, so a slow scraper delays nobody's queries.

@@ -31,13 +31,14 @@ func idOf(r *http.Request) string {
 func isProbe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" }
 
 // isOurs reports whether a Host header names us. A page of a stranger's site can have a browser ask us, by a name of that site
-// that leads to our address; what has no dot is no name that a stranger can own.
+// that leads to our address. What has no dot, or ends in .internal, which is set aside for private networks, is no name that a
+// stranger can own.
 func (s *Server) isOurs(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || !strings.Contains(host, ".") {
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".internal") {
 		return true
 	}
 	return slices.ContainsFunc(s.opts.Hosts, func(ours string) bool { return strings.EqualFold(ours, host) })

@@ -60,7 +60,7 @@ type Options struct {
 	// Registry reads and changes the store of tenants, and knows tokens beside those of TokenFile. nil: requests about what it has
 	// are answered 503.
 	Registry tenants.Registry
-	// Hosts are the names by which we may be called, beside addresses and names without a dot.
+	// Hosts are the names by which we may be called, beside addresses, names without a dot and those in .internal.
 	Hosts []string
 	// Log is told of every change that somebody asks for, of other refusals (rarely) and of faults. nil: nobody is.
 	Log *slog.Logger
