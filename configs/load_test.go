@@ -258,7 +258,7 @@ func TestLoadErrorHoldsProblems(t *testing.T) {
 
 // TestEnvironmentOverrides sets every variable there is, one at a time, and looks for its value in the result.
 func TestEnvironmentOverrides(t *testing.T) {
-	special := map[string]string{
+	special := map[string]string{"tenants.postgres.node": "n1",
 		"log.level": "debug", "log.format": "text", "io_uring": "off", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
 		"auth.throttle.tenant_failures": "9", "auth.throttle.address_failures": "9", "auth.throttle.window": "77s", "auth.throttle.block": "77s",
