@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/document"
@@ -50,8 +49,7 @@ func (r *Registry) answer(ctx context.Context, err error, e tenants.Entry) error
 
 // overtaken reports whether somebody else was there at the same time, so that another attempt sees what they have done.
 func overtaken(err error) bool {
-	var server *pgconn.PgError
-	return errors.As(err, &server) && slices.Contains([]string{"40001", "40P01", "23505"}, server.Code)
+	return slices.Contains([]string{"40001", "40P01", "23505"}, sqlState(err))
 }
 
 func (r *Registry) change(ctx context.Context, c tenants.Edit) (now tenants.Record, err error) {

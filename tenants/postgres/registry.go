@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -144,6 +145,9 @@ func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, er
 	if !errors.As(err, &away) {
 		away = awayError{plain(err)}
 	}
+	if sqlState(err) == readOnlyServer {
+		r.pool.Reset() // connections to a server that is no primary any more are of no use: the next ones find the one that is
+	}
 	if !r.told.Swap(true) {
 		r.opts.Log.Error("the store of tenants cannot be asked", "error", away.cause)
 	}
@@ -161,21 +165,28 @@ func (e awayError) Unwrap() []error { return []error{tenants.ErrAway, e.cause} }
 // isAway reports whether an error says that the store cannot be had now: a broken connection, a server that ends, starts, is
 // full or a standby, a lock that somebody does not let go of.
 func isAway(err error) bool {
-	var server *pgconn.PgError
 	var connecting *pgconn.ConnectError
+	state := sqlState(err)
 	var network net.Error
 	switch {
 	case errors.As(err, new(refusal)):
 		return false
 	case errors.Is(err, tenants.ErrAway), errors.As(err, &connecting):
 		return true
-	case errors.As(err, &server):
-		switch class := server.Code[:2]; {
-		case class == "08", class == "53", class == "57", class == "58", server.Code == "25006", server.Code == "25P03", server.Code == "55P03":
-			return true
-		}
-		return false
+	case state != "":
+		return slices.Contains([]string{"08", "53", "57", "58"}, state[:2]) || slices.Contains([]string{readOnlyServer, "25P03", "55P03"}, state)
 	}
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) ||
 		pgconn.SafeToRetry(err) || pgconn.Timeout(err)
+}
+
+const readOnlyServer = "25006"
+
+// sqlState is the code of an error that the server has sent; "": none has.
+func sqlState(err error) string {
+	var server *pgconn.PgError
+	if !errors.As(err, &server) {
+		return ""
+	}
+	return server.Code
 }

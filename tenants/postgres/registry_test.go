@@ -3,20 +3,15 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/postern/postern/tenants"
-	"github.com/postern/postern/tenants/document"
 	"github.com/postern/postern/test/harness"
 )
 
@@ -28,432 +23,6 @@ func (w *world) registry() *Registry {
 	}
 	w.t.Cleanup(r.Close)
 	return r
-}
-
-var operator = tenants.Actor{Name: "ops", Token: "t1", Address: netip.MustParseAddrPort("198.51.100.7:4711"), Request: "r1"}
-
-// put is an edit that says what the tenant shall be.
-func put(t *tenants.Tenant, match int64) tenants.Edit {
-	return tenants.Edit{By: operator, Action: "tenant.put", Tenant: t.ID, Match: match, Edit: func(*tenants.Tenant) (*tenants.Tenant, error) { return t, nil }}
-}
-
-// with is an edit that changes a copy of what is there.
-func with(id string, match int64, set func(*tenants.Tenant)) tenants.Edit {
-	return tenants.Edit{By: operator, Action: "tenant.patch", Tenant: id, Match: match, Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
-		if old == nil {
-			return nil, tenants.ErrNoSuchTenant
-		}
-		next := *old
-		set(&next)
-		return &next, nil
-	}}
-}
-
-func remove(id string, match int64) tenants.Edit {
-	return tenants.Edit{By: operator, Action: "tenant.delete", Tenant: id, Match: match, Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
-		if old == nil {
-			return nil, tenants.ErrNoSuchTenant
-		}
-		return nil, nil
-	}}
-}
-
-// TestRegistryChanges: a tenant is made, changed and removed, each time with a new revision and a row in the audit log; what is refused
-// changes nothing, and has its row.
-func TestRegistryChanges(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, harness.Postgres(t))
-	w.registryChanges()
-}
-
-// TestRegistryGenerations does so with newer servers.
-func TestRegistryGenerations(t *testing.T) {
-	t.Parallel()
-	majors := []int{18}
-	if harness.Long() {
-		majors = []int{16, 17, 18}
-	}
-	for _, major := range majors {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			newWorld(t, harness.PostgresOf(t, major)).registryChanges()
-		})
-	}
-}
-
-func (w *world) registryChanges() {
-	t := w.t
-	r := w.registry()
-	said := ""
-	r.opts.Judge.Verifier = func(text string) error {
-		if text == "marked-bad" {
-			return errors.New("no")
-		}
-		return nil
-	}
-	r.opts.Judge.Here = func(x *tenants.Tenant) error {
-		if x.Database == "elsewhere" {
-			return errors.New("not here")
-		}
-		return nil
-	}
-	done := func(c tenants.Edit) tenants.Record {
-		t.Helper()
-		got, err := r.Change(t.Context(), c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	made := done(put(sample("acme"), tenants.MatchNone))
-	if made.Revision <= 0 || made.Version != 1 || made.Changed.IsZero() {
-		t.Errorf("made: %+v", made)
-	}
-	if got, err := r.Tenant(t.Context(), "acme"); err != nil || got.Revision != made.Revision || got.Version != 1 || !got.Changed.Equal(made.Changed) || !got.Tenant.Equal(sample("acme")) {
-		t.Errorf("read: %+v, %v; made %+v", got, err, made)
-	}
-	if same := done(put(sample("acme"), made.Revision)); same.Revision != made.Revision || same.Version != 1 || same.Tenant == nil {
-		t.Errorf("the same again: %+v", same)
-	}
-	sealed := w.seals()
-	wider := done(with("acme", made.Revision, func(x *tenants.Tenant) {
-		x.Pool.Size = 9
-		web := *x.Users["web"]
-		web.MaxClients = 5
-		x.Users = map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret("verifier-marked-new")}, "web": &web}
-	}))
-	if wider.Revision == made.Revision || wider.Version != 2 || wider.Changed.Before(made.Changed) {
-		t.Errorf("changed: %+v after %+v", wider, made)
-	}
-	if now := w.seals(); now["web"] != sealed["web"] || now["app"] == sealed["app"] {
-		t.Error("a secret that was not touched is sealed anew, or one that was is not")
-	}
-	var taken *tenants.ConflictError
-	fly := sample("globex")
-	fly.Upstream, fly.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: "m"}
-	fly.Flycast = netip.MustParseAddr("fdaa::3")
-	done(put(fly, 0))
-	for _, c := range []struct {
-		what string
-		edit tenants.Edit
-		is   func(error) bool
-	}{
-		{"an old revision", with("acme", made.Revision, func(x *tenants.Tenant) { x.Pool.Size = 10 }), func(err error) bool { return errors.Is(err, tenants.ErrChanged) }},
-		{"one that must not be there", put(sample("acme"), tenants.MatchNone), func(err error) bool { return errors.Is(err, tenants.ErrChanged) }},
-		{"one that must be there", put(sample("initech"), 7), func(err error) bool { return errors.Is(err, tenants.ErrChanged) }},
-		{"its own no", with("initech", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
-		{"a rule", with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = -5 }), func(err error) bool { return problemAt(err, "pool.size") }},
-		{"a bad secret", with("acme", 0, func(x *tenants.Tenant) {
-			x.Users = map[string]*tenants.User{"app": {Name: "app", Verifier: tenants.NewSecret("marked-bad")}}
-		}), func(err error) bool { return problemAt(err, `users["app"].verifier`) }},
-		{"a rule of this process", with("acme", 0, func(x *tenants.Tenant) { x.Database = "elsewhere" }), func(err error) bool { return problemAt(err, "") }},
-		{"another's id", with("acme", 0, func(x *tenants.Tenant) { x.ID = "globex" }), func(err error) bool { return problemAt(err, "id") }},
-		{"an id that is none", with("\x00", 0, nil), func(err error) bool { return errors.Is(err, tenants.ErrNoSuchTenant) }},
-		{"another's machine", with("acme", 0, func(x *tenants.Tenant) {
-			x.Upstream, x.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: "m"}
-		}), func(err error) bool {
-			return errors.As(err, &taken) && taken.Other == "globex" && taken.Machine == "local/m"
-		}},
-		{"another's address of Flycast's", with("acme", 0, func(x *tenants.Tenant) { x.Flycast = fly.Flycast }),
-			func(err error) bool {
-				return errors.As(err, &taken) && taken.Other == "globex" && taken.Flycast == fly.Flycast
-			}},
-	} {
-		before, _ := r.Tenant(t.Context(), "acme")
-		_, err := r.Change(t.Context(), c.edit)
-		if !c.is(err) {
-			t.Errorf("%s: %v", c.what, err)
-			continue
-		}
-		said += err.Error()
-		if last := w.entries(r, 1)[0]; last.Outcome != err.Error() || last.Version != 0 || len(last.Changes) > 0 || last.Action != c.edit.Action || last.Tenant != sane(c.edit.Tenant) {
-			t.Errorf("%s: the audit log has %+v", c.what, last)
-		}
-		if now, err := r.Tenant(t.Context(), "acme"); err != nil || now.Revision != before.Revision {
-			t.Errorf("%s: it is changed: %+v, %v", c.what, now, err)
-		}
-	}
-	gone := done(remove("acme", wider.Revision))
-	if gone.Tenant != nil || gone.Version != 4 {
-		t.Errorf("removed: %+v", gone)
-	}
-	if _, err := r.Tenant(t.Context(), "acme"); !errors.Is(err, tenants.ErrNoSuchTenant) {
-		t.Errorf("it is there: %v", err)
-	}
-	if again := done(put(sample("acme"), tenants.MatchNone)); again.Revision == made.Revision {
-		t.Error("a revision came twice")
-	}
-	w.audited(r)
-	w.canary(said)
-}
-
-func problemAt(err error, path string) bool {
-	var p tenants.Problems
-	return errors.As(err, &p) && slices.ContainsFunc(p, func(p tenants.Problem) bool { return p.Path == path })
-}
-
-// seals are the sealed secrets, by user.
-func (w *world) seals() map[string]string {
-	w.t.Helper()
-	all := make(map[string]string)
-	rows, err := w.connect().Query(w.t.Context(), `SELECT name, concat(verifier, password, server_password) FROM postern.users`)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var name, text string
-		if err := rows.Scan(&name, &text); err != nil {
-			w.t.Fatal(err)
-		}
-		all[name] = text
-	}
-	return all
-}
-
-// entries are the last of the audit log, the latest first.
-func (w *world) entries(r *Registry, n int) []tenants.Entry {
-	w.t.Helper()
-	all, err := r.Audit(w.t.Context(), "", 0, n)
-	if err != nil || len(all) == 0 {
-		w.t.Fatalf("audit: %v, %v", all, err)
-	}
-	return all
-}
-
-// audited judges what registryChanges has left in the audit log.
-func (w *world) audited(r *Registry) {
-	t := w.t
-	all := w.entries(r, 100)
-	var told []string
-	for i, e := range all {
-		if e.Number != int64(len(all)-i) || e.By != operator || e.At.IsZero() || len(e.Chain) != 64 {
-			t.Errorf("entry %+v", e)
-		}
-		if e.Outcome == outcomeDone {
-			told = append(told, fmt.Sprint(e.Action, " ", e.Tenant, " ", e.Version, " ", len(e.Changes) > 0))
-		}
-	}
-	if want := []string{"tenant.put acme 5 true", "tenant.delete acme 4 true", "tenant.put globex 3 true", "tenant.patch acme 2 true", "tenant.put acme 1 true"}; !slices.Equal(told, want) {
-		t.Errorf("done: %q, want %q", told, want)
-	}
-	patched := all[slices.IndexFunc(all, func(e tenants.Entry) bool { return e.Version == 2 })]
-	if want := []tenants.Difference{{Path: "pool.size", Old: "20", New: "9"}, {Path: `users["app"].pool_size`, Old: "7"}, {Path: `users["app"].verifier`, Secret: true},
-		{Path: `users["web"].max_clients`, New: "5"}}; !slices.Equal(patched.Changes, want) {
-		t.Errorf("changes %+v, want %+v", patched.Changes, want)
-	}
-	if some, err := r.Audit(t.Context(), "globex", 0, 100); err != nil || len(some) != 1 || some[0].Tenant != "globex" {
-		t.Errorf("globex's: %+v, %v", some, err)
-	}
-	if some, err := r.Audit(t.Context(), "", 3, 100); err != nil || len(some) != 2 || some[0].Number != 2 {
-		t.Errorf("before 3: %+v, %v", some, err)
-	}
-	w.canary(fmt.Sprint(all))
-}
-
-// TestNobodysChangeIsLost: many change the same few tenants, by registries of several processes, by SQL and by imports. Who was told that
-// it is done has changed what there was, once; each change has its number, revision and row; who follows has what the store has.
-func TestNobodysChangeIsLost(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, harness.Postgres(t))
-	const writers, each = 6, 12
-	ids := []string{"acme", "globex"}
-	f := w.follow()
-	registries := []*Registry{w.registry(), w.registry()}
-	var mu sync.Mutex
-	done := make(map[string]int)     // by tenant
-	revisions := make(map[int64]int) // how often each was given
-	refused := 0
-	size := func(x *tenants.Tenant) { x.Pool.Size++ }
-	for _, id := range ids {
-		x := sample(id)
-		x.Pool.Size, x.Pool.MaxServers = 1, 1000
-		if id == "acme" {
-			x.Users = nil // whose locks would do for the tenant's
-		}
-		if _, err := registries[0].Change(t.Context(), put(x, 0)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var all sync.WaitGroup
-	for i := range writers {
-		r := registries[i%len(registries)]
-		random := rand.New(rand.NewPCG(uint64(i), 1))
-		all.Go(func() {
-			for range each {
-				id, match := ids[random.IntN(len(ids))], int64(0)
-				if random.IntN(2) == 0 {
-					is, err := r.Tenant(t.Context(), id)
-					if err != nil {
-						t.Error(err)
-					}
-					match = is.Revision
-				}
-				got, err := r.Change(t.Context(), with(id, match, size))
-				if match != 0 && errors.Is(err, tenants.ErrChanged) {
-					mu.Lock()
-					refused++
-					mu.Unlock()
-					continue
-				}
-				if err != nil {
-					t.Error(err)
-					continue
-				}
-				mu.Lock()
-				done[id]++
-				revisions[got.Revision]++
-				mu.Unlock()
-			}
-		})
-	}
-	conn := w.connect()
-	all.Go(func() { // what concerns the same rows, and takes them in another order
-		for i := range each {
-			for _, sql := range []string{`UPDATE postern.users SET document = jsonb_build_object('pool_size', $1::int)`,
-				`UPDATE postern.tenants SET document = document || jsonb_build_object('database', concat('d', $1::int)) WHERE id = 'globex'`} {
-				if _, err := conn.Exec(t.Context(), sql, i+1); err != nil && !overtaken(err) {
-					t.Error(err)
-				}
-			}
-		}
-	})
-	all.Go(func() {
-		for i := range each / 2 {
-			x := sample("initech")
-			x.Pool.Size = i + 1
-			if _, err := Import(t.Context(), w.conf(), w.keys, []*tenants.Tenant{x}, ImportOptions{}, &strings.Builder{}); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	all.Wait()
-	for revision, n := range revisions {
-		if n != 1 {
-			t.Errorf("revision %d was given %d times", revision, n)
-		}
-	}
-	var want []string
-	for _, id := range ids {
-		is, err := registries[0].Tenant(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if is.Tenant.Pool.Size != 1+done[id] {
-			t.Errorf("%s: %d changes are done, the store has %d", id, done[id], is.Tenant.Pool.Size-1)
-		}
-		want = append(want, document1(is.Tenant))
-	}
-	harness.Eventually(t, harness.Patience, "who follows has what the store has", func() bool {
-		var got []string
-		for _, id := range ids {
-			if x, ok := f.d.Tenant(id); ok {
-				got = append(got, document1(x))
-			}
-		}
-		return slices.Equal(got, want)
-	})
-	outcomes := make(map[string]int)
-	for _, e := range w.entries(registries[1], 1000) {
-		outcomes[e.Outcome]++
-	}
-	if want := done["acme"] + done["globex"] + len(ids) + each/2; outcomes[outcomeDone] != want || outcomes[tenants.ErrChanged.Error()] != refused {
-		t.Errorf("%v are in the audit log, %d were done and %d refused", outcomes, want, refused)
-	}
-	w.verified(registries[0])
-}
-
-// document1 is all of a tenant that is no secret.
-func document1(t *tenants.Tenant) string {
-	text := string(document.Encode(document.Of(t)))
-	for _, d := range document.Differences(nil, t) {
-		text += fmt.Sprint(d)
-	}
-	return text
-}
-
-// TestChangesWaitForSQL: what somebody does by SQL to a user at the same time is not lost, and is a change of the tenant.
-func TestChangesWaitForSQL(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, harness.Postgres(t))
-	r := w.registry()
-	made, err := r.Change(t.Context(), put(sample("acme"), 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	limit := func(x *tenants.Tenant) {
-		app := *x.Users["app"]
-		app.MaxClients = 5
-		x.Users = map[string]*tenants.User{"app": &app, "web": x.Users["web"]}
-	}
-	conn := w.connect()
-	for _, c := range []struct {
-		match int64
-		err   error
-	}{{made.Revision, tenants.ErrChanged}, {0, nil}} {
-		tx, err := w.connect().Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tx.Exec(t.Context(), `UPDATE postern.users SET document = document || '{"max_servers": 3}' WHERE name = 'app'`); err != nil {
-			t.Fatal(err)
-		}
-		changed := make(chan error, 1)
-		go func() { _, err := r.Change(t.Context(), with("acme", c.match, limit)); changed <- err }()
-		harness.Eventually(t, harness.Patience, "the change waits", func() bool {
-			var waits bool
-			err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())`).Scan(&waits)
-			return err == nil && waits
-		})
-		if err := tx.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-changed; !errors.Is(err, c.err) {
-			t.Errorf("match %d: %v", c.match, err)
-		}
-	}
-	is, err := r.Tenant(t.Context(), "acme")
-	if err != nil || is.Tenant.Users["app"].MaxServers != 3 || is.Tenant.Users["app"].MaxClients != 5 {
-		t.Errorf("%+v, %v", is.Tenant.Users["app"], err)
-	}
-}
-
-// TestTwoMakeOne: of many that make the same tenant at the same time, or give different ones the same machine, one does.
-func TestTwoMakeOne(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, harness.Postgres(t))
-	r := w.registry()
-	const many = 4
-	race := func(edit func(i int) tenants.Edit, lost func(error) bool) {
-		t.Helper()
-		errs := make(chan error, many)
-		for i := range many {
-			go func() { _, err := r.Change(t.Context(), edit(i)); errs <- err }()
-		}
-		won := 0
-		for range many {
-			if err := <-errs; err == nil {
-				won++
-			} else if !lost(err) {
-				t.Error(err)
-			}
-		}
-		if won != 1 {
-			t.Errorf("%d have won", won)
-		}
-	}
-	for round := range 3 {
-		race(func(i int) tenants.Edit {
-			x := sample(fmt.Sprint("r", round))
-			x.Pool.Size = i + 1
-			return put(x, tenants.MatchNone)
-		}, func(err error) bool { return errors.Is(err, tenants.ErrChanged) })
-		race(func(i int) tenants.Edit {
-			x := sample(fmt.Sprintf("m%d-%d", round, i))
-			x.Upstream, x.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: fmt.Sprint("m", round)}
-			return put(x, 0)
-		}, func(err error) bool { return errors.As(err, new(*tenants.ConflictError)) })
-	}
-	w.verified(r)
 }
 
 // TestRegistryPages: pages hold every tenant once, in the order of bytes; one that cannot be read is left out, and told.
@@ -616,4 +185,50 @@ func TestRegistryRights(t *testing.T) {
 // as has everything that follows done by another role.
 func (w *world) as(role, password string) {
 	w.dsn = strings.Replace(strings.Replace(w.dsn, "user="+harness.App, "user="+role, 1), harness.AppPassword, password, 1)
+}
+
+// TestRegistryWaitsAreBounded: who waits for somebody's lock is told that the store is away; a process that stands still in the middle of a
+// change loses it, and the others go on; a server that cannot be written any more is left.
+func TestRegistryWaitsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	r := w.registry()
+	if _, err := r.Change(t.Context(), put(sample("acme"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	w.dsn += " lock_timeout=50ms idle_in_transaction_session_timeout=200ms"
+	impatient := w.registry()
+	bigger := with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size++ })
+	tx, err := w.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SET LOCAL idle_in_transaction_session_timeout = 0; SELECT FROM postern.tenants FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := impatient.Change(t.Context(), bigger); !errors.Is(err, tenants.ErrAway) {
+		t.Errorf("a lock that nobody lets go of: %v", err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	still := bigger
+	still.Edit = func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		if _, err := r.Change(t.Context(), bigger); err != nil { // which needs the locks that this one has
+			t.Errorf("behind one that stands still: %v", err)
+		}
+		return bigger.Edit(old)
+	}
+	if _, err := impatient.Change(t.Context(), still); !errors.Is(err, tenants.ErrAway) {
+		t.Errorf("one that stood still: %v", err)
+	}
+	if _, err := r.pool.Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Change(t.Context(), bigger); !errors.Is(err, tenants.ErrAway) {
+		t.Errorf("a server that cannot be written: %v", err)
+	}
+	if is, err := r.Change(t.Context(), bigger); err != nil || is.Tenant.Pool.Size != 22 {
+		t.Errorf("the next: %+v, %v", is, err)
+	}
 }
