@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
 )
 
 const operator = "s3cret-token"
@@ -65,6 +69,23 @@ func (g *fakeGate) Metrics(tenant string) (prometheus.Gatherer, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_" + tenant + "_total", Help: "Nothing."}))
 	return reg, nil
+}
+func (g *fakeGate) CheckAddress(tenant string, who netrestrict.Who) (Check, error) {
+	list, err := netrestrict.CompileRules([]netrestrict.Rule{{Network: netip.MustParsePrefix("203.0.113.0/24"), Comment: "office", Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{Network: netip.MustParsePrefix("198.51.100.0/24"), Expires: time.Unix(1, 0)}, {Endpoint: netrestrict.Endpoint{Provider: netrestrict.GCP, ID: "7"}}, {Flycast: netip.MustParseAddr("fdaa::3")}})
+	if err != nil {
+		return Check{}, err
+	}
+	c := Check{Verdict: list.Decide(time.Now(), who), Mode: tenants.RestrictionsEnforce}
+	if c.Rule >= 0 {
+		c.Decides = &list.Rules()[c.Rule]
+	}
+	return c, g.called(context.Background(), "check", tenant)
+}
+func (g *fakeGate) Refusals(tenant string) ([]Refusal, error) {
+	at := time.Unix(1e9, 0)
+	return []Refusal{{netip.MustParseAddr("203.0.113.7"), "address", true, "app", 3, at, at.Add(time.Minute)}, {Address: netip.MustParseAddr("::1"), Reason: "tls", Count: 1, First: at, Last: at}},
+		g.called(context.Background(), "refusals", tenant)
 }
 func (g *fakeGate) Resume(ctx context.Context, tenant string) error {
 	return g.called(ctx, "resume", tenant)

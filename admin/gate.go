@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern/postern/netrestrict"
 )
 
 // Gate is what the API needs of the gate. It is safe for concurrent use, and its calls must not block for long: the context
@@ -26,6 +28,10 @@ type Gate interface {
 	Pause(ctx context.Context, tenant string) error
 	// Metrics collects what concerns the tenant alone: ErrNoTenant.
 	Metrics(tenant string) (prometheus.Gatherer, error)
+	// CheckAddress says what the tenant's restrictions say of somebody: ErrNoTenant.
+	CheckAddress(tenant string, who netrestrict.Who) (Check, error)
+	// Refusals lists whom the tenant has turned away lately, the latest first: ErrNoTenant.
+	Refusals(tenant string) ([]Refusal, error)
 	// Resume ends a pause: ErrNoTenant. Without a pause it does nothing.
 	Resume(ctx context.Context, tenant string) error
 }

@@ -44,6 +44,9 @@ func (s *Server) routes() []route {
 		{method: "PATCH", path: "/v1/tenants/{id}/users/{name}", who: writers, name: "user.patch", handler: s.patchUser},
 		{method: "DELETE", path: "/v1/tenants/{id}/users/{name}", who: operators, name: "user.delete", handler: s.deleteUser},
 
+		{method: "GET", path: "/v1/tenants/{id}/refusals", who: readers, name: "refusal.list", handler: s.listRefusals},
+		{method: "POST", path: "/v1/tenants/{id}/restrictions/check", who: readers, name: "restriction.check", handler: s.checkRestrictions},
+
 		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: s.listTokens},
 		{method: "POST", path: "/v1/tokens", who: operators, name: "token.add", handler: s.makeToken},
 		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},

@@ -65,7 +65,7 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
 			return nil, err
 		}
-		g.observe(conf, a.now, a.who)
+		g.observe(conf, a.now, a.who, route.User)
 	}
 	return conf, v.throttled()
 }
@@ -174,9 +174,10 @@ func (v *visitor) denied(err error) *denied {
 }
 
 // logDenial comes after the answer, which must not take longer for a tenant
-// that exists.
+// that exists. It puts the denial on the tenant's list, too.
 func (v *visitor) logDenial(d *denied) {
 	g := v.gate
+	g.list(d.why, v.route.Tenant, v.peer.Client.Addr(), v.route.User)
 	g.limited.log(g.log, slog.LevelInfo, g.logKey(v.route.Tenant, d.Error()), "client refused", "client", v.peer.Client.String(), "tenant", clip(v.route.Tenant),
 		"user", clip(v.route.User), "cause", d.Error(), "sqlstate", d.told.Code, "message", d.told.Message)
 }

@@ -55,9 +55,10 @@ func (h *handshake) cancel(body []byte) {
 	if !known || conf.Refuses(now, who) {
 		count("refused")
 		g.count(denyAddress, found.tenant.id)
+		g.list(denyAddress, found.tenant.id, addr, "")
 		return
 	}
-	g.observe(conf, now, who)
+	g.observe(conf, now, who, "")
 	c, ok := found.session.(*client)
 	if !ok {
 		count(found.session.(*replica).cancel())

@@ -20,6 +20,7 @@ func (g *Gate) changed(all []tenants.Change) {
 		}
 		if c.New == nil {
 			g.denials.drop(c.ID())
+			g.refused.forget(c.ID())
 		} else {
 			g.serversWanted.Add(int64(c.New.Pool.MaxServers))
 		}

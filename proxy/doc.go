@@ -50,6 +50,7 @@
 //	client_end.go           how a session ends
 //	server_clean.go         how a server gets clean without its client
 //	restrict.go             what rules know of a peer, which open sessions a configuration ends
+//	refusals.go             whom each tenant has turned away lately, and what its restrictions say of an address
 //	expiry.go               when a rule expires, and who is judged again then
 //	tenant.go changes.go    a tenant at run time: its pools, clients, sweeps; and what follows when it changes
 //	dial.go                 logging in to servers

@@ -56,6 +56,7 @@ type Gate struct {
 	closeOnce        sync.Once
 
 	denials    tenantDenials
+	refused    refusedList
 	throttle   guarded[*netrestrict.Throttle]
 	guesses    guarded[*netrestrict.Throttle] // cancel keys that nobody has
 	perClient  guarded[map[netip.Addr]int]    // handshakes by client address
@@ -302,6 +303,10 @@ func (g *Gate) forgetUnused() {
 		case <-tick.C:
 		}
 		g.denials.keep(g.opts.Directory)
+		g.refused.keep(func(id string) bool {
+			_, there := g.opts.Directory.Tenant(id)
+			return there
+		})
 		for _, t := range g.runtimeTenants() {
 			if t.admitted.Load() > 0 {
 				t.touch()

@@ -29,15 +29,6 @@ func whoIs(p *proxyproto.Peer) netrestrict.Who {
 	return who
 }
 
-// observe counts somebody who is let in because the tenant's restrictions are not enforced.
-func (g *Gate) observe(conf *tenants.Tenant, now time.Time, who netrestrict.Who) {
-	if conf.Restrictions != tenants.RestrictionsObserve || conf.Allow.Decide(now, who).Allowed {
-		return
-	}
-	g.metrics.observed.Inc()
-	g.denials.of(conf.ID).observed.Add(1)
-}
-
 // standing is what a configuration judges of an open session.
 type standing struct {
 	peer           *proxyproto.Peer

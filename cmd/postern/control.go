@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern/postern/admin"
 	"github.com/postern/postern/machines"
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy"
 )
 
@@ -62,6 +63,19 @@ func (c control) SuspendMachine(_ context.Context, tenant string) error {
 func (c control) Metrics(tenant string) (prometheus.Gatherer, error) {
 	from, err := c.gate.TenantMetrics(tenant)
 	return from, refusal(err)
+}
+
+func (c control) CheckAddress(tenant string, who netrestrict.Who) (admin.Check, error) {
+	is, err := c.gate.CheckAddress(tenant, who)
+	return admin.Check(is), refusal(err)
+}
+
+func (c control) Refusals(tenant string) (out []admin.Refusal, err error) {
+	all, err := c.gate.Refusals(tenant)
+	for _, r := range all {
+		out = append(out, admin.Refusal{Address: r.Address, Reason: r.Reason, Observed: r.Observed, User: r.User, Count: r.Count, First: r.First, Last: r.Last})
+	}
+	return out, refusal(err)
 }
 
 func (c control) Pause(_ context.Context, tenant string) error { return refusal(c.gate.Pause(tenant)) }

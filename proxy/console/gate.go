@@ -19,6 +19,7 @@ type Gate interface {
 	Memory() []Memory
 	Tenants() []Tenant
 	Bans() []Ban
+	Refusals() []Refusal
 	State() State
 	// Do carries a control command out and returns when it is done. An error of
 	// type *pgwire.Error is told as it is.
@@ -128,6 +129,15 @@ type Ban struct {
 	Address  string // an IPv4 address, or an IPv6 network
 	Left     time.Duration
 	Failures int
+}
+
+// Refusal is an address that a tenant has turned away for one reason, however often.
+type Refusal struct {
+	Tenant, Address, Reason string
+	Mode                    string // enforce, or observe: it was let in
+	User                    string // that it named last, fit to be shown; "": none
+	Count                   uint64
+	First, Last             time.Time
 }
 
 // State is whether a PAUSE of everything is in force.

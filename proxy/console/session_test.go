@@ -57,6 +57,10 @@ func (g *fakeGate) Tenants() []Tenant {
 func (g *fakeGate) Bans() []Ban {
 	return []Ban{{"", "198.51.100.7", 1500 * time.Millisecond, 50}, {"acme", "2001:db8::/64", 2 * time.Minute, 10}}
 }
+func (g *fakeGate) Refusals() []Refusal {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return []Refusal{{"acme", "198.51.100.7", "address", "enforce", "app", math.MaxUint64, at, at.Add(time.Minute)}, {Tenant: "acme", Address: "2001:db8::1", Reason: "address", Mode: "observe", Count: 1, First: at, Last: at}}
+}
 func (g *fakeGate) State() State { return State{Paused: true} }
 func (g *fakeGate) Do(c Command) error {
 	g.did = append(g.did, c)

@@ -69,8 +69,9 @@ var shows = map[string]show{
 	"VERSION": {columns(`version`), func(g Gate) table { return table{1, func(int) []any { return []any{g.Version()} }} }},
 	"TENANTS": {columns(`tenant machine machine_since suspends_at clients:4 clients_waiting:4 clients_pinned:4 servers:4 servers_active:4
 		servers_idle:4 max_clients:4 max_servers:4 paused:4 disabled:4 in_use_because`), func(g Gate) table { return tableOf(g.Tenants(), tenantRow) }},
-	"BANS": {columns(`tenant address seconds_left:4 failures:4`), func(g Gate) table { return tableOf(g.Bans(), banRow) }},
-	"PINS": {columns(`client tenant user database kinds since id:4 remote_pid:4`), pins},
+	"BANS":     {columns(`tenant address seconds_left:4 failures:4`), func(g Gate) table { return tableOf(g.Bans(), banRow) }},
+	"REFUSALS": {columns(`tenant address reason mode user count:n first last`), func(g Gate) table { return tableOf(g.Refusals(), refusalRow) }},
+	"PINS":     {columns(`client tenant user database kinds since id:4 remote_pid:4`), pins},
 
 	// What drivers ask for when they set a session up.
 	"CLIENT_ENCODING":               fixed("client_encoding", "UTF8"),
@@ -151,6 +152,10 @@ func tenantRow(t *Tenant) []any {
 // banRow rounds up, as whoever has to wait is told.
 func banRow(b *Ban) []any {
 	return []any{orNull(b.Tenant), b.Address, int64((b.Left + time.Second - 1) / time.Second), b.Failures}
+}
+
+func refusalRow(r *Refusal) []any {
+	return []any{r.Tenant, r.Address, r.Reason, r.Mode, orNull(r.User), r.Count, when(r.First), when(r.Last)}
 }
 
 func socketTable(list []Socket, debug bool) table {

@@ -106,3 +106,6 @@ func allowList(list []rule) (*netrestrict.AllowList, error) {
 	}
 	return netrestrict.CompileRules(rules)
 }
+
+// EncodeRule writes an entry of an allow_list as [Of] does.
+func EncodeRule(r netrestrict.Rule) json.RawMessage { return Encode(ruleOf(r)) }
