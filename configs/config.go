@@ -157,6 +157,7 @@ type Timeouts struct {
 type Limits struct {
 	Clients            int `mapstructure:"clients"`              // connections that are logged in, at most
 	Handshakes         int `mapstructure:"handshakes"`           // connections between accept and AuthenticationOk, at most
+	AddressRate        int `mapstructure:"address_rate"`         // connections of one address in a second, on average; 0: no limit
 	Statements         int `mapstructure:"statements"`           // named prepared statements of one client, at most
 	StatementMemoryMiB int `mapstructure:"statement_memory_mib"` // of their texts and names together, at most
 	ServerStatements   int `mapstructure:"server_statements"`    // prepared statements that a server connection keeps; the least used goes first

@@ -48,7 +48,7 @@ admin: {address: "0.0.0.0:9187", token_file: admin.token, metrics_public: true, 
 tenants: {file: sub/tenants.yaml}
 machines: {fly: {api: "https://api.machines.dev", token_file: fly.token}, local: {dir: clusters}, state_file: sub/known.json}
 timeouts: {proxy_header: 1s, login: 2s, server_connect: 3s, wake: 4s, query_wait: 5s, query: 0s, transaction: 0s, idle_transaction: 0s, client_idle: 0s, server_idle: 0s, server_lifetime: 7m, drain: 1m30s}
-limits: {clients: 10, handshakes: 2, statements: 3, statement_memory_mib: 4, server_statements: 5, pending_memory_mib: 66}
+limits: {clients: 10, handshakes: 2, statements: 3, statement_memory_mib: 4, server_statements: 5, pending_memory_mib: 66, address_rate: 7}
 loops: 3
 io_uring: off
 tcp: {keepalive_idle: 10s, keepalive_interval: 0s, keepalive_count: 7, user_timeout: 1500ms}
@@ -76,7 +76,7 @@ func TestLoadFull(t *testing.T) {
 			Local: LocalMachines{Dir: "/etc/postern/clusters"}, StateFile: "/etc/postern/sub/known.json"},
 		Timeouts: Timeouts{ProxyHeader: time.Second, Login: 2 * time.Second, ServerConnect: 3 * time.Second, Wake: 4 * time.Second,
 			QueryWait: 5 * time.Second, ServerLifetime: 7 * time.Minute, Drain: 90 * time.Second},
-		Limits: Limits{Clients: 10, Handshakes: 2, Statements: 3, StatementMemoryMiB: 4, ServerStatements: 5, PendingMemoryMiB: 66},
+		Limits: Limits{Clients: 10, Handshakes: 2, Statements: 3, StatementMemoryMiB: 4, ServerStatements: 5, PendingMemoryMiB: 66, AddressRate: 7},
 		Loops:  3, IOUring: IOUringOff,
 		TCP: TCP{KeepaliveIdle: 10 * time.Second, KeepaliveCount: 7, UserTimeout: 1500 * time.Millisecond},
 		Log: Log{Level: "debug", Format: LogText},

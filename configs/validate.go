@@ -261,6 +261,7 @@ const maxLoops = 1024
 const (
 	maxStatements   = 1_000_000
 	maxStatementMiB = 1 << 20
+	maxRate         = 1_000_000
 	minPendingMiB   = 64 // a tenant's half is what the longest statement takes while it comes
 )
 
@@ -285,6 +286,9 @@ func (c *Config) checkNumbers(ps *problems) {
 	}
 	if n := c.Limits.PendingMemoryMiB; n > 0 && n < minPendingMiB {
 		ps.add("limits.pending_memory_mib", "must be at least %d: a tenant may have half, and the longest statement takes that", minPendingMiB)
+	}
+	if n := c.Limits.AddressRate; n < 0 || n > maxRate {
+		ps.add("limits.address_rate", "must be from 0 to %d (0: no limit)", maxRate)
 	}
 	if c.Loops < 0 || c.Loops > maxLoops {
 		ps.add("loops", "must be from 0 to %d (0: one per core)", maxLoops)

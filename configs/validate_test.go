@@ -194,11 +194,13 @@ limits.server_statements: must be at least 1
 limits.pending_memory_mib: must be at least 1`},
 		{"too little for one statement", func(c *Config) { c.Limits.PendingMemoryMiB = 63 },
 			"limits.pending_memory_mib: must be at least 64: a tenant may have half, and the longest statement takes that"},
-		{"too large limits", func(c *Config) { c.Limits = Limits{1, 1, 1_000_001, 1<<20 + 1, 1_000_001, 1<<20 + 1} }, `limits.statements: must be at most 1000000
+		{"too large limits", func(c *Config) { c.Limits = Limits{1, 1, 1_000_001, 1_000_001, 1<<20 + 1, 1_000_001, 1<<20 + 1} }, `limits.statements: must be at most 1000000
 limits.statement_memory_mib: must be at most 1048576
 limits.server_statements: must be at most 1000000
-limits.pending_memory_mib: must be at most 1048576`},
-		{"fewest", func(c *Config) { c.Limits = Limits{1, 1, 1, 1, 1, 64} }, ""},
+limits.pending_memory_mib: must be at most 1048576
+limits.address_rate: must be from 0 to 1000000 (0: no limit)`},
+		{"a negative rate", func(c *Config) { c.Limits.AddressRate = -1 }, "limits.address_rate: must be from 0 to 1000000 (0: no limit)"},
+		{"fewest", func(c *Config) { c.Limits = Limits{1, 1, 0, 1, 1, 1, 64} }, ""},
 		{"negative loops", func(c *Config) { c.Loops = -1 }, "loops: must be from 0 to 1024 (0: one per core)"},
 		{"io_uring", func(c *Config) { c.IOUring = "on" }, "io_uring: must be one of auto, off"},
 		{"too many loops", func(c *Config) { c.Loops = 1025 }, "loops: must be from 0 to 1024 (0: one per core)"},

@@ -67,7 +67,10 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 		}
 		g.observe(conf, a.now, a.who, route.User)
 	}
-	return conf, v.throttled()
+	if err := v.throttled(); err != nil || !known {
+		return conf, err
+	}
+	return conf, v.tenantRate(conf)
 }
 
 // admission is what can be judged of a client before its password, without a

@@ -42,6 +42,7 @@ const (
 	denyConsoles
 	denyThrottled
 	denyBanned
+	denyRate
 	denyUnknownTenant
 	denyUnknownUser
 	denyPassword
@@ -125,6 +126,7 @@ var denials = [numDenials]denialRow{
 	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},
 	denyThrottled:       {reasonThrottle, "throttled", "53400", "too many failed logins", "Try again in %d seconds."},
 	denyBanned:          {reasonBan, "banned", "53400", "this address is banned", "Try again in %d seconds."},
+	denyRate:            {reasonThrottle, "connection_rate", "53400", "too many new connections", "Try again in %d seconds."},
 
 	// One text: only the log tells which it was.
 	denyUnknownTenant: {reasonTenant, "unknown_tenant", "28P01", sayPassword, ""},

@@ -27,7 +27,7 @@
 //	admission.go            whom a visitor wants, whether it may try its password, its way to a session
 //	descriptors.go          the files that may be open, shared among sockets
 //	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log
-//	limits.go               places of clients, handshakes of an address, groups of pools
+//	limits.go               places of clients, handshakes of an address, rates, groups of pools
 //	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	bans.go                 bans: listed, made and lifted, also by other nodes

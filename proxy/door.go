@@ -107,7 +107,11 @@ func (d *Door) Admit(ctx context.Context, c Caller) (*Seat, error) {
 	within, cancel := context.WithDeadline(ctx, v.started.Add(g.opts.Timeouts.Login))
 	defer cancel()
 	defer context.AfterFunc(g.ctx, cancel)()
-	seat, err := v.takeSeat(within, c)
+	var seat *Seat
+	err := v.addressRate()
+	if err == nil {
+		seat, err = v.takeSeat(within, c)
+	}
 	switch {
 	case err == nil && ctx.Err() != nil:
 		seat.Leave()

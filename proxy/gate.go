@@ -60,6 +60,7 @@ type Gate struct {
 	throttle   guarded[*netrestrict.Throttle]
 	guesses    guarded[*netrestrict.Throttle] // cancel keys that nobody has
 	perClient  guarded[map[netip.Addr]int]    // handshakes by client address
+	rates      guarded[*rates]
 	keys       cancelKeys
 	ids        atomic.Uint64 // numbers of sessions
 	sessionIDs sessionIDs    // and their names outside
@@ -103,6 +104,7 @@ func New(o Options) (*Gate, error) {
 	g.throttle.v.Spare(g.neverBans)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
+	g.rates.v = newRates()
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	o.Directory.Subscribe(g.changed)
 	g.room = g.makeRoom()

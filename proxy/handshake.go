@@ -71,7 +71,10 @@ func (h *handshake) run() {
 	h.slot = true
 	_ = h.tcp.SetDeadline(deadline)
 
-	err := h.negotiate()
+	err := h.addressRate() // before TLS: what it is told is told in plaintext
+	if err == nil {
+		err = h.negotiate()
+	}
 	if err == nil {
 		err = h.login()
 	}

@@ -1,4 +1,4 @@
-// Limits: the handshakes of an address, places for the clients of users and databases, and groups for the servers of their pools.
+// Limits: the handshakes of an address, how often it and a tenant's clients may come, places for the clients of users and databases, and groups for the servers of their pools.
 
 package proxy
 
@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/tenants"
 )
@@ -46,6 +48,43 @@ func (g *Gate) leaveAddress(a netip.Addr) {
 			delete(m, a)
 		}
 	})
+}
+
+// maxRates is how many addresses, and tenants, are remembered in each of two generations.
+const maxRates = 1 << 16
+
+// rates are those of new connections.
+type rates struct {
+	addresses *netrestrict.Rates[netip.Prefix]
+	tenants   *netrestrict.Rates[string]
+}
+
+func newRates() *rates {
+	return &rates{netrestrict.NewRates[netip.Prefix](maxRates), netrestrict.NewRates[string](maxRates)}
+}
+
+// addressRate refuses an address that comes too often.
+func (v *visitor) addressRate() error {
+	return v.tooOften(v.gate.opts.Limits.AddressRate, func(r *rates, at time.Time, limit int) time.Duration {
+		return netrestrict.TakeAddress(r.addresses, at, v.peer.Client.Addr(), limit)
+	})
+}
+
+// tenantRate refuses whoever comes where too many come.
+func (v *visitor) tenantRate(conf *tenants.Tenant) error {
+	return v.tooOften(conf.ConnectionRate, func(r *rates, at time.Time, limit int) time.Duration { return r.tenants.Take(at, conf.ID, limit) })
+}
+
+func (v *visitor) tooOften(limit int, take func(*rates, time.Time, int) time.Duration) error {
+	if limit <= 0 {
+		return nil
+	}
+	var wait time.Duration
+	v.gate.rates.with(func(r *rates) { wait = take(r, time.Now(), limit) })
+	if wait == 0 {
+		return nil
+	}
+	return denyFor(denyRate, wait)
 }
 
 // place is what a client counts against: its user, and its database. Physical

@@ -3,8 +3,13 @@
 package proxy
 
 import (
+	"net"
+	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
 )
 
@@ -44,5 +49,64 @@ func TestARefusedClientKeepsNoPlace(t *testing.T) {
 		for range c.there {
 			b.gate.release(b.tenant, at)
 		}
+	}
+}
+
+// TestRates: who comes too often is told for how long, an address before anything is read of it, and nobody else waits for that.
+func TestRates(t *testing.T) {
+	const refused = "53400 too many new connections"
+	d := newDoor(t)
+	d.change("acme", func(t *tenants.Tenant) { t.ConnectionRate = 1 })
+	came := 0
+	for end := time.Now().Add(patience); d.try("app.acme", "192.0.2.1", "right") == "ok"; came++ {
+		if time.Now().After(end) {
+			t.Fatal("never refused")
+		}
+	}
+	if came < 10 {
+		t.Errorf("%d have come at once, want ten seconds' worth", came)
+	}
+	// From now on for an hour.
+	d.gate.rates.with(func(r *rates) {
+		for later := time.Now().Add(time.Hour); r.tenants.Take(later, "acme", 1) == 0; {
+		}
+	})
+	for user, want := range map[string]string{"app.acme": refused, "app.guessed": "ok"} {
+		if got := d.try(user, "192.0.2.2", "right"); got != want {
+			t.Errorf("%s: %s", user, got)
+		}
+	}
+	// Who is banned uses up nothing.
+	d.change("guessed", func(t *tenants.Tenant) { t.ConnectionRate = 1 })
+	for range 30 {
+		if got := d.try("app.guessed", "127.0.0.1", "right"); got != "53400 too many failed logins" {
+			t.Fatal(got)
+		}
+	}
+	if got := d.try("app.guessed", "192.0.2.2", "right"); got != "ok" {
+		t.Error(got)
+	}
+
+	d.gate.opts.Limits.AddressRate = 1
+	if got := d.try("app.secure", "127.0.0.1", "right"); got != "28000 this tenant requires TLS" {
+		t.Errorf("an address that has not come before: %s", got)
+	}
+	d.gate.rates.with(func(r *rates) {
+		for later := time.Now().Add(time.Hour); netrestrict.TakeAddress(r.addresses, later, netip.MustParseAddr("127.0.0.1"), 1) == 0; {
+		}
+	})
+	d.visit(&Listener{Name: "plain"}, func(c net.Conn) {
+		if kind, body := readMessage(t, c); kind != 'E' || !strings.Contains(string(body), "C53400\x00Mtoo many new connections\x00HTry again in 36") {
+			t.Errorf("hears %c %q", kind, body)
+		}
+	})
+	if got := d.try("app.guessed", "127.0.0.1", "right"); got != refused {
+		t.Errorf("at a door: %s", got)
+	}
+	if got := d.try("app.guessed", "192.0.2.3", "right"); got != "ok" {
+		t.Errorf("another address: %s", got)
+	}
+	if n := d.refusals()["throttle"]; n < 33 {
+		t.Errorf("%d are counted", n)
 	}
 }

@@ -68,6 +68,7 @@ type Timeouts struct {
 type Limits struct {
 	Clients          int         // logged in
 	Handshakes       int         // not yet
+	AddressRate      int         // connections of one address in a second, on average; 0: no limit
 	Statements       link.Limits // of each client
 	ServerStatements int         // that a server holds; 0: link.DefaultLimit
 	Pending          int         // bytes of input that waits for its rest or for a server, of all clients; 0: no limit

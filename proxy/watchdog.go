@@ -35,7 +35,7 @@ func (g *Gate) vitals() []*vital {
 		}})
 	}
 	for name, mu := range map[string]*sync.Mutex{"tenants": &g.mu, "cancel keys": &g.keys.mu, "throttle": &g.throttle.mu, "guesses": &g.guesses.mu,
-		"handshakes by address": &g.perClient.mu, "goroutines": &g.spawning} {
+		"handshakes by address": &g.perClient.mu, "rates": &g.rates.mu, "goroutines": &g.spawning} {
 		all = append(all, &vital{name: "the lock of " + name, ask: func(done func()) {
 			go func() { // which ends with the process, if it gets stuck
 				mu.Lock()

@@ -49,6 +49,8 @@ type Tenant struct {
 	Pool          Pool
 	Caps          Caps           // what Pool may not exceed
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
+	// ConnectionRate is how many clients may come in a second, on average; 0: no limit.
+	ConnectionRate int
 }
 
 // Refuses reports whether the tenant's restrictions keep somebody out now.

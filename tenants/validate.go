@@ -74,6 +74,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	}
 	oneOf(p.key("client_address"), t.ClientAddress, AddressOff, AddressName, AddressGUC)
 	validateState(p.key("state"), t.State)
+	p.key("connection_rate").between(t.ConnectionRate, 0, MaxCount)
 	if len(t.NeverBan) > maxNeverBan {
 		p.key("never_ban").fail("has more than %d networks", maxNeverBan)
 	}

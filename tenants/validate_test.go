@@ -142,6 +142,7 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Pool.Size = 0 }, "pool.size: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxClients = 0 }, "pool.max_clients: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxServers = MaxCount + 1 }, "pool.max_servers: must be between 1 and 1000000"},
+	{good, func(t *Tenant) { t.ConnectionRate = -1 }, "connection_rate: must be between 0 and 1000000"},
 	{good, func(t *Tenant) { t.NeverBan = make([]netip.Prefix, 101) }, "never_ban: has more than 100 networks"},
 	{good, func(t *Tenant) { t.Pool.Mode = "fast" }, `pool.mode: must be one of "", session, transaction, statement`},
 	{good, func(t *Tenant) { t.Pool.Min = -1 }, "pool.min: must be between 0 and 1000000"},
@@ -317,7 +318,7 @@ func TestEqual(t *testing.T) {
 		x.Allow, x.Databases, x.Timeouts.Query = list("10.0.0.0/8"), []string{"postgres"}, new(time.Second)
 		x.Flycast = netip.MustParseAddr("fdaa::3")
 		x.Users["web"].Timeouts.Query = new(time.Second)
-		x.NeverBan, x.Caps = x.Allow.Prefixes(), Caps{Size: 99}
+		x.NeverBan, x.Caps, x.ConnectionRate = x.Allow.Prefixes(), Caps{Size: 99}, 7
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
 		return x
 	}

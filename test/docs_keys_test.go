@@ -190,7 +190,7 @@ tenants:
 		"upstream.port": fmt.Sprint(a.Upstream.Port), "upstream.tls": string(a.Upstream.TLS),
 		"machine.port": fmt.Sprint(b.Upstream.Port), "machine.tls": string(b.Upstream.TLS),
 		"machine.suspend_after": shortDuration(b.Machine.SuspendAfter), "machine.wake": string(b.Machine.Wake), "machine.sleep": string(b.Machine.Sleep),
-		"database": a.Database, "databases": fmt.Sprint(a.Databases), "never_ban": fmt.Sprint(a.NeverBan), "require_tls": fmt.Sprint(a.RequireTLS),
+		"database": a.Database, "databases": fmt.Sprint(a.Databases), "never_ban": fmt.Sprint(a.NeverBan), "connection_rate": fmt.Sprint(a.ConnectionRate), "require_tls": fmt.Sprint(a.RequireTLS),
 		"users[].max_clients": fmt.Sprint(u.MaxClients), "users[].max_servers": fmt.Sprint(u.MaxServers), "users[].upstream.auth": string(u.ServerAuth),
 		"pool.size": fmt.Sprint(a.Pool.Size), "pool.reserve": fmt.Sprint(a.Pool.Reserve), "pool.reserve_after": shortDuration(a.Pool.ReserveAfter),
 		"pool.min": fmt.Sprint(a.Pool.Min), "pool.max_clients": fmt.Sprint(a.Pool.MaxClients), "pool.max_servers": fmt.Sprint(a.Pool.MaxServers),

@@ -82,6 +82,7 @@ func consoleSettings(conf *configs.Config) (out []console.Setting) {
 	add("auth.throttle.tenant_failures", number(guess.TenantFailures), number(strict.TenantFailures))
 	add("auth.throttle.window", guess.Window.String(), strict.Window.String())
 	add("io_uring", conf.IOUring, def.IOUring)
+	add("limits.address_rate", number(conf.Limits.AddressRate), number(def.Limits.AddressRate))
 	add("limits.handshakes", number(conf.Limits.Handshakes), number(def.Limits.Handshakes))
 	add("limits.statement_memory_mib", number(conf.Limits.StatementMemoryMiB), number(def.Limits.StatementMemoryMiB))
 	add("limits.statements", number(conf.Limits.Statements), number(def.Limits.Statements))

@@ -160,7 +160,7 @@ func openFiles() int {
 }
 
 func gateLimits(l configs.Limits) proxy.Limits {
-	return proxy.Limits{Clients: l.Clients, Handshakes: l.Handshakes, ServerStatements: l.ServerStatements, Pending: l.PendingMemoryMiB << 20,
+	return proxy.Limits{Clients: l.Clients, Handshakes: l.Handshakes, AddressRate: l.AddressRate, ServerStatements: l.ServerStatements, Pending: l.PendingMemoryMiB << 20,
 		Statements: link.Limits{Named: l.Statements, NamedBytes: l.StatementMemoryMiB << 20}}
 }
 

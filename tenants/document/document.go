@@ -20,23 +20,24 @@ import (
 
 // Tenant is a tenant's document. What is absent is what it is in a tenants file without the key.
 type Tenant struct {
-	Upstream      *upstream                            `json:"upstream,omitempty"`
-	Machine       *machine                             `json:"machine,omitempty"`
-	Database      string                               `json:"database"`
-	Databases     []string                             `json:"databases,omitempty"`
-	AllowList     *[]rule                              `json:"allow_list,omitempty"`
-	Restrictions  tenants.Restrictions                 `json:"restrictions_mode"`
-	Flycast       string                               `json:"flycast,omitempty"`
-	NeverBan      []string                             `json:"never_ban,omitempty"`
-	RequireTLS    bool                                 `json:"require_tls"`
-	ClientCA      string                               `json:"client_ca,omitempty"` // the certificates themselves, in PEM
-	ClientCert    tenants.ClientCert                   `json:"client_cert,omitempty"`
-	Pool          pool                                 `json:"pool"`
-	Caps          caps                                 `json:"caps,omitzero"`
-	Timeouts      timeouts                             `json:"timeouts,omitzero"`
-	ClientAddress tenants.ClientAddress                `json:"client_address"`
-	State         map[tenants.StateKind]tenants.Policy `json:"state"`
-	ResetAlways   bool                                 `json:"server_reset_always"`
+	Upstream       *upstream                            `json:"upstream,omitempty"`
+	Machine        *machine                             `json:"machine,omitempty"`
+	Database       string                               `json:"database"`
+	Databases      []string                             `json:"databases,omitempty"`
+	AllowList      *[]rule                              `json:"allow_list,omitempty"`
+	Restrictions   tenants.Restrictions                 `json:"restrictions_mode"`
+	Flycast        string                               `json:"flycast,omitempty"`
+	NeverBan       []string                             `json:"never_ban,omitempty"`
+	ConnectionRate int                                  `json:"connection_rate,omitempty"`
+	RequireTLS     bool                                 `json:"require_tls"`
+	ClientCA       string                               `json:"client_ca,omitempty"` // the certificates themselves, in PEM
+	ClientCert     tenants.ClientCert                   `json:"client_cert,omitempty"`
+	Pool           pool                                 `json:"pool"`
+	Caps           caps                                 `json:"caps,omitzero"`
+	Timeouts       timeouts                             `json:"timeouts,omitzero"`
+	ClientAddress  tenants.ClientAddress                `json:"client_address"`
+	State          map[tenants.StateKind]tenants.Policy `json:"state"`
+	ResetAlways    bool                                 `json:"server_reset_always"`
 }
 
 type upstream struct {
@@ -180,6 +181,7 @@ func Of(t *tenants.Tenant) Tenant {
 		}
 		d.AllowList = &list
 	}
+	d.ConnectionRate = t.ConnectionRate
 	if len(t.NeverBan) > 0 {
 		d.NeverBan = textsOf(t.NeverBan)
 	}
@@ -285,6 +287,7 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 			return nil, tenants.Problem{Path: "flycast", Message: err.Error()}
 		}
 	}
+	t.ConnectionRate = d.ConnectionRate
 	if len(d.NeverBan) > 0 {
 		if t.NeverBan, err = networks(d.NeverBan); err != nil {
 			return nil, tenants.Problem{Path: "never_ban", Message: err.Error()}

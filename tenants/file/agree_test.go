@@ -74,6 +74,7 @@ func drawTenant(r draw) *tenants.Tenant {
 	if rapid.Bool().Draw(r.T, "never ban") {
 		t.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128")}
 	}
+	t.ConnectionRate = count(r)
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
 		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
@@ -202,7 +203,7 @@ func written(t *tenants.Tenant, files map[string]string) section {
 	for _, prefix := range t.NeverBan {
 		never = append(never, prefix.String())
 	}
-	all["never_ban"] = never
+	all["never_ban"], all["connection_rate"] = never, t.ConnectionRate
 	users := []section{}
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u := t.Users[name]

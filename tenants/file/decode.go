@@ -30,6 +30,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"allow_list":        func(v value) { t.Allow = allowList(v) },
 		"restrictions_mode": func(v value) { t.Restrictions = word[tenants.Restrictions](v) },
 		"flycast":           func(v value) { t.Flycast, _ = parsed(v, netrestrict.ParseFlycast) },
+		"connection_rate":   func(v value) { t.ConnectionRate = v.number() },
 		"never_ban":         func(v value) { t.NeverBan, _ = networks(v) },
 		"require_tls":       func(v value) { t.RequireTLS = v.boolean() },
 		"client_ca": func(v value) {

@@ -68,6 +68,7 @@ tenants:
       - {name: clear, password_file: web.pw, upstream: {auth: password}}
     allow_list: [203.0.113.0/24, 198.51.100.7]
     never_ban: [192.0.2.0/24, 198.51.100.7]
+    connection_rate: 30
     require_tls: true
     pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7}
     caps: {size: 13, max_clients: 14, max_servers: 15, max_database_clients: 16, max_database_servers: 17}
@@ -105,7 +106,7 @@ tenants:
 	if _, err := a.Upstream.KeyPair(); err != nil || a.ClientCAPEM == "" || !a.ClientCAs.Equal(a.Upstream.RootCAs) || a.ClientCert != tenants.CertVerifyCA {
 		t.Errorf("certificates: %v, %v", a, err)
 	}
-	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS {
+	if a.Database != "app" || !a.AllowsDatabase("reports") || a.AllowsDatabase("postgres") || !a.RequireTLS || a.ConnectionRate != 30 {
 		t.Errorf("tenant = %+v", a)
 	}
 	if d := cmp.Diff(tenants.Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,

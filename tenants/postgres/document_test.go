@@ -102,6 +102,7 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 			t.Fatal(err)
 		}
 	}
+	x.ConnectionRate = number.Draw(t, "rate")
 	if rapid.Bool().Draw(t, "never ban") {
 		x.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/48")}
 	}
@@ -150,7 +151,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 20, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 21, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
