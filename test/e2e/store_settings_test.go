@@ -38,7 +38,11 @@ func loadedSettings(port int) map[string][]harness.Map {
 		"upstream":            one(harness.Map{"host": "localhost", "port": port, "tls": "disable"}),
 		"database":            one("elsewhere"), // for who names none: not who is there
 		"databases":           one([]string{"others", "DATABASE"}),
-		"allow_list":          one([]string{"127.0.0.0/8"}, []string{"0.0.0.0/0", "::/0"}),
+		"allow_list":          one([]string{"127.0.0.0/8"}, []string{"0.0.0.0/0", "::/0"},
+			[]harness.Map{{"cidr": "127.0.0.0/8", "comment": "here", "expires": "2099-01-01T00:00:00Z"}, {"endpoint": harness.Map{"provider": "aws", "id": "vpce-0123456789abcdef0"}}}),
+		"restrictions_mode":   one("observe"),
+		"flycast":             one("fdaa:0:1::3"),
+		"caps":                slices.Concat(within("size", 50), within("max_clients", 5000), within("max_servers", 500)),
 		"never_ban":           one([]string{"127.0.0.1/32"}),
 		"require_tls":         one(true),
 		"client_address":      one("application_name", "guc"),
