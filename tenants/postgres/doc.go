@@ -31,11 +31,24 @@
 // Bans are told to other nodes over a connection of its own (bans.go), and are no part of the feed: they change no tenant, and there may be
 // many. NOTIFY names the ban to look at; what it is stands in its row, and all are compared at each connect and every minute.
 //
+// # Nodes
+//
+// A process that follows the store has a row among postern.nodes (presence.go), which it takes when it connects and gives back when it has
+// served its last client. It says there which version is in force: read from this store over this connection, told to the
+// directory, and open sessions judged by it. Whoever asks (nodes.go) believes a row that is of the store's epoch and was written within
+// 5 s. The connection that says so and the one that reads end together, so that nothing is told to a store that was not read.
+//
+// # Keys
+//
+// Every sealed value names its key, so that several can be in use. The key file is followed (keyfile.go). Another key (rotate.go) is
+// first made known to all nodes, whose rows list the keys that they have, and then everything is sealed with it (reseal.go), under the
+// locks that editors take, in their order. postern.rotation has the new one's id until nothing needs another: an interrupted change goes on.
+//
 // # Invariants
 //
 //   - A row that cannot be read, or that breaks a rule, changes nothing: the tenant stays what it was, the log says why, and
 //     the others go on.
 //   - Secrets are sealed (AES-256-GCM) before they go to the database or to disk, and bound to their table, row and field.
 //   - No look-up touches the database: it is the directory's.
-//   - What decides is pure (mirror.go); what waits is one goroutine (follow.go).
+//   - What decides is pure (mirror.go); what reads is one goroutine (follow.go), and what says how the node is another one.
 package postgres

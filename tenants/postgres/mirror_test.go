@@ -32,6 +32,7 @@ type node struct {
 	notes int  // notifications that wait
 	lost  bool // its connection
 	read  map[reading]int
+	lied  bool // it has taken for reached what it does not have: others would be told that it is in force here
 }
 
 // sync does what Store.sync does, with a model for a database.
@@ -45,6 +46,7 @@ func (n *node) sync(s *model, compare bool) {
 			n.m.lacks(id)
 		}
 	}
+	defer func() { n.lied = n.lied || n.m.at() != s.at() || !maps.Equal(n.rows, s.rows) }()
 	compare, n.lost = compare || n.lost, false
 	what := n.m.next(s.at(), compare)
 	n.read[what]++
@@ -128,6 +130,9 @@ func TestMirrorEndsEqual(t *testing.T) {
 		}
 		for i, n := range nodes {
 			n.sync(s, false)
+			if n.lied {
+				t.Fatalf("node %d has said that it has what it does not have", i)
+			}
 			if !maps.Equal(n.rows, s.rows) {
 				t.Fatalf("node %d has %v, the store %v", i, n.rows, s.rows)
 			}

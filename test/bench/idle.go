@@ -102,7 +102,7 @@ func (t *target) read(ctx context.Context) (reading, error) {
 	var err error
 	if t.metrics != "" {
 		// First, so that the memory of serving it is in both readings.
-		if got.goroutines, err = scrapeGoroutines(ctx, t.metrics); err != nil {
+		if got.goroutines, err = scrape(ctx, t.metrics, "go_goroutines"); err != nil {
 			return reading{}, fmt.Errorf("%w%s", err, t.logTail())
 		}
 	}
@@ -112,8 +112,8 @@ func (t *target) read(ctx context.Context) (reading, error) {
 	return got, nil
 }
 
-// scrapeGoroutines reads go_goroutines from Prometheus metrics at url, over a connection of its own.
-func scrapeGoroutines(ctx context.Context, url string) (float64, error) {
+// scrape reads a sample without labels from Prometheus metrics at url, over a connection of its own.
+func scrape(ctx context.Context, url, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeBound)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -133,19 +133,19 @@ func scrapeGoroutines(ctx context.Context, url string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := parseGoroutines(string(body))
+	n, err := parseSample(string(body), name)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", url, err)
 	}
 	return n, nil
 }
 
-// parseGoroutines finds the go_goroutines sample in Prometheus's text format.
-func parseGoroutines(metrics string) (float64, error) {
+// parseSample finds a sample without labels in Prometheus's text format.
+func parseSample(metrics, name string) (float64, error) {
 	for line := range strings.Lines(metrics) {
-		if value, ok := strings.CutPrefix(line, "go_goroutines "); ok {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strconv.ParseFloat(strings.TrimSpace(value), 64)
 		}
 	}
-	return 0, errors.New("no go_goroutines")
+	return 0, errors.New("no " + name)
 }

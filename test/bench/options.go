@@ -18,6 +18,7 @@ type options struct {
 	rows        []row
 	targets     []string
 	idleClients int
+	tenants     int // of the store row
 	scale       int // pgbench's
 	pgbouncer   string
 	postern     string // "": build it
@@ -48,6 +49,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&rows, "rows", "", "comma-separated `list` of rows: "+strings.Join(rowNames(), ", ")+" (default all)")
 	fs.StringVar(&targets, "targets", "", "comma-separated `list` of targets: "+strings.Join(allTargets(), ", ")+" (default all)")
 	fs.IntVar(&o.idleClients, "idle-clients", 1000, "clients of the idle rows")
+	fs.IntVar(&o.tenants, "tenants", 100_000, "tenants of the store row")
 	fs.IntVar(&o.scale, "scale", 20, "pgbench scale factor")
 	fs.StringVar(&o.pgbouncer, "pgbouncer", defaultPgBouncer(), "PgBouncer's binary")
 	fs.StringVar(&o.postern, "postern", "", "Postern's binary (default: built from this module)")
@@ -73,6 +75,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case o.rounds < 1 || o.seconds < 1 || o.idleClients < 1 || o.scale < 1:
 		err = errors.New("-rounds, -seconds, -idle-clients and -scale must be at least 1")
+	case o.tenants < storeBusy:
+		err = fmt.Errorf("-tenants must be at least %d", storeBusy)
 	case markdown && json:
 		err = errors.New("-markdown and -json exclude each other")
 	}

@@ -50,11 +50,11 @@ func TestParseVmRSS(t *testing.T) {
 }
 
 func TestParseGoroutines(t *testing.T) {
-	got, err := parseGoroutines("# HELP go_goroutines Number.\n# TYPE go_goroutines gauge\ngo_goroutines 17\ngo_goroutines_other 3\n")
+	got, err := parseSample("# HELP go_goroutines Number.\n# TYPE go_goroutines gauge\ngo_goroutines 17\ngo_goroutines_other 3\n", "go_goroutines")
 	if err != nil || got != 17 {
 		t.Errorf("got %v, %v; want 17", got, err)
 	}
-	if _, err := parseGoroutines("go_goroutines_other 3\n"); err == nil {
+	if _, err := parseSample("go_goroutines_other 3\n", "go_goroutines"); err == nil {
 		t.Error("found goroutines where there are none")
 	}
 }

@@ -29,7 +29,13 @@ const (
 	trackingCold     figure = "tracking_cold_ns"
 	wakeFirst        figure = "wake_first_ms" // first answer, after that of a client that dials the machine itself
 	wakeLast         figure = "wake_last_ms"
-	wakeTotal        figure = "wake_total_ms"     // from the first knock to the last answer
+	wakeTotal        figure = "wake_total_ms"         // from the first knock to the last answer
+	tenantHeap       figure = "heap_bytes_per_tenant" // what the collector leaves, after loads and changes
+	tenantRSS        figure = "rss_bytes_per_tenant"
+	tenantsRead      figure = "read_seconds"     // from the start to the last tenant
+	changeMedian     figure = "change_median_ms" // from the commit to the end of a session
+	changeP99        figure = "change_p99_ms"
+	changeWorst      figure = "change_worst_ms"
 	goroutinesBefore figure = "goroutines_before" // before the idle clients came
 	goroutinesAfter  figure = "goroutines_after"  // while they are there
 )
@@ -76,10 +82,11 @@ type runOptions struct {
 	Seconds     int `json:"seconds_per_cell"`
 	Scale       int `json:"scale"`
 	IdleClients int `json:"idle_clients"`
+	Tenants     int `json:"tenants"`
 }
 
 func publicOptions(o options) runOptions {
-	return runOptions{Rounds: o.rounds, Seconds: o.seconds, Scale: o.scale, IdleClients: o.idleClients}
+	return runOptions{Rounds: o.rounds, Seconds: o.seconds, Scale: o.scale, IdleClients: o.idleClients, Tenants: o.tenants}
 }
 
 // A report is everything that a run found.

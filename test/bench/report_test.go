@@ -25,6 +25,7 @@ func TestParseOptions(t *testing.T) {
 		"two formats":    {args: []string{"-markdown", "-json"}, bad: true},
 		"stray argument": {args: []string{"simple"}, bad: true},
 		"unknown flag":   {args: []string{"-fast"}, bad: true},
+		"few tenants":    {args: []string{"-tenants", "3"}, bad: true},
 		"against":        {args: []string{"-against", "old", "-rows", "simple,one"}},
 
 		"nothing to compare":  {args: []string{"-against", "old", "-rows", "simple,idle"}, bad: true},
@@ -70,7 +71,7 @@ func TestParseAgainst(t *testing.T) {
 				t.Errorf("%d rounds, targets (-want +got):\n%s", o.rounds, diff)
 			}
 			for _, w := range o.rows {
-				if o.against != "" && (w.idle || w.wake > 0 || w.tracks != "" || w.wide) {
+				if o.against != "" && (w.idle || w.wake > 0 || w.tracks != "" || w.wide || w.store) {
 					t.Errorf("row %s is compared", w.name)
 				}
 			}

@@ -129,6 +129,8 @@ func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
 		return r.idleCell(ctx, w, name)
 	case w.wake > 0:
 		return r.wakeCell(ctx, w.wake)
+	case w.store:
+		return r.storeCell(ctx)
 	case w.tracks != "":
 		return trackingCell(ctx, w.tracks)
 	}

@@ -22,6 +22,7 @@ type row struct {
 	plain     bool   // Postern may not use io_uring
 	wide      bool   // PgBouncer has buffers of 64 KiB
 	idle      bool   // measures memory and goroutines of idle clients instead
+	store     bool   // measures what tenants in a database take, and how soon their changes are in force, instead
 	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
 	tracks    string // measures what tracking takes of a transaction of the row of this name instead; see tracking.go
 }
@@ -64,6 +65,7 @@ func allRows() []row {
 		{name: "idle-tls", title: "idle clients, TLS", targets: poolers, idle: true, tls: true},
 		{name: "wake-one", title: "one client of a sleeping machine", targets: ours, wake: 1},
 		{name: "wake", title: "200 clients of a sleeping machine", targets: ours, wake: 200},
+		{name: "store", title: "tenants in a database", targets: ours, store: true},
 	}
 }
 

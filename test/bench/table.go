@@ -17,7 +17,7 @@ type table struct {
 	rows   [][]string
 }
 
-// tables makes the table of the throughput rows, that of two Posterns, those of the tracking, idle and wake rows; one without rows is
+// tables makes the table of the throughput rows, that of two Posterns, those of the tracking, idle, wake and store rows; one without rows is
 // left out.
 func (r *report) tables() []table {
 	bouncer := r.Environment.Versions["PgBouncer"]
@@ -33,6 +33,7 @@ func (r *report) tables() []table {
 	tracking := table{header: []string{"tracking: caches warm-cold", "scanner ns", "link and statements ns", "Postern " + micros, "scanner %", "link and statements %", "both %", "goal %"}}
 	idle := table{header: []string{"", bouncer + " KiB/client", "Postern KiB/client", "memory ratio", "Postern goroutines before", "after"}}
 	wake := table{header: []string{"", "first answer after a direct client's, ms", "last", "from the first knock to the last answer"}}
+	store := table{header: []string{"tenants in a database", "read in s", "heap bytes each", "RSS bytes each", "goal of the heap", "change in force after ms (median)", "p99", "goal of p99", "worst"}}
 	for _, s := range r.Summary {
 		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
 		if s.row.tracks != "" {
@@ -47,6 +48,11 @@ func (r *report) tables() []table {
 		if s.row.idle {
 			idle.rows = append(idle.rows, []string{s.row.title, show(b[memory]), show(p[memory]), showRatio(s.Ratios[memory]),
 				showCount(p[goroutinesBefore]), showCount(p[goroutinesAfter])})
+			continue
+		}
+		if s.row.store {
+			store.rows = append(store.rows, []string{number(float64(r.Options.Tenants), 0), show(p[tenantsRead]), show(p[tenantHeap]), show(p[tenantRSS]), fmt.Sprintf("<= %d", tenantGoal),
+				showRatio(p[changeMedian]), showRatio(p[changeP99]), fmt.Sprintf("<= %d", changeGoal), showRatio(p[changeWorst])})
 			continue
 		}
 		if s.row.wake > 0 {
@@ -67,7 +73,7 @@ func (r *report) tables() []table {
 		load.rows = append(load.rows, []string{title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
 			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
 	}
-	return slices.DeleteFunc([]table{load, change, tracking, idle, wake}, func(t table) bool { return len(t.rows) == 0 })
+	return slices.DeleteFunc([]table{load, change, tracking, idle, wake, store}, func(t table) bool { return len(t.rows) == 0 })
 }
 
 // text writes the table in aligned columns.

@@ -35,10 +35,10 @@ func loadedSettings(port int) map[string][]harness.Map {
 		return all
 	}
 	all := map[string][]harness.Map{
-		"upstream":            one(harness.Map{"host": "localhost", "port": port, "tls": "disable"}),
-		"database":            one("elsewhere"), // for who names none: not who is there
-		"databases":           one([]string{"others", "DATABASE"}),
-		"allow_list":          one([]string{"127.0.0.0/8"}, []string{"0.0.0.0/0", "::/0"},
+		"upstream":  one(harness.Map{"host": "localhost", "port": port, "tls": "disable"}),
+		"database":  one("elsewhere"), // for who names none: not who is there
+		"databases": one([]string{"others", "DATABASE"}),
+		"allow_list": one([]string{"127.0.0.0/8"}, []string{"0.0.0.0/0", "::/0"},
 			[]harness.Map{{"cidr": "127.0.0.0/8", "comment": "here", "expires": "2099-01-01T00:00:00Z"}, {"endpoint": harness.Map{"provider": "aws", "id": "vpce-0123456789abcdef0"}}}),
 		"restrictions_mode":   one("observe"),
 		"flycast":             one("fdaa:0:1::3"),
