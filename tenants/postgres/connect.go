@@ -52,11 +52,20 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the store: %w", plain(err))
 	}
-	if err := checkSchema(ctx, conn); err != nil {
+	if err := prepare(ctx, conn); err != nil {
 		closeConn(conn)
 		return nil, err
 	}
 	return conn, nil
+}
+
+// prepare makes a new connection ours, if it is to a store that this program knows. Its statements are not compiled: they read a few rows,
+// but while the tables have no statistics, as after an import, many are expected, and compiling takes a second each time.
+func prepare(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, `SET jit = off`); err != nil {
+		return err
+	}
+	return checkSchema(ctx, conn)
 }
 
 // plain is an error of connecting without the connection's settings, which pgx repeats, though not the password.

@@ -54,7 +54,7 @@ func NewRegistry(o Options) (*Registry, error) {
 	}
 	conf.MaxConns, conf.MinConns, conf.MinIdleConns, conf.MaxConnIdleTime, conf.PingTimeout = registryConns, 0, 0, registryIdle, answerTimeout
 	conf.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if err := checkSchema(ctx, conn); err != nil {
+		if err := prepare(ctx, conn); err != nil {
 			return awayError{err}
 		}
 		if err := checkKeys(ctx, conn, o.Keys); err != nil {

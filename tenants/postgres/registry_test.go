@@ -25,6 +25,24 @@ func (w *world) registry() *Registry {
 	return r
 }
 
+// TestNothingIsCompiled: reading one tenant of many must not take the second that PostgreSQL's compiler does.
+func TestNothingIsCompiled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	conn, err := connect(t.Context(), w.conf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(conn)
+	var q struct{ followed, asked string }
+	if err := errors.Join(conn.QueryRow(t.Context(), `SHOW jit`).Scan(&q.followed), w.registry().pool.QueryRow(t.Context(), `SHOW jit`).Scan(&q.asked)); err != nil {
+		t.Fatal(err)
+	}
+	if q.followed != "off" || q.asked != "off" {
+		t.Errorf("jit is %+v", q)
+	}
+}
+
 // TestRegistryPages: pages hold every tenant once, in the order of bytes; one that cannot be read is left out, and told.
 func TestRegistryPages(t *testing.T) {
 	t.Parallel()
