@@ -181,15 +181,15 @@ func (t *target) liveHeap(ctx context.Context) (float64, error) {
 	return 0, errors.New("the garbage collector does not run")
 }
 
+// session is a client that waits to be told to go.
+type session struct {
+	conn *pgconn.PgConn
+	told time.Time
+}
+
 // changes opens sessions, and then takes the address of one after the other out of its tenant's rules. It returns, in milliseconds,
 // how long after each commit the session was told to go.
 func (r *rig) changes(ctx context.Context, t *target) ([]float64, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type session struct {
-		conn *pgconn.PgConn
-		told time.Time
-	}
 	all := make([]session, storeBusy*storeAddresses) // of tenant i % storeBusy
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(idleLogins)
@@ -210,6 +210,39 @@ func (r *rig) changes(ctx context.Context, t *target) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	bounded, stop := context.WithTimeout(ctx, time.Duration(len(all))*changePause+changeWithin)
+	defer stop()
+	waiting, _ := errgroup.WithContext(bounded)
+	for i := range all {
+		waiting.Go(func() error { return all[i].awaitEnd(bounded) })
+	}
+	committed, err := r.shutOut(bounded, len(all))
+	if err := errors.Join(err, waiting.Wait()); err != nil {
+		return nil, err
+	}
+	took := make([]float64, len(all))
+	for i, s := range all {
+		took[i] = max(0, float64(s.told.Sub(committed[i]).Microseconds())/1000)
+	}
+	return took, nil
+}
+
+func (s *session) awaitEnd(ctx context.Context) error {
+	for {
+		_, err := s.conn.ReceiveMessage(ctx)
+		var end *pgconn.PgError
+		if errors.As(err, &end) && end.Code == "57P01" {
+			s.told = time.Now()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// shutOut takes so many addresses out of their tenants' rules, a hundred a second, and returns when each change was committed.
+func (r *rig) shutOut(ctx context.Context, sessions int) ([]time.Time, error) {
 	conf, err := r.storeConn()
 	if err != nil {
 		return nil, err
@@ -219,31 +252,13 @@ func (r *rig) changes(ctx context.Context, t *target) ([]float64, error) {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	bounded, stop := context.WithTimeout(ctx, time.Duration(len(all))*changePause+changeWithin)
-	defer stop()
-	waiting, _ := errgroup.WithContext(bounded)
-	for i := range all {
-		waiting.Go(func() error {
-			for {
-				_, err := all[i].conn.ReceiveMessage(bounded)
-				var end *pgconn.PgError
-				if errors.As(err, &end) && end.Code == "57P01" {
-					all[i].told = time.Now()
-					return nil
-				}
-				if err != nil {
-					return fmt.Errorf("session %d: %w", i, err)
-				}
-			}
-		})
-	}
-	committed := make([]time.Time, len(all))
+	committed := make([]time.Time, sessions)
 	tick := time.NewTicker(changePause)
 	defer tick.Stop()
-	for i := range all {
+	for i := range sessions {
 		<-tick.C
 		allowed := []string{}
-		for n := i + storeBusy; n < len(all); n += storeBusy {
+		for n := i + storeBusy; n < sessions; n += storeBusy {
 			allowed = append(allowed, addressOf(n).String()+"/32")
 		}
 		list, err := json.Marshal(map[string]any{"allow_list": allowed})
@@ -255,14 +270,7 @@ func (r *rig) changes(ctx context.Context, t *target) ([]float64, error) {
 		}
 		committed[i] = time.Now()
 	}
-	if err := waiting.Wait(); err != nil {
-		return nil, err
-	}
-	took := make([]float64, len(all))
-	for i, s := range all {
-		took[i] = max(0, float64(s.told.Sub(committed[i]).Microseconds())/1000)
-	}
-	return took, nil
+	return committed, nil
 }
 
 // addressOf is where the client of a session comes from.
