@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -69,7 +70,8 @@ func (t *tooOften) Error() string { return fmt.Sprintf("too many requests: wait 
 
 // setRetry says when to come again, if err is about that.
 func setRetry(h http.Header, err error) {
-	if often, ok := err.(*tooOften); ok { //nolint:errorlint // nobody wraps it
+	var often *tooOften
+	if errors.As(err, &often) {
 		h.Set("Retry-After", strconv.Itoa(int(often.wait.Seconds())))
 	}
 }
