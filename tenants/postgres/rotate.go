@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/postern/postern/tenants"
 )
@@ -42,6 +43,22 @@ type rotation struct {
 	key  string // id of the new one
 }
 
+// beAlone takes the lock of who changes the key. Who was interrupted and starts again finds the lock taken for a moment: the server
+// may not have noticed yet that the connection is gone.
+func beAlone(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SET lock_timeout = '5s'`)
+	if err == nil {
+		_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(rotating))
+	}
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == "55P03" { // lock_not_available
+		return errors.New("somebody else is changing the key of the store at the moment")
+	}
+	if err == nil {
+		_, err = conn.Exec(ctx, `RESET lock_timeout`)
+	}
+	return err
+}
+
 // RotateKey changes the key of the store.
 func RotateKey(ctx context.Context, o RotateOptions) error {
 	conn, err := connect(ctx, o.Conn)
@@ -49,12 +66,8 @@ func RotateKey(ctx context.Context, o RotateOptions) error {
 		return err
 	}
 	defer closeConn(conn) // which lets go of the lock
-	var alone bool
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(rotating)).Scan(&alone); err != nil {
+	if err := beAlone(ctx, conn); err != nil {
 		return err
-	}
-	if !alone {
-		return errors.New("somebody else is changing the key of the store at the moment")
 	}
 	r := &rotation{RotateOptions: o, conn: conn}
 	if r.beforeBatch == nil {

@@ -245,6 +245,29 @@ func TestRotateKeyGoesOn(t *testing.T) {
 	}
 }
 
+// TestRotateKeyWaitsItsTurn: the connection of one that was interrupted may still be there for a moment.
+func TestRotateKeyWaitsItsTurn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	file := w.keyFile("store.key", "k1")
+	w.load(sample("acme"))
+	before := w.connect()
+	if _, err := before.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, int64(rotating)); err != nil {
+		t.Fatal(err)
+	}
+	said, done := w.rotate(file, RotateOptions{DryRun: true})
+	harness.Eventually(t, harness.Patience, "it waits", func() bool {
+		var waits bool
+		err := w.connect().QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&waits)
+		return err == nil && waits
+	})
+	closeConn(before)
+	if err := <-done; err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
 // keyFileOf adds a key to a file, at its end.
 func (w *world) keyFileOf(path, id string) string {
 	w.t.Helper()
