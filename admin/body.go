@@ -58,6 +58,18 @@ func strict(r *http.Request, v any) error {
 	return strictText(body, v, reader{})
 }
 
+// onlyBody reads what a request of Supabase's clients says: a strict body and no parameters. What is wrong with it is 400 there.
+func onlyBody(r *http.Request, v any) error {
+	_, err := query(r)
+	if err == nil {
+		err = strict(r, v)
+	}
+	if fields := invalid(nil); errors.As(err, &fields) {
+		return bad("%s", fields.Error())
+	}
+	return err
+}
+
 // strictPatch reads a merge patch (RFC 7396) of what v is. In it null takes a key away; nulls are pointers to keys for which it
 // does not, and why.
 func strictPatch(r *http.Request, v any, nulls map[string]string) (json.RawMessage, error) {

@@ -86,38 +86,50 @@ type applied struct {
 // applied waits until a change is in force on every node, or for as long as wait says, and says where it is; nil: that cannot be
 // told. With ?wait=0 it does not wait. The change is done, whatever happens here.
 func (s *Server) applied(r *http.Request, version int64, wait time.Duration) *applied {
-	if version == 0 {
+	if r.URL.Query().Get("wait") == "0" {
+		wait = 0
+	}
+	a, ok := s.inForce(r, version, wait)
+	if !ok {
 		return nil
+	}
+	return &applied{a.Everywhere, instant(a.At), append([]string{}, a.Missing...)}
+}
+
+// inForce waits for a while until a version is in force on every node, and says where it is, if that can be told.
+func (s *Server) inForce(r *http.Request, version int64, wait time.Duration) (a tenants.Applied, ok bool) {
+	if version == 0 {
+		return a, false
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait+storeTimeout)
 	defer cancel()
 	until := time.Now().Add(wait)
-	if r.URL.Query().Get("wait") == "0" {
-		until = time.Now()
-	}
 	for pause := 10 * time.Millisecond; ; pause *= 2 {
 		a, err := s.opts.Registry.Applied(ctx, version)
 		if err != nil {
 			s.opts.Log.Warn("admin: whether a change is in force is not known", "version", version, "request", callerOf(r).Request, "error", err)
-			return nil
+			return a, false
 		}
 		left := time.Until(until)
 		if a.Everywhere || left <= 0 {
-			return &applied{a.Everywhere, instant(a.At), append([]string{}, a.Missing...)}
+			return a, true
 		}
 		select {
 		case <-time.After(min(pause, left)):
 		case <-ctx.Done():
-			return nil
+			return a, false
 		}
 	}
 }
 
-// waitQuery are the parameters of every change.
-func waitQuery(r *http.Request) error {
-	q, err := query(r, "wait")
+// waitQuery are the parameters of every change, and what else this one has.
+func waitQuery(r *http.Request, more ...string) error {
+	q, err := query(r, append(more, "wait")...)
 	if err == nil && q.Has("wait") && q.Get("wait") != "0" && q.Get("wait") != "1" {
 		err = bad("wait must be 0 or 1")
+	}
+	if err == nil && q.Has("confirm") && q.Get("confirm") != "true" && q.Get("confirm") != "false" {
+		err = bad("confirm must be true or false")
 	}
 	return err
 }

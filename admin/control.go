@@ -34,27 +34,33 @@ func (s *Server) machine(w http.ResponseWriter, r *http.Request) {
 func (s *Server) change(call func(Gate, context.Context, string) error,
 	result func(ctx context.Context, tenant string) (status int, answer any, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		tenant, err := s.subject(r)
-		if err == nil {
-			err = saysNothing(r)
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), gateTimeout) // a slow body does not count
-		defer cancel()
-		if err == nil {
-			err = call(s.opts.Gate, ctx, tenant)
-		}
-		s.note(r, tenant, err)
-		if err != nil {
-			s.refuse(w, r, tenant, err)
-			return
-		}
-		status, answer, err := result(ctx, tenant)
-		if err != nil {
-			s.refuse(w, r, tenant, err)
-			return
-		}
-		reply(w, status, answer)
+		s.do(w, r, saysNothing, func(ctx context.Context, tenant string) error { return call(s.opts.Gate, ctx, tenant) }, result)
 	}
+}
+
+// do has the gate do something to a tenant, if the request says what it must, and answers with the result.
+func (s *Server) do(w http.ResponseWriter, r *http.Request, says func(*http.Request) error, call func(ctx context.Context, tenant string) error,
+	result func(ctx context.Context, tenant string) (status int, answer any, err error)) {
+	tenant, err := s.subject(r)
+	if err == nil {
+		err = says(r)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout) // a slow body does not count
+	defer cancel()
+	if err == nil {
+		err = call(ctx, tenant)
+	}
+	s.note(r, tenant, err)
+	if err != nil {
+		s.refuse(w, r, tenant, err)
+		return
+	}
+	status, answer, err := result(ctx, tenant)
+	if err != nil {
+		s.refuse(w, r, tenant, err)
+		return
+	}
+	reply(w, status, answer)
 }
 
 // note logs what became of a change that somebody asked for.

@@ -32,6 +32,10 @@ type fakeGate struct {
 	fail map[string]error // by call
 	hang bool             // until the context ends
 
+	sessions     []Session
+	bans         []Ban
+	locked, open int // what LockedOut says
+
 	mu    sync.Mutex
 	calls []string
 }

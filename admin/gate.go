@@ -5,11 +5,13 @@ package admin
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern/postern/netrestrict"
+	"github.com/postern/postern/tenants"
 )
 
 // Gate is what the API needs of the gate. It is safe for concurrent use, and its calls must not block for long: the context
@@ -34,6 +36,20 @@ type Gate interface {
 	Refusals(tenant string) ([]Refusal, error)
 	// Resume ends a pause: ErrNoTenant. Without a pause it does nothing.
 	Resume(ctx context.Context, tenant string) error
+
+	// Sessions lists those of a tenant that came after one ("": from the first), in the order in which they came, at most limit:
+	// ErrNoTenant, ErrNoSession if there never was that one.
+	Sessions(ctx context.Context, tenant, after string, limit int) ([]Session, error)
+	// EndSession ends one at its next message boundary: ErrNoTenant, ErrNoSession.
+	EndSession(ctx context.Context, tenant, session string) error
+	// EndSessions ends all that there are, and says how many: ErrNoTenant.
+	EndSessions(ctx context.Context, tenant string) (int, error)
+	// LockedOut says how many of a tenant's sessions would end if this were its configuration, and how many there are.
+	LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error)
+	// Bans lists who may not log in at the tenant for now: ErrNoTenant.
+	Bans(ctx context.Context, tenant string) ([]Ban, error)
+	// LiftBan lifts the tenant's bans that have an address, and says how many: ErrNoTenant.
+	LiftBan(ctx context.Context, tenant string, addr netip.Addr) (int, error)
 }
 
 // What the gate can refuse. These texts are the answers.
@@ -41,6 +57,7 @@ var (
 	ErrNoTenant  = errors.New("there is no such tenant")
 	ErrNoMachine = errors.New("the tenant has no machine: it has an upstream")
 	ErrPaused    = errors.New("the tenant is paused: resume it first")
+	ErrNoSession = errors.New("the tenant has no such session on this node")
 )
 
 // BusyError says why a machine cannot be suspended now.

@@ -23,6 +23,7 @@ type problem struct {
 	Error    string       `json:"error"`    // Detail, by its older name
 	Message  string       `json:"message,omitempty"`
 	Reasons  []string     `json:"reasons,omitempty"`
+	Sessions int          `json:"sessions,omitempty"` // that would end
 	Errors   []fieldError `json:"errors,omitempty"`
 }
 
@@ -61,6 +62,7 @@ func problemOf(err error) (int, problem) {
 	var early *refusal
 	var often *tooOften
 	var busy *BusyError
+	var locked *lockedOut
 	var fields invalid
 	var wrong tenants.Problems
 	var conflict *tenants.ConflictError
@@ -72,6 +74,8 @@ func problemOf(err error) (int, problem) {
 		return of(http.StatusTooManyRequests, often)
 	case errors.As(err, &busy):
 		return http.StatusConflict, problem{Detail: busy.Error(), Reasons: busy.Reasons}
+	case errors.As(err, &locked):
+		return http.StatusConflict, problem{Detail: locked.Error(), Sessions: locked.open}
 	case errors.As(err, &fields):
 		return http.StatusUnprocessableEntity, problem{Detail: fields.Error(), Errors: fields}
 	case errors.As(err, &wrong):
@@ -83,7 +87,7 @@ func problemOf(err error) (int, problem) {
 		return of(http.StatusServiceUnavailable, errors.New("the gate does not answer now"))
 	}
 	for known, status := range map[error]int{
-		ErrNoTenant: http.StatusNotFound, ErrNoMachine: http.StatusConflict, ErrPaused: http.StatusConflict,
+		ErrNoTenant: http.StatusNotFound, ErrNoMachine: http.StatusConflict, ErrPaused: http.StatusConflict, ErrNoSession: http.StatusNotFound,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
 		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
 		tenants.ErrChanged: http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,

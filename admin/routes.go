@@ -60,6 +60,20 @@ func (s *Server) routes() []route {
 		{method: "POST", path: "/v1/tenants/{id}/machine/suspend", who: operators, name: "suspend", handler: s.change(Gate.SuspendMachine, s.started)},
 		{method: "POST", path: "/v1/tenants/{id}/pause", who: operators, name: "pause", handler: s.change(Gate.Pause, paused)},
 		{method: "POST", path: "/v1/tenants/{id}/resume", who: operators, name: "resume", handler: s.change(Gate.Resume, resumed)},
+		{method: "GET", path: "/v1/tenants/{id}/sessions", who: readers, name: "session.list", handler: s.listSessions},
+		{method: "DELETE", path: "/v1/tenants/{id}/sessions", who: writers, name: "session.end_all", handler: s.endSessions},
+		{method: "DELETE", path: "/v1/tenants/{id}/sessions/{session}", who: writers, name: "session.end", handler: s.endSession},
+
+		{method: "GET", path: "/v1/projects/{id}/network-restrictions", who: readers, name: "restrictions.get", handler: s.getRestrictions},
+		{method: "POST", path: "/v1/projects/{id}/network-restrictions/apply", who: writers, name: "restrictions.apply", handler: s.applyRestrictions, body: maxDocument},
+		{method: "PATCH", path: "/v1/projects/{id}/network-restrictions", who: writers, name: "restrictions.patch", handler: s.patchRestrictions, body: maxDocument},
+		{method: "POST", path: "/v1/projects/{id}/network-bans/retrieve", who: readers, name: "ban.list", handler: s.retrieveBans},
+		{method: "POST", path: "/v1/projects/{id}/network-bans/retrieve/enriched", who: readers, name: "ban.list_enriched", handler: s.retrieveRichBans},
+		{method: "DELETE", path: "/v1/projects/{id}/network-bans", who: writers, name: "ban.lift", handler: s.removeBans},
+		{method: "GET", path: "/v1/projects/{id}/ssl-enforcement", who: readers, name: "tls.get", handler: s.getEnforcement},
+		{method: "PUT", path: "/v1/projects/{id}/ssl-enforcement", who: writers, name: "tls.put", handler: s.putEnforcement},
+		{method: "GET", path: "/v1/projects/{id}/config/database/pooler", who: readers, name: "pooler.get", handler: s.getPooler},
+		{method: "PATCH", path: "/v1/projects/{id}/config/database/pooler", who: writers, name: "pooler.patch", handler: s.patchPooler},
 	}
 }
 

@@ -62,8 +62,18 @@ type Options struct {
 	Registry tenants.Registry
 	// Hosts are the names by which we may be called, beside addresses, names without a dot and those in .internal.
 	Hosts []string
+	// Ways tells of the listeners for clients. nil: one for transactions at Postgres's usual port.
+	Ways func() []WayIn
+	// TenantDomain is where tenants have names of their own. Empty: nowhere.
+	TenantDomain string
 	// Log is told of every change that somebody asks for, of other refusals (rarely) and of faults. nil: nobody is.
 	Log *slog.Logger
+}
+
+// WayIn is a listener for clients.
+type WayIn struct {
+	Mode string // of pools
+	Port int
 }
 
 // Server answers admin requests. It is safe for concurrent use.
@@ -96,6 +106,9 @@ func New(opts Options) (*Server, error) {
 	}
 	if opts.Degraded == nil {
 		opts.Degraded = func() error { return nil }
+	}
+	if opts.Ways == nil {
+		opts.Ways = func() []WayIn { return []WayIn{usualWay()} }
 	}
 	lane := files.NewLane()
 	if opts.TokenFile != "" {

@@ -164,34 +164,42 @@ func copyUsers(t *tenants.Tenant) map[string]*tenants.User {
 func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
 	var text []byte
 	var secrets given
-	err := waitQuery(r)
+	err := waitQuery(r, "confirm")
 	if err == nil {
 		text, secrets, err = readTenant(r, false)
 	}
 	if err == nil {
 		_, err = decodeTenant(r.PathValue("id"), text) // before a transaction waits for it
 	}
-	s.changeTenant(w, r, err, func(old *tenants.Tenant) (*tenants.Tenant, error) {
+	put := func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		if old == nil {
 			old = tenants.New(r.PathValue("id"))
 		}
 		return changed(old, text, secrets)
-	})
+	}
+	if err == nil {
+		err = s.warn(r, put)
+	}
+	s.changeTenant(w, r, err, put)
 }
 
 func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) {
 	var patch []byte
 	var secrets given
-	err := waitQuery(r)
+	err := waitQuery(r, "confirm")
 	if err == nil {
 		patch, secrets, err = readTenant(r, true)
 	}
 	if err == nil && callerOf(r).isTenants() {
 		err = ownersPatch(patch)
 	}
-	s.changeTenant(w, r, err, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
+	apply := existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		return changed(old, merged(document.Encode(document.Of(old)), patch), secrets)
-	}))
+	})
+	if err == nil {
+		err = s.warn(r, apply)
+	}
+	s.changeTenant(w, r, err, apply)
 }
 
 // readTenant reads a tenant's document, or a patch of one, and the secrets that stand in it.

@@ -93,6 +93,12 @@ func (g *Gate) Pause(id string) error { return g.withTenant(id, (*tenant).pause)
 // Resume ends a pause.
 func (g *Gate) Resume(id string) error { return g.withTenant(id, (*tenant).resume) }
 
+// Knows reports whether a tenant is in the directory.
+func (g *Gate) Knows(id string) bool {
+	_, ok := g.opts.Directory.Tenant(id)
+	return ok
+}
+
 // withTenant runs f on the loop of a registered tenant.
 func (g *Gate) withTenant(id string, f func(*tenant)) error {
 	if _, ok := g.opts.Directory.Tenant(id); !ok {

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +15,7 @@ import (
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy"
+	"github.com/postern/postern/tenants"
 )
 
 // control is the gate as the admin API wants it.
@@ -83,6 +86,63 @@ func (c control) Resume(_ context.Context, tenant string) error {
 	return refusal(c.gate.Resume(tenant))
 }
 
+func (c control) Sessions(_ context.Context, tenant, after string, limit int) ([]admin.Session, error) {
+	list, err := c.gate.Sessions(tenant, after, limit)
+	var out []admin.Session
+	for _, s := range list {
+		out = append(out, admin.Session{ID: s.ID, User: s.User, Database: s.Database, Listener: s.Listener, Client: s.Client, Mode: s.Mode, State: s.State,
+			Since: s.Since, Active: s.Active, TLS: s.TLS, Application: s.Application, Server: s.Server})
+	}
+	return out, refusal(err)
+}
+
+func (c control) EndSession(_ context.Context, tenant, session string) error {
+	return refusal(c.gate.EndSession(tenant, session))
+}
+
+func (c control) EndSessions(_ context.Context, tenant string) (int, error) {
+	n, err := c.gate.EndSessions(tenant)
+	return n, refusal(err)
+}
+
+func (c control) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error) {
+	return c.gate.LockedOut(ctx, t)
+}
+
+func (c control) Bans(_ context.Context, tenant string) ([]admin.Ban, error) {
+	if !c.gate.Knows(tenant) {
+		return nil, admin.ErrNoTenant
+	}
+	var out []admin.Ban
+	for _, b := range c.gate.Bans(tenant) {
+		out = append(out, admin.Ban{Address: b.Address, Manual: b.Manual})
+	}
+	return out, nil
+}
+
+func (c control) LiftBan(_ context.Context, tenant string, addr netip.Addr) (int, error) {
+	if !c.gate.Knows(tenant) {
+		return 0, admin.ErrNoTenant
+	}
+	return c.gate.LiftBan(tenant, addr), nil
+}
+
+// ways are the listeners for clients. One on which the console answers is an operator's, unless there is no other.
+func (p *process) ways() []admin.WayIn {
+	var clients, all []admin.WayIn
+	for i, at := range p.gate.Addrs() {
+		l := &p.conf.Listeners[i]
+		w := admin.WayIn{Mode: l.PoolMode, Port: at.(*net.TCPAddr).Port}
+		if all = append(all, w); !l.Console {
+			clients = append(clients, w)
+		}
+	}
+	if len(clients) == 0 {
+		return all
+	}
+	return clients
+}
+
 // refusal is one of the gate's errors in the API's words.
 func refusal(err error) error {
 	var busy *proxy.BusyError
@@ -91,6 +151,8 @@ func refusal(err error) error {
 		return &admin.BusyError{Reasons: busy.Needs}
 	case errors.Is(err, proxy.ErrNoTenant):
 		return admin.ErrNoTenant
+	case errors.Is(err, proxy.ErrNoSession):
+		return admin.ErrNoSession
 	case errors.Is(err, proxy.ErrNoMachine):
 		return admin.ErrNoMachine
 	case errors.Is(err, proxy.ErrPaused):

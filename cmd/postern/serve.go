@@ -131,7 +131,8 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		}
 		p.admin, err = admin.New(admin.Options{Registry: store,
 			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
-			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts, Log: log})
+			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts,
+			Ways: p.ways, TenantDomain: conf.TLS.TenantDomain, Log: log})
 		if err != nil {
 			return nil, err
 		}

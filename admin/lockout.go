@@ -1,0 +1,47 @@
+// A warning to who would lock out everybody who is connected.
+
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+)
+
+// lockedOut refuses an edit of who may connect that would end all sessions that the tenant has on this node, unless the request
+// says ?confirm=true. It looks before the change is made, so that no transaction waits for the gate: what somebody else changes
+// in between is not looked at.
+type lockedOut struct{ open int }
+
+func (l *lockedOut) Error() string {
+	return fmt.Sprintf("nobody who is connected now could stay: this ends all of the tenant's sessions on this node (%d): say ?confirm=true to do it", l.open)
+}
+
+func (s *Server) warn(r *http.Request, e edit) error {
+	if s.opts.Gate == nil || r.URL.Query().Get("confirm") == "true" {
+		return nil
+	}
+	id, err := s.stored(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
+	defer cancel()
+	rec, err := s.opts.Registry.Tenant(ctx, id)
+	if err != nil {
+		return nil // the change itself finds out
+	}
+	now, err := e(rec.Tenant)
+	if err != nil || now == nil || now.Allow.Equal(rec.Tenant.Allow) && now.Restrictions == rec.Tenant.Restrictions {
+		return nil
+	}
+	locked, open, err := s.opts.Gate.LockedOut(ctx, now)
+	if err != nil {
+		s.opts.Log.Warn("admin: whom a change locks out is not known", "tenant", id, "request", callerOf(r).Request, "error", err)
+		return nil
+	}
+	if open > 0 && locked == open {
+		return &lockedOut{open}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// A tenant's sessions on this node: listed, and ended one by one or all at once.
+
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+// Session is a client that is logged in.
+type Session struct {
+	ID          string // is no other session's, now or later
+	User        string
+	Database    string
+	Listener    string
+	Client      netip.AddrPort
+	Mode        string // session, transaction, statement, replication
+	State       string // idle, active, waiting
+	Since       time.Time
+	Active      time.Time // when its client last said something, as far as is known
+	TLS         bool
+	Application string
+	Server      bool // it holds a server connection
+}
+
+// MarshalJSON encodes s as openapi.yaml describes it.
+func (s Session) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID          string  `json:"id"`
+		User        string  `json:"user"`
+		Database    string  `json:"database"`
+		Listener    string  `json:"listener"`
+		Address     string  `json:"client_address"`
+		Port        uint16  `json:"client_port"`
+		Mode        string  `json:"mode"`
+		State       string  `json:"state"`
+		Since       *string `json:"since"`
+		Active      *string `json:"last_activity"`
+		TLS         bool    `json:"tls"`
+		Application string  `json:"application_name"`
+		Server      bool    `json:"has_server"`
+	}{s.ID, s.User, s.Database, s.Listener, s.Client.Addr().String(), s.Client.Port(), s.Mode, s.State, instant(s.Since), instant(s.Active), s.TLS,
+		s.Application, s.Server})
+}
+
+// sessionList is a page of sessions.
+type sessionList struct {
+	Sessions []Session `json:"sessions"`
+	Next     *string   `json:"next"` // ?after= of the next page; null: this is the last one
+}
+
+// ended is the answer when sessions were ended.
+type ended struct {
+	Ended int `json:"ended"`
+}
+
+func (s *Server) listSessions(w http.ResponseWriter, r *http.Request) {
+	list, err := s.sessionPage(r)
+	if err != nil {
+		s.refuse(w, r, r.PathValue("id"), err)
+		return
+	}
+	reply(w, http.StatusOK, list)
+}
+
+func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
+	q, err := query(r, "limit", "after")
+	if err != nil {
+		return list, err
+	}
+	limit, err := limitOf(q)
+	if err != nil {
+		return list, err
+	}
+	tenant, err := s.subject(r)
+	if err != nil {
+		return list, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
+	defer cancel()
+	all, err := s.opts.Gate.Sessions(ctx, tenant, q.Get("after"), limit+1)
+	if errors.Is(err, ErrNoSession) {
+		err = bad("after must be a session's id, as this node has told it since it started")
+	}
+	if err != nil {
+		return list, err
+	}
+	if len(all) > limit {
+		all = all[:limit]
+		list.Next = &all[limit-1].ID
+	}
+	list.Sessions = append([]Session{}, all...)
+	return list, nil
+}
+
+func (s *Server) endSessions(w http.ResponseWriter, r *http.Request) {
+	s.end(w, r, func(ctx context.Context, tenant string) (int, error) { return s.opts.Gate.EndSessions(ctx, tenant) })
+}
+
+func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
+	s.end(w, r, func(ctx context.Context, tenant string) (int, error) {
+		return 1, s.opts.Gate.EndSession(ctx, tenant, r.PathValue("session"))
+	})
+}
+
+func (s *Server) end(w http.ResponseWriter, r *http.Request, call func(ctx context.Context, tenant string) (int, error)) {
+	n := 0
+	s.do(w, r, saysNothing, func(ctx context.Context, tenant string) (err error) {
+		n, err = call(ctx, tenant)
+		return err
+	}, func(context.Context, string) (int, any, error) { return http.StatusOK, ended{n}, nil })
+}
