@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what test/drivers needs beside what all tests need: drivers of Python, Perl and Java with the Java compiler from
-# the system's packages, and drivers of node from npm below .cache/drivers-npm. Does nothing where they are.
+# Installs what test/drivers and test/e2e need beside what all tests need: drivers of Python, Perl and Java with the Java
+# compiler from the system's packages, and from npm drivers of node below .cache/drivers-npm and Supabase's CLI, 140 MB, below
+# .cache/supabase-npm. Does nothing where they are.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -25,11 +26,14 @@ need npm command -v npm
 [ -z "$missing" ] || scripts/apt-install.sh $missing
 
 # Everything is installed in a neighbour that takes its place last, so that half an installation is never taken for a whole one.
-npm=.cache/drivers-npm
-if ! cmp -s scripts/drivers-npm/package-lock.json "$npm/package-lock.json"; then
-	rm -rf "$npm" "$npm.new"
-	mkdir -p "$npm.new"
-	cp scripts/drivers-npm/package.json scripts/drivers-npm/package-lock.json "$npm.new/"
-	npm ci --prefix "$npm.new" --fetch-retries=5 --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null
-	mv "$npm.new" "$npm"
-fi
+for name in drivers-npm supabase-npm; do
+	npm=.cache/$name
+	if ! cmp -s "scripts/$name/package-lock.json" "$npm/package-lock.json"; then
+		rm -rf "$npm" "$npm.new"
+		mkdir -p "$npm.new"
+		cp "scripts/$name/package.json" "scripts/$name/package-lock.json" "$npm.new/"
+		# npm takes a folder that it reaches through a link for another project.
+		(cd -P "$npm.new" && npm ci --fetch-retries=5 --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null)
+		mv "$npm.new" "$npm"
+	fi
+done
