@@ -173,7 +173,9 @@ func TestBodiesThatTheDocumentAllows(t *testing.T) {
 		codes[fmt.Sprint(op.method, " ", op.path, " ", got.Code/100)] = true
 		var p problem
 		_ = json.Unmarshal(got.Body.Bytes(), &p)
-		if got.Code == http.StatusBadRequest || got.Code == http.StatusUnsupportedMediaType {
+		supabases := strings.HasPrefix(op.path, "/v1/projects/") // whose clients are answered 400, whatever is wrong
+		if got.Code == http.StatusBadRequest && (!supabases || slices.ContainsFunc(unread, func(says string) bool { return strings.Contains(p.Detail, says) })) ||
+			got.Code == http.StatusUnsupportedMediaType {
 			rt.Fatalf("%s %s %v: %d %s", op.method, op.path, body, got.Code, got.Body)
 		}
 		for _, e := range p.Errors {
