@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"regexp"
 	"testing"
 
 	pires "github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 	"pgregory.net/rapid"
 )
 
@@ -96,6 +98,43 @@ func FuzzRead(f *testing.F) {
 		}
 		if peer.Client.Addr().Is4In6() || peer.Client.Addr().Zone() != "" {
 			t.Fatalf("client %v is mapped or zoned", peer.Client)
+		}
+	})
+}
+
+// FuzzExtensions: of private endpoints a header says to us what it says to the library, whatever the bytes.
+func FuzzExtensions(f *testing.F) {
+	f.Add([]byte("\xea\x00\x17\x01vpce-08d2bf15fac5001c9"))
+	f.Add([]byte("\xee\x00\x05\x01\x6f\x12\x03\x00\xe0\x00\x08\x80\x00\x00\x00\x00\x00\x00\x07"))
+	f.Add([]byte("\xea\x00\x01\x01\xea\x00\x02\x01x"))
+	f.Fuzz(func(t *testing.T, extensions []byte) {
+		if len(extensions) > 2*MaxV2Length {
+			return
+		}
+		header := v2(0x21, tcp6, v6block, extensions)
+		peer, err := Read(bufio.NewReader(bytes.NewReader(header)), balancer)
+		if err != nil {
+			return
+		}
+		h, err := pires.Read(bufio.NewReaderSize(bytes.NewReader(header), len(header)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := h.TLVs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, ok := tlvparse.FindAzurePrivateEndpointLinkID(all); id != peer.AzureLink || ok != peer.AzureLinkSet {
+			t.Fatalf("azure: %d %v, the library says %d %v", peer.AzureLink, peer.AzureLinkSet, id, ok)
+		}
+		if id, ok := tlvparse.ExtractPSCConnectionID(all); id != peer.GCPEndpoint || ok != peer.GCPEndpointSet {
+			t.Fatalf("gcp: %d %v, the library says %d %v", peer.GCPEndpoint, peer.GCPEndpointSet, id, ok)
+		}
+		// The library wants letters, digits and hyphens; we keep what is printable, which no rule can name.
+		id := tlvparse.FindAWSVPCEndpointID(all)
+		plain := regexp.MustCompile("^[A-Za-z0-9-]+$").MatchString(peer.AWSEndpoint)
+		if (id != "" && len(id) <= 255 || plain) && id != peer.AWSEndpoint || len(peer.AWSEndpoint) > 255 {
+			t.Fatalf("aws: %q, the library says %q", peer.AWSEndpoint, id)
 		}
 	})
 }
