@@ -81,7 +81,7 @@ func (s *scene) visitMetrics(ctx context.Context) (string, error) {
 	}
 	want := []count{
 		{`postern_logins_total{result="failed",tenant="acme"}`, 1, false},
-		{`postern_refusals_total{reason="address"}`, 2, false},
+		{`postern_refusals_total{reason="address"}`, 3, true},
 		{`postern_cancels_total{result="sent"}`, 1, false},
 		{`postern_server_logins_total{result="ok",tenant="globex"}`, 2, true},
 		{`postern_wakes_total{result="ok",tenant="acme"}`, 2, true},

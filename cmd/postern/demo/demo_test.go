@@ -32,10 +32,10 @@ func TestVisitFails(t *testing.T) {
 	sc := &scene{allowed: closed, refused: closed, admin: closed, ca: "none.crt", passwords: map[string]string{"acme": "a", "globex": "b"},
 		listeners: map[string]string{listenerTransaction: closed, listenerSession: closed}}
 	var out bytes.Buffer
-	if err := sc.visit(t.Context(), &out); err == nil || !strings.Contains(err.Error(), "13 of the visit's 13 steps failed") {
+	if err := sc.visit(t.Context(), &out); err == nil || !strings.Contains(err.Error(), "14 of the visit's 14 steps failed") {
 		t.Errorf("got %v", err)
 	}
-	if n := strings.Count(out.String(), "FAILED "); n != 13 {
+	if n := strings.Count(out.String(), "FAILED "); n != 14 {
 		t.Errorf("%d failures told:\n%s", n, &out)
 	}
 }

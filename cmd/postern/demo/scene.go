@@ -65,6 +65,8 @@ func (s *scene) tell(w io.Writer) {
 		s.uri(s.refused, "acme"), s.uri(s.allowed, "globex"))
 	fmt.Fprintf(w, "\nCancel: run \"select pg_sleep(60);\" in any of them and press Ctrl-C. Only that client's own query ends.\n")
 	curl("How acme's machine is doing, and what keeps it awake:", api+"/v1/tenants/acme/machine")
+	curl("Whom acme has refused, and whether it would refuse an address:", api+"/v1/tenants/acme/refusals",
+		"-H 'Content-Type: application/json' -d '{\"address\": \""+refusedSource+"\"}' "+api+"/v1/tenants/acme/restrictions/check")
 	curl("Hold acme's clients for a while, and let them go on:", "-X POST "+api+"/v1/tenants/acme/pause", "-X POST "+api+"/v1/tenants/acme/resume")
 	curl("What the gate counts:", api+"/metrics | grep ^postern_")
 	fmt.Fprintf(w, "\nThe configuration is %s, with tenants.yaml beside it:\nchange an allow_list there, and it holds at once, for open connections too.\n", s.config)

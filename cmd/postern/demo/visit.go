@@ -50,6 +50,7 @@ func (s *scene) steps() []step {
 		{"a running query is cancelled", stepLimit, s.visitCancel},
 		{"transaction mode keeps clients apart", stepLimit, s.visitTransactionMode},
 		{"session mode keeps a client's settings", wakeLimit, s.visitSessionMode},
+		{"acme restricts, and its owner sees who is refused", stepLimit, s.visitRestrict},
 		{"acme sleeps, stopped, and its client never notices", sleepLimit, func(ctx context.Context) (string, error) {
 			return s.visitSleep(ctx, "acme", tenants.SleepStop)
 		}},
