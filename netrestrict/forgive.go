@@ -2,7 +2,10 @@
 
 package netrestrict
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Removed says that a tenant was taken away. For an hour failures at it count for it alone, and not for the address: they
 // are the mistake of whoever took it away, if it comes back.
@@ -39,4 +42,35 @@ func (t *Throttle) forget(c *counter) {
 	if alone.failures <= 0 {
 		t.drop(alone)
 	}
+}
+
+// Forgive takes back one failure of addr at a tenant, because it may have been right, and returns the bans that are over without it.
+// What other nodes have told stays.
+func (t *Throttle) Forgive(now time.Time, tenant string, addr netip.Addr) (over []Ban) {
+	for net := range networks(addr) {
+		here, ok := t.counts[throttleKey{at(tenant), net}]
+		if !ok || t.expired(now, here) {
+			continue
+		}
+		over = t.less(now, here, over)
+		alone, ok := t.counts[throttleKey{everywhere, net}]
+		if ok && here.shared > 0 && alone.since == here.sharedSince && !t.expired(now, alone) {
+			here.shared--
+			over = t.less(now, alone, over)
+		}
+	}
+	return over
+}
+
+// less takes one failure from a counter.
+func (t *Throttle) less(now time.Time, c *counter, over []Ban) []Ban {
+	if c.failures == 0 {
+		return over
+	}
+	blocked := c.blockedUntil.After(now)
+	if c.failures--; c.failures >= t.limit(c.key.scope, c.key.net) || !blocked {
+		return over
+	}
+	c.blockedUntil = time.Time{}
+	return append(over, Ban{Tenant: c.key.tenant, Address: c.key.net, Failures: c.failures})
 }

@@ -158,3 +158,37 @@ func TestThrottleBans(t *testing.T) {
 		t.Errorf("%v are blocked, although the time is over", got)
 	}
 }
+
+// TestThrottleForgives: each failure that is forgiven is one guess more, here and everywhere, and no other address has any of it.
+func TestThrottleForgives(t *testing.T) {
+	for name, addr := range map[string]netip.Addr{"IPv4": mary, "IPv6": netip.MustParseAddr("2001:db8::1")} {
+		th := NewThrottle(ThrottleConfig{TenantFailures: 3, AddressFailures: 5})
+		fail(th, start, "acme", addr, 3)
+		fail(th, start, "acme", john, 3)
+		if over := th.Forgive(start, "acme", addr); len(over) != 1 || over[0].Tenant != "acme" || over[0].Left != 0 || !over[0].Address.Contains(addr) {
+			t.Errorf("%s: %+v is over", name, over)
+		}
+		wantWait(t, th, start, "acme", addr, 0)
+		wantWait(t, th, start, "acme", john, DefaultBlock)
+		fail(th, start, "acme", addr, 1)
+		wantWait(t, th, start, "acme", addr, DefaultBlock)
+		fail(th, start, "globex", addr, 2) // the fifth of all
+		wantWait(t, th, start, "other", addr, DefaultBlock)
+		if over := th.Forgive(start, "acme", addr); len(over) != 2 {
+			t.Errorf("%s: %+v is over", name, over)
+		}
+		wantWait(t, th, start, "other", addr, 0)
+		for range 5 { // more than there were
+			th.Forgive(start, "acme", addr)
+		}
+		fail(th, start, "acme", addr, 2)
+		wantWait(t, th, start, "acme", addr, 0)
+		wantWait(t, th, start, "other", addr, 0)
+
+		late := start.Add(DefaultWindow)
+		fail(th, late, "acme", addr, 3)
+		th.Forgive(late.Add(2*DefaultBlock), "acme", addr) // what is over anyway
+		th.Forgive(late, "nobody", addr)
+		wantWait(t, th, late, "acme", addr, DefaultBlock)
+	}
+}
