@@ -37,11 +37,16 @@ type ServerError struct {
 	// Proven says whether authentication was complete before. If not, the text
 	// may be anybody's.
 	Proven bool
+	Query  bool // it was no login that was refused, but a query of our own
 }
 
 // Error quotes and shortens the server's text, because it may hold anything.
 func (e *ServerError) Error() string {
-	return fmt.Sprintf("the server refused the login: %.16q %.8q: %.200q", e.Response.Severity, e.Response.Code, e.Response.Message)
+	what := "login"
+	if e.Query {
+		what = "query"
+	}
+	return fmt.Sprintf("the server refused the %s: %.16q %.8q: %.200q", what, e.Response.Severity, e.Response.Code, e.Response.Message)
 }
 
 // ProtocolError means that the server does not speak the protocol, or exceeds
