@@ -67,7 +67,7 @@ var walls = map[string]wall{
 	"admin":               {ours: []string{"files", "pool", "tenants", "tenants/document", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {
 		ours: []string{"files", "pool", "tenants", "netrestrict", "machines",
-			"proxy/backend", "proxy/console", "proxy/lease", "proxy/link", "proxy/loop", "proxy/params", "proxy/pgwire", "proxy/proxyproto", "proxy/scram", "proxy/sqltext"},
+			"proxy/backend", "proxy/console", "proxy/lease", "proxy/link", "proxy/loop", "proxy/params", "proxy/pgwire", "proxy/proxyproto", "proxy/roles", "proxy/scram", "proxy/sqltext"},
 		modules: []string{pgx, prometheus, xsync, xsys, xtime},
 	},
 	"proxy/backend":    {ours: []string{"proxy/loop", "proxy/pgwire", "proxy/scram"}, modules: []string{pgx}},
@@ -78,6 +78,7 @@ var walls = map[string]wall{
 	"proxy/params":     {ours: []string{"proxy/pgwire", "proxy/sqltext"}, pure: true},
 	"proxy/pgwire":     {pure: true},
 	"proxy/proxyproto": {modules: []string{goproxy}},
+	"proxy/roles":      {ours: []string{"proxy/scram"}, pure: true},
 	"proxy/scram":      {modules: []string{scramLib, stringprep, xtext}},
 	"proxy/sqltext":    {pure: true},
 	"pool":             {pure: true},
