@@ -239,6 +239,38 @@ func TestTenantsSecret(t *testing.T) {
 	}
 }
 
+// TestTenantsAuthQuery: the password that asks for roles goes in, stays, goes with what it belongs to, and never comes out.
+func TestTenantsAuthQuery(t *testing.T) {
+	w := newWorld(t)
+	const path = "/v1/tenants/acme"
+	for i, step := range []struct {
+		method, body string
+		code         int
+		want         string // the password
+	}{
+		{"PATCH", `{"auth_query":{"user":"asker"}}`, 422, ""},
+		{"PATCH", `{"auth_query":{"user":"asker","password":"c4nary"}}`, 200, "c4nary"},
+		{"PATCH", `{"auth_query":{"user":"other","database":"d"}}`, 200, "c4nary"},
+		{"PATCH", `{"auth_query":{"password":"c4nary-2"}}`, 200, "c4nary-2"},
+		{"PATCH", `{"auth_query":{"password":null}}`, 422, "c4nary-2"},
+		{"PATCH", `{"auth_query":{"query":"select"}}`, 422, "c4nary-2"},
+		{"PATCH", `{"auth_query":null}`, 200, ""},
+	} {
+		got := w.to(t, "operator", step.method, path, step.body).is(step.code)
+		is := ""
+		if q := w.store.all["acme"].Tenant.AuthQuery; q != nil {
+			is = q.Password.Reveal()
+		}
+		if is != step.want || strings.Contains(got.Body.String(), "c4nary") {
+			t.Errorf("step %d: %q, %s", i, is, got.Body)
+		}
+	}
+	w.to(t, "write", "PATCH", path, `{"auth_query":{"user":"mine","password":"mine"}}`).is(403)
+	if strings.Contains(w.log.String()+fmt.Sprint(w.store.entries), "c4nary") {
+		t.Error("a password is in a log")
+	}
+}
+
 func TestTenantIsDeleted(t *testing.T) {
 	w := newWorld(t)
 	w.to(t, "operator", "DELETE", "/v1/tenants/acme", "", "If-Match", `"2"`).is(412)

@@ -49,6 +49,7 @@ type Tenant struct {
 	Pool          Pool
 	Caps          Caps           // what Pool may not exceed
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
+	AuthQuery     *AuthQuery     // nil: Users are all there are
 	// ConnectionRate is how many clients may come in a second, on average; 0: no limit.
 	ConnectionRate int
 }
@@ -89,6 +90,13 @@ func (t *Tenant) NeverBans(net netip.Prefix) bool {
 func (t *Tenant) User(name string) (*User, bool) {
 	u, ok := t.Users[name]
 	return u, ok
+}
+
+// AuthQuery says how to ask a tenant's Postgres for its roles, which may then log in beside the tenant's users.
+type AuthQuery struct {
+	User     string // has the right to list roles, and no other
+	Password Secret
+	Database string // where the function is that lists them; "": the tenant's
 }
 
 // AllowsDatabase reports whether clients of this tenant may use the database called name.

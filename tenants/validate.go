@@ -65,6 +65,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 		}
 		validateUser(at, u, t, verifier)
 	}
+	validateAuthQuery(p.key("auth_query"), t)
 	validatePool(p.key("pool"), t.Pool)
 	validateCaps(p, t.Caps, t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
@@ -239,6 +240,24 @@ func validateDatabases(p place, t *Tenant) {
 			at.fail("%q is there already", name)
 		}
 	}
+}
+
+func validateAuthQuery(p place, t *Tenant) {
+	q := t.AuthQuery
+	if q == nil {
+		return
+	}
+	if t.ClientCert == CertInstead {
+		p.fail("means nothing with client_cert: instead: who proves no password brings nothing to log in to the server with")
+	}
+	user, password := p.key("user"), p.key("password")
+	if user.text(q.User); q.User == "" {
+		user.fail("user is missing")
+	}
+	if password.text(q.Password.Reveal()); q.Password.IsZero() {
+		password.fail("password is missing: Postern logs in with it to ask for the roles")
+	}
+	p.key("database").text(q.Database)
 }
 
 func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {

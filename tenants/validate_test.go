@@ -127,6 +127,10 @@ var rules = []struct {
 		t.ClientCAs, t.ClientCert = x509.NewCertPool(), CertInstead
 		t.Users["app"].Password = NewSecret("p")
 	}, `users["app"]: needs exactly one of verifier and password`},
+	{good, func(t *Tenant) {
+		t.ClientCAs, t.ClientCert, t.AuthQuery = x509.NewCertPool(), CertInstead, &AuthQuery{User: "a", Password: NewSecret("x")}
+		t.Users["app"].ServerPassword = NewSecret("p")
+	}, "auth_query: means nothing with client_cert: instead: who proves no password brings nothing to log in to the server with"},
 	{good, func(t *Tenant) { t.Upstream.ClientKey = keyPEM }, "upstream.client_cert: client_cert is missing: client_key needs it"},
 	{fly, func(t *Tenant) { t.Upstream.ClientCert = certPEM }, "machine.client_key: client_key is missing: client_cert needs it"},
 	{good, func(t *Tenant) { t.Upstream.ClientCert, t.Upstream.ClientKey = certPEM, NewSecret("hunter2") }, "upstream.client_key: is not the key of client_cert, in PEM and without a password"},
@@ -160,6 +164,9 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Timeouts.ServerIdle = new(-time.Second) }, "timeouts.server_idle: must not be negative"},
 	{good, func(t *Tenant) { t.Restrictions = "" }, "restrictions_mode: must be one of enforce, observe"},
 	{good, func(t *Tenant) { t.Flycast = netip.MustParseAddr("2001:db8::1") }, "flycast: must be an address of Flycast's, which begin with fdaa:"},
+	{good, func(t *Tenant) { t.AuthQuery = &AuthQuery{Password: NewSecret("x")} }, "auth_query.user: user is missing"},
+	{good, func(t *Tenant) { t.AuthQuery = &AuthQuery{User: "a"} }, "auth_query.password: password is missing: Postern logs in with it to ask for the roles"},
+	{good, func(t *Tenant) { t.AuthQuery = &AuthQuery{User: "a", Password: NewSecret("x"), Database: "\x00"} }, "auth_query.database: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.ClientAddress = "" }, "client_address: must be one of off, application_name, guc"},
 	{good, func(t *Tenant) { t.State[StateSet] = "drop" }, "state.set: must be one of track, pin, reset, refuse, allow"},
 	{good, func(t *Tenant) { delete(t.State, StateSeed) }, "state.seed: must be one of track, pin, reset, refuse, allow"},
@@ -320,6 +327,7 @@ func TestEqual(t *testing.T) {
 		x.Users["web"].Timeouts.Query = new(time.Second)
 		x.NeverBan, x.Caps, x.ConnectionRate = x.Allow.Prefixes(), Caps{Size: 99}, 7
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
+		x.AuthQuery = &AuthQuery{User: "a", Password: NewSecret("p"), Database: "d"}
 		return x
 	}
 	if !full().Equal(full()) {
@@ -345,6 +353,13 @@ func TestEqual(t *testing.T) {
 	check("user", func(x *Tenant) { delete(x.Users, "web") })
 	check("Policy", func(x *Tenant) { x.State[StateSet] = PolicyPin })
 	check("Databases", func(x *Tenant) { x.Databases = nil })
+	for i := range reflect.TypeFor[AuthQuery]().NumField() {
+		check("AuthQuery", func(x *Tenant) {
+			q := *x.AuthQuery
+			reflect.ValueOf(&q).Elem().Field(i).SetZero()
+			x.AuthQuery = &q
+		})
+	}
 	check("NeverBan", func(x *Tenant) { x.NeverBan = list("10.0.0.0/9").Prefixes() })
 	check("ClientCAs", func(x *Tenant) { x.ClientCAs = x509.NewCertPool() })
 	check("ClientKey", func(x *Tenant) { x.Upstream.ClientKey = keyPEM })

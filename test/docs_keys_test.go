@@ -22,7 +22,7 @@ import (
 )
 
 // notBuilt are the keys that are refused by name.
-var notBuilt = []string{"auth_query", "regions"}
+var notBuilt = []string{"regions"}
 
 var keyRow = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| (?:`([^`]*)`|—) \\|")
 
@@ -136,10 +136,12 @@ var keysOf = map[string][]string{
 	"caps":     {"caps."},
 	"timeouts": {"timeouts.", "users[].timeouts."},
 	"rule":     {"allow_list[]."},
+
+	"authQuery": {"auth_query."},
 }
 
 // sections are keys with keys of their own, which are read elsewhere.
-var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint"}
+var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint", "auth_query"}
 
 // TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {

@@ -37,6 +37,12 @@ func TenantSecrets() []TenantSecret {
 	return []TenantSecret{
 		{"client_key", "upstream.client_key", clientKey(false)},
 		{"client_key", "machine.client_key", clientKey(true)},
+		{"auth_query_password", "auth_query.password", func(t *tenants.Tenant) *tenants.Secret {
+			if t.AuthQuery == nil {
+				return nil
+			}
+			return &t.AuthQuery.Password
+		}},
 	}
 }
 

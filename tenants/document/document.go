@@ -38,6 +38,12 @@ type Tenant struct {
 	ClientAddress  tenants.ClientAddress                `json:"client_address"`
 	State          map[tenants.StateKind]tenants.Policy `json:"state"`
 	ResetAlways    bool                                 `json:"server_reset_always"`
+	AuthQuery      *authQuery                           `json:"auth_query,omitempty"`
+}
+
+type authQuery struct {
+	User     string `json:"user"`
+	Database string `json:"database,omitempty"`
 }
 
 type upstream struct {
@@ -165,6 +171,9 @@ func Of(t *tenants.Tenant) Tenant {
 	if t.Flycast.IsValid() {
 		d.Flycast = t.Flycast.String()
 	}
+	if q := t.AuthQuery; q != nil {
+		d.AuthQuery = &authQuery{User: q.User, Database: q.Database}
+	}
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
 	d.Caps = caps(t.Caps)
@@ -243,6 +252,9 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 		t.State = r.state
 	}
 	t.Timeouts = d.Timeouts.timeouts()
+	if q := d.AuthQuery; q != nil {
+		t.AuthQuery = &tenants.AuthQuery{User: q.User, Database: q.Database}
+	}
 	p := d.Pool
 	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,
 		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, Mode: p.Mode}

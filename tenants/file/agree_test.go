@@ -75,6 +75,9 @@ func drawTenant(r draw) *tenants.Tenant {
 		t.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::1/128")}
 	}
 	t.ConnectionRate = count(r)
+	if rapid.Bool().Draw(r.T, "auth_query") {
+		t.AuthQuery = &tenants.AuthQuery{User: pick(r, "asker", "a", "a b", "a\x00"), Password: tenants.NewSecret(pick(r, "password", "p", "p w")), Database: pick(r, "where", "", "d", "\x00")}
+	}
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
 		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
@@ -198,6 +201,12 @@ func written(t *tenants.Tenant, files map[string]string) section {
 			list = append(list, writtenRule(rule))
 		}
 		all["allow_list"] = list
+	}
+	if q := t.AuthQuery; q != nil {
+		ask := section{"user": q.User}
+		put(ask, "database", q.Database)
+		put(ask, "password_file", password(q.Password))
+		all["auth_query"] = ask
 	}
 	never := []string{}
 	for _, prefix := range t.NeverBan {

@@ -42,7 +42,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"caps":        func(v value) { caps(v, &t.Caps) },
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
-		"auth_query":          func(v value) { v.notBuilt("auth_query") },
+		"auth_query":          func(v value) { t.AuthQuery = l.authQuery(v) },
 		"client_address":      func(v value) { t.ClientAddress = word[tenants.ClientAddress](v) },
 		"state":               func(v value) { state(v, t.State) },
 		"server_reset_always": func(v value) { t.ResetAlways = v.boolean() },
@@ -137,6 +137,16 @@ func (l *loader) user(v value) *tenants.User {
 		},
 	})
 	return u
+}
+
+func (l *loader) authQuery(v value) *tenants.AuthQuery {
+	q := &tenants.AuthQuery{}
+	v.keys(map[string]func(value){
+		"user":          func(v value) { q.User = v.name() },
+		"password_file": func(v value) { q.Password = secret(v, l.password(v)) },
+		"database":      func(v value) { q.Database = v.name() },
+	})
+	return q
 }
 
 // secret makes a text a Secret. One that could not be read is not "none": that would be one more problem.

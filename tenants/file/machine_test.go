@@ -155,7 +155,7 @@ func TestMachineProblems(t *testing.T) {
 
 		{local("") + ", users: [{name: u, password_file: web.pw, upstream: {auth: password}}]", []string{clear}},
 		{"users: [{name: u, password_file: web.pw, upstream: {auth: password}}], " + fly("tls: require"), []string{clear}},
-		{fly("") + ", auth_query: {user: x}", []string{"tenants[0].auth_query: auth_query is documented but not built yet"}},
+		{fly("") + ", auth_query: {user: x}", []string{"tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},
 
 		{"=tenants:\n- {id: a, machine: {provider: local, name: n}}\n- {id: b, machine: {provider: local, name: m}}\n- id: c\n  machine:\n    {provider: local, name: n, sleep: suspend}",
 			[]string{"tenants[2].machine: machine local/n is another tenant's already, in line 2 (line 6)"}},

@@ -106,6 +106,9 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	if rapid.Bool().Draw(t, "never ban") {
 		x.NeverBan = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:1::/48")}
 	}
+	if rapid.Bool().Draw(t, "auth_query") {
+		x.AuthQuery = &tenants.AuthQuery{User: "asker", Database: rapid.SampledFrom([]string{"", "other"}).Draw(t, "where")}
+	}
 	for _, s := range document.TenantSecrets() {
 		if secret := s.Of(x); secret != nil && rapid.Bool().Draw(t, s.Field) {
 			*secret = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
@@ -151,8 +154,8 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 21, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
-		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
+		reflect.TypeFor[tenants.Tenant](): 22, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 7, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.AuthQuery](): 3, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
 			t.Errorf("%v has %d fields, the documents know %d: amend package document, drawTenant and this number", typ, n, want)

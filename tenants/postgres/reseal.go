@@ -26,6 +26,7 @@ func sealedTables() []sealedTable {
 	return []sealedTable{
 		{"tenants", []string{"id"}, tenantColumns(), theirTenants},
 		{"users", []string{"tenant", "name"}, []string{"verifier", "password", "server_password"}, theirTenants},
+		{"roles", []string{"tenant"}, []string{"sealed"}, theirTenants},
 	}
 }
 

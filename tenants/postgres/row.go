@@ -28,7 +28,8 @@ type row struct {
 
 // tenantSecrets are those of a tenant itself, sealed; nil: none.
 type tenantSecrets struct {
-	ClientKey []byte `json:"client_key"`
+	ClientKey         []byte `json:"client_key"`
+	AuthQueryPassword []byte `json:"auth_query_password,omitempty"`
 }
 
 type userRow struct {
@@ -42,7 +43,7 @@ type userRow struct {
 // columns are those of a row, given postern.tenants as t and postern.changes as c. The users come as one value, and so do the
 // tenant's own secrets: a tenant is one row of the result.
 const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), coalesce(c.mark, 0), coalesce(c.at, 'epoch'), t.document,
-	jsonb_build_object('client_key', encode(t.client_key, 'base64')), coalesce((
+	jsonb_build_object('client_key', encode(t.client_key, 'base64'), 'auth_query_password', encode(t.auth_query_password, 'base64')), coalesce((
 	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
 		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
 	FROM postern.users u WHERE u.tenant = t.id), '[]')`
@@ -57,14 +58,17 @@ const (
 
 // sealed is where a tenant's own secret stands in its row.
 func (s *tenantSecrets) sealed(field string) *[]byte {
-	if field == "client_key" {
+	switch field {
+	case "client_key":
 		return &s.ClientKey
+	case "auth_query_password":
+		return &s.AuthQueryPassword
 	}
 	panic("BUG: no column for " + field)
 }
 
 // tenantColumns are those that have a tenant's own secrets.
-func tenantColumns() []string { return []string{"client_key"} }
+func tenantColumns() []string { return []string{"client_key", "auth_query_password"} }
 
 // tenantSecret is what a tenant's column seals; zero: nothing.
 func tenantSecret(t *tenants.Tenant, column string) (secret tenants.Secret) {
