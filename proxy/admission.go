@@ -29,6 +29,7 @@ type visitor struct {
 	startup *pgwire.Startup
 	route   tenants.Route
 	started time.Time
+	trial   trial
 }
 
 // admit finds the tenant and says whether the visitor may try its password. conf is nil for an unknown tenant, which nobody is

@@ -30,6 +30,9 @@ type Proof interface {
 func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r reservation, final []byte, err error) {
 	g := v.gate
 	start := time.Now()
+	if conf != nil && conf.AuthQuery != nil {
+		conf = g.awaitRoles(ctx, conf)
+	}
 	var t *tenant
 	if conf != nil {
 		t = g.tenant(conf.ID)
@@ -63,6 +66,7 @@ func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r r
 // provePassword is prove's question. t is nil for an unknown tenant.
 func (v *visitor) provePassword(ctx context.Context, t *tenant, conf *tenants.Tenant, p Proof) (final []byte, err error) {
 	verifier, genuine := v.gate.verifier(conf, v.route)
+	v.trial = trial{conf, verifier}
 	key, final, err := p.prove(ctx, v, verifier, genuine)
 	if err != nil {
 		return nil, blame(err, t != nil, genuine)
@@ -112,7 +116,7 @@ func (v *visitor) judge(login func() error) (err error) {
 			return
 		}
 		d := denyProof(err, v.route.User)
-		if d.why == denyPassword {
+		if d.why == denyPassword && v.gate.doubted(v) {
 			began = t.Failed(now, tenant, addr)
 		}
 		err = d
@@ -241,7 +245,7 @@ func denyProof(err error, user string) *denied {
 func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, bool) {
 	rounds := scram.DefaultIterations
 	if conf != nil {
-		if u, ok := conf.User(r.User); ok && !(u.Verifier.IsZero() && u.Password.IsZero()) {
+		if u, ok := conf.User(r.User); ok && !(u.Verifier.IsZero() && u.Password.IsZero()) && !g.barred(conf, r.User, time.Now()) {
 			if v, err := g.userVerifier(conf, u); err == nil {
 				return v, true
 			}
@@ -279,7 +283,7 @@ func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifi
 
 // current reports whether a tenant is still what it was when somebody looked.
 func (g *Gate) current(conf *tenants.Tenant) bool {
-	now, ok := g.opts.Directory.Tenant(conf.ID)
+	now, ok := g.conf(conf.ID)
 	return ok && now == conf
 }
 
@@ -287,7 +291,7 @@ func (g *Gate) current(conf *tenants.Tenant) bool {
 // of a user with a password file takes no longer than any other.
 func (g *Gate) deriveAhead() {
 	g.toDerive.work(g.ctx, func(id string) {
-		conf, ok := g.opts.Directory.Tenant(id)
+		conf, ok := g.conf(id)
 		if !ok {
 			return
 		}

@@ -13,10 +13,11 @@ import (
 // changed is called by the directory with the tenants that are not what they were, at first with all there are. It is quick: what
 // takes long is left to backlogs.
 func (g *Gate) changed(all []tenants.Change) {
+	g.roles.changing.Lock()
+	defer g.roles.changing.Unlock()
 	for _, c := range all {
 		if c.Old != nil {
 			g.serversWanted.Add(-int64(c.Old.Pool.MaxServers))
-			g.derived.amend(c)
 		}
 		if c.New == nil {
 			g.denials.drop(c.ID())
@@ -29,7 +30,11 @@ func (g *Gate) changed(all []tenants.Change) {
 	g.countCertificates(all)
 	g.amendThrottle(all)
 	g.expiries.follow(time.Now(), all)
+	all = g.roles.follow(time.Now(), all)
 	for _, c := range all {
+		if c.Old != nil {
+			g.derived.amend(c)
+		}
 		g.follow(c)
 	}
 	for _, c := range all {

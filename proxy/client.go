@@ -385,6 +385,8 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	switch {
 	case t.conf == nil:
 		c.fail(errRevoked, "tenant_removed")
+	case !t.has(h.key.user): // nor the user
+		c.fail(errRevoked, "user_removed")
 	case t.draining:
 		c.fail(errDraining, "drain")
 	case t.conf.Refuses(time.Now(), whoIs(&c.peer)): // changed since it was asked

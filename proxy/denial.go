@@ -120,7 +120,7 @@ var denials = [numDenials]denialRow{
 
 	denyClients:         {reasonLimit, "limits.clients", "53300", "too many clients already", ""},
 	denyTenantClients:   {reasonLimit, "pool.max_clients", "53300", "too many clients for this tenant already", ""},
-	denyUserClients:     {reasonLimit, "max_clients", "53300", `too many clients for user "%s" already`, "The user's max_clients is reached."},
+	denyUserClients:     {reasonLimit, "max_clients", "53300", `too many clients for user "%s" already`, "The user's max_clients, or its role's CONNECTION LIMIT, is reached."},
 	denyDatabaseClients: {reasonLimit, "pool.max_database_clients", "53300", `too many clients for database "%s" already`, "The tenant's max_database_clients is reached."},
 	denyReplicas:        {reasonLimit, "replication_connections", "53300", "too many replication connections for this tenant already", ""},
 	denyConsoles:        {reasonLimit, "console_sessions", "53300", "too many sessions of the admin console already", ""},

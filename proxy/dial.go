@@ -98,12 +98,8 @@ func (t *tenant) target(conf *tenants.Tenant, at machines.Endpoint, user, databa
 	if !ok {
 		return backend.Target{}, errNoCredentials
 	}
-	up := conf.Upstream
-	if conf.Machine != nil {
-		up.Host, up.Port = at.Host, at.Port
-	}
-	target := backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
-		Certificate: t.shows(up), User: u.ServerUser, Database: database, Auth: backend.Auth(u.ServerAuth), Control: t.gate.tuneSocket, Derive: t.bounded}
+	target := t.targetOf(conf, at)
+	target.User, target.Database, target.Auth = u.ServerUser, database, backend.Auth(u.ServerAuth)
 	switch {
 	case u.ServerAuth == tenants.AuthCert:
 	case u.ServerPassword.Reveal() != "":
@@ -141,6 +137,16 @@ func (t *tenant) shows(up tenants.Upstream) func() (*tls.Certificate, error) {
 		*p = keyPair{up.ClientCert, up.ClientKey, sync.OnceValues(up.KeyPair)}
 	}
 	return t.keyPair.make
+}
+
+// targetOf is target for nobody yet.
+func (t *tenant) targetOf(conf *tenants.Tenant, at machines.Endpoint) backend.Target {
+	up := conf.Upstream
+	if conf.Machine != nil {
+		up.Host, up.Port = at.Host, at.Port
+	}
+	return backend.Target{Host: up.Host, Port: up.Port, TLS: backend.TLSMode(up.TLS), RootCAs: up.RootCAs, ServerName: up.ServerName,
+		Certificate: t.shows(up), Control: t.gate.tuneSocket, Derive: t.bounded}
 }
 
 // bounded runs a server's PBKDF2: one at a time per tenant, and no more than

@@ -11,7 +11,7 @@
 // console stay in goroutines of their own. The rules are elsewhere and pure:
 // package sqltext (what a statement's text says), package link (who owes whom
 // what), package lease (what a lease leaves, and when it ends), package params (what a session has set, and what resets put back),
-// package pool (who is served next), package netrestrict (who may come in) and
+// package roles (what is taken of a server's list of roles), package pool (who is served next), package netrestrict (who may come in) and
 // package machines (when a machine is woken and sleeps).
 //
 // # Map
@@ -56,6 +56,9 @@
 //	dial.go                 logging in to servers
 //	machine.go              when pools may dial, and what keeps a machine awake
 //	machine_end.go          how a tenant parts from a machine
+//	rolebook.go             the roles that a tenant's server has listed, and the tenant with them
+//	rolelist.go             asking servers for them, and waiting for that
+//	rolekeep.go             keeping them over a restart
 //	known.go                how servers greet, kept while their machines sleep
 //	confirm.go              whether that still holds: a server is asked
 //	reports.go              what servers report, and who was told

@@ -71,6 +71,7 @@ type Gate struct {
 	pending    pending
 	expiries   expiries
 	consoles   *consoles
+	roles      roleBooks
 
 	mu      sync.Mutex
 	tenants map[string]*tenant
@@ -99,7 +100,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
-		consoles: newConsoles(), sessionIDs: newSessionIDs(), expiries: newExpiries(), refusals: newRefusals(o.Limits.Statements)}
+		consoles: newConsoles(), sessionIDs: newSessionIDs(), expiries: newExpiries(), roles: newRoleBooks(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.throttle.v.Spare(g.neverBans)
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
@@ -275,7 +276,7 @@ func (g *Gate) tenant(id string) *tenant {
 	if !ok {
 		// The directory is asked under the lock, so that a change either finds the
 		// tenant here or has been seen by it.
-		conf, _ := g.opts.Directory.Tenant(id)
+		conf, _ := g.conf(id)
 		t = newTenant(g, id, conf)
 		g.tenants[id] = t
 	}

@@ -91,6 +91,9 @@ func (v *visitor) tooOften(limit int, take func(*rates, time.Time, int) time.Dur
 // replication has no database.
 type place struct{ user, database string }
 
+// nobody is a MaxClients that lets nobody in. Only a role's own limit can be that.
+const nobody = -1
+
 // places counts a tenant's clients by user and by database. Safe for
 // concurrent use.
 type places struct {
@@ -102,7 +105,7 @@ type places struct {
 func (p *places) take(conf *tenants.Tenant, at place) *denied {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if u, ok := conf.User(at.user); ok && u.MaxClients > 0 && p.users[at.user] >= u.MaxClients {
+	if u, ok := conf.User(at.user); ok && u.MaxClients != 0 && p.users[at.user] >= max(0, u.MaxClients) {
 		return deny(denyUserClients, clip(at.user))
 	}
 	if most := conf.Pool.MaxDatabaseClients; most > 0 && at.database != "" && p.databases[at.database] >= most {
@@ -205,6 +208,12 @@ func (t *tenant) user(name string) tenants.User {
 		}
 	}
 	return tenants.User{}
+}
+
+// has reports whether there is such a user, or role.
+func (t *tenant) has(user string) bool {
+	_, ok := t.conf.User(user)
+	return ok
 }
 
 // poolSize is how many servers a pool of the user's may have.

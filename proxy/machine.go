@@ -12,6 +12,7 @@ import (
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/pgwire"
+	"github.com/postern/postern/proxy/roles"
 	"github.com/postern/postern/tenants"
 )
 
@@ -128,6 +129,22 @@ func (t *tenant) noteReach() {
 		t.machine.reachable, t.machine.since = may, t.loop.Now()
 	}
 	t.alertReplicas()
+	t.tellRoles()
+}
+
+// tellRoles says whether the server can be asked for its roles.
+func (t *tenant) tellRoles() {
+	if t.conf == nil || t.conf.AuthQuery == nil {
+		return
+	}
+	reach := roles.Away
+	switch {
+	case t.mayDial():
+		reach = roles.There
+	case !t.paused && t.machine.view.State == machines.StateUnknown:
+		reach = roles.Unknown
+	}
+	t.gate.reachRoles(t.id, reach, t.machine.view.Endpoint)
 }
 
 // want wakes the machine for a client.

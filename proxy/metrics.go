@@ -76,6 +76,7 @@ type counters struct {
 	bytesIn, bytesOut                          atomic.Uint64 // from and to clients
 	loginsOK, loginsFailed, loginsAborted      atomic.Uint64
 	serverLoginsOK, serverLoginsFailed         atomic.Uint64
+	roleListsOK, roleListsFailed               atomic.Uint64
 	machine                                    atomic.Int32 // machines.State
 	wakes, suspends, pins                      tally
 }
@@ -114,6 +115,7 @@ var (
 	descBytes        = prometheus.NewDesc("postern_bytes_total", "Bytes received from and sent to clients after login.", []string{"tenant", "direction"}, nil)
 	descLogins       = prometheus.NewDesc("postern_logins_total", "Client logins by result.", []string{"tenant", "result"}, nil)
 	descServerLogins = prometheus.NewDesc("postern_server_logins_total", "Logins on the tenant's servers by result.", []string{"tenant", "result"}, nil)
+	descRoleLists    = prometheus.NewDesc("postern_role_lists_total", "Times that the tenant's server was asked for its roles (auth_query), by result.", []string{"tenant", "result"}, nil)
 	descPins         = prometheus.NewDesc("postern_pins_total", "Clients that kept their server for the sake of session state, by its kind.", []string{"tenant", "reason"}, nil)
 	descWakes        = prometheus.NewDesc("postern_wakes_total", "Wakes of the tenant's machine by result.", []string{"tenant", "result"}, nil)
 	descSuspends     = prometheus.NewDesc("postern_suspends_total", "Suspends of the tenant's machine by reason and result.", []string{"tenant", "reason", "result"}, nil)
@@ -124,7 +126,7 @@ var (
 )
 
 // tenantDescs are those with a tenant. It is never changed.
-var tenantDescs = []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descPins, descWakes, descSuspends, descMachine}
+var tenantDescs = []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descRoleLists, descPins, descWakes, descSuspends, descMachine}
 
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
@@ -173,6 +175,10 @@ func (t *tenant) collect(ch chan<- prometheus.Metric) {
 	count(descLogins, c.loginsAborted.Load(), "aborted")
 	count(descServerLogins, c.serverLoginsOK.Load(), "ok")
 	count(descServerLogins, c.serverLoginsFailed.Load(), "failed")
+	if ok, failed := c.roleListsOK.Load(), c.roleListsFailed.Load(); ok+failed > 0 { // else nobody has asked
+		count(descRoleLists, ok, "ok")
+		count(descRoleLists, failed, "failed")
+	}
 	c.pins.each(func(l [2]string, n uint64) { count(descPins, n, l[0]) })
 	if !t.hasMachine.Load() {
 		return

@@ -40,8 +40,9 @@ type Options struct {
 	// Stalled is called once when a loop or a lock of the gate has not moved for half a minute, which it will not again: with its
 	// name, for the log. It ends the process. nil: nobody watches.
 	Stalled    func(what string)
-	Known      *Known   // what is known of servers that sleep; nil: nothing is kept
-	Console    *Console // nil: there is no admin console
+	Known      *Known    // what is known of servers that sleep; nil: nothing is kept
+	Roles      RoleStore // keeps the roles that servers have listed; nil: they are known until the process ends
+	Console    *Console  // nil: there is no admin console
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }

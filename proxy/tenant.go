@@ -250,6 +250,9 @@ func (t *tenant) sweep() {
 	t.publish()
 	t.tellUse()
 	t.retireFormer(now)
+	if t.conf != nil && t.conf.AuthQuery != nil {
+		t.gate.sweepRoles(t.id)
+	}
 	if len(t.clients) > 0 || t.books.Servers() > 0 || len(t.machine.former) > 0 {
 		t.keepSweeping()
 	}
@@ -304,6 +307,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	t.limitGroups()
 	t.renewTimeouts()
 	moved := t.moveMachine(old, conf)
+	t.tellRoles()
 	for _, p := range t.pools {
 		p.configure()
 		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {

@@ -73,6 +73,7 @@ type process struct {
 	store     tenantStore // which fills it
 	certs     *certificates
 	drivers   *drivers
+	endRoles  func() // see roleStore
 	gate      *proxy.Gate
 	admin     *admin.Server
 	adminLn   net.Listener
@@ -117,6 +118,9 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	options.OpenFiles = openFiles()
 	options.Known = proxy.OpenKnown(conf.Machines.KnownFile(), log)
+	if options.Roles, p.endRoles, err = roleStore(p.store); err != nil {
+		return nil, err
+	}
 	if shared, ok := p.store.(*postgres.Store); ok {
 		options.TellBan = shared.TellBan
 	}
@@ -255,6 +259,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 	defer signal.Stop(p.hups)
+	defer p.endRoles()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var side, reading sync.WaitGroup

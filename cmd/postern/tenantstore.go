@@ -85,6 +85,19 @@ func openStore(conf *configs.Config, d *tenants.Directory, hooks storeHooks, log
 	return fileStore{s, conf.Tenants.File}, nil
 }
 
+// roleStore keeps the roles of tenants' servers where the tenants are, if those are in a database; done ends that.
+func roleStore(s tenantStore) (keeps proxy.RoleStore, done func(), err error) {
+	store, ok := s.(*postgres.Store)
+	if !ok {
+		return nil, func() {}, nil
+	}
+	r, err := store.Registry()
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, r.Close, nil
+}
+
 // postgresOptions reads the files that the store needs.
 func postgresOptions(conf *configs.Config) (o postgres.Options, err error) {
 	p := conf.Tenants.Postgres

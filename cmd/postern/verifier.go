@@ -13,13 +13,21 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	rolelist "github.com/postern/postern/proxy/roles"
 	"github.com/postern/postern/proxy/scram"
 )
 
 func newVerifier() *cobra.Command {
-	user := ""
+	user, authQuery := "", false
 	cmd := &cobra.Command{Use: "verifier", Short: "Make a SCRAM verifier of a password (on standard input or at a prompt)", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if authQuery {
+				if !cmd.Flags().Changed("user") {
+					user = rolelist.Asker
+				}
+				_, err := io.WriteString(cmd.OutOrStdout(), rolelist.Setup(user))
+				return err
+			}
 			password, err := readPassword(cmd)
 			if err != nil {
 				return err
@@ -34,6 +42,7 @@ func newVerifier() *cobra.Command {
 			return err
 		}}
 	cmd.Flags().StringVar(&user, "user", "app", "the role that the ALTER ROLE line names")
+	cmd.Flags().BoolVar(&authQuery, "auth-query-sql", false, "print the SQL that lets a tenant's auth_query user list roles, instead (--user: "+rolelist.Asker+")")
 	return cmd
 }
 

@@ -30,6 +30,7 @@ type gateConf struct {
 	Timeouts harness.Map
 	Limits   harness.Map
 	TCP      harness.Map
+	File     harness.Map       // other keys of the process
 	Tenant   func(harness.Map) // changes acme
 }
 
@@ -72,6 +73,7 @@ func startGate(t *testing.T, conf gateConf) *gate {
 	if conf.TCP != nil {
 		file["tcp"] = conf.TCP
 	}
+	maps.Copy(file, conf.File)
 	g.Gate = harness.Postern(t, harness.GateConfig{Config: file, Tenants: []harness.Map{g.tenant}, Files: conf.Files})
 	t.Cleanup(func() {
 		if log := g.Log().String(); t.Failed() {

@@ -1,0 +1,104 @@
+// Keeping lists of roles over a restart, where there is a store that can.
+
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/postern/postern/proxy/roles"
+)
+
+// RoleStore keeps lists of roles, sealed: they are secret. Safe for concurrent use.
+type RoleStore interface {
+	// ReadRoles returns a tenant's list, and when its server gave it; nil: there is none.
+	ReadRoles(ctx context.Context, tenant string) (list []byte, at time.Time, err error)
+	// WriteRoles keeps a tenant's list, unless there is a newer one.
+	WriteRoles(ctx context.Context, tenant string, list []byte, at time.Time) error
+}
+
+const (
+	// roleStoring bounds one call of the store, and roleStorePause is between two readings of one tenant's list.
+	roleStoring    = 2 * time.Second
+	roleStorePause = 5 * time.Second
+)
+
+// rolesKept is what a book knows of its list in the store.
+type rolesKept struct {
+	reading bool
+	read    bool      // once at least
+	free    time.Time // not read before
+	dirty   bool      // there is a newer list here
+}
+
+// startReading reads a list that is not known, or that another node may know better, as of a machine that sleeps. The caller holds the
+// book. True: that is under way.
+func (g *Gate) startReading(b *roleBook, now time.Time) bool {
+	k := &b.kept
+	if g.opts.Roles == nil || k.reading {
+		return k.reading
+	}
+	if now.Before(k.free) || k.read && !b.schedule.TakeDoubt() {
+		return false
+	}
+	id := b.said.ID
+	k.reading = g.spawn(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, roleStoring)
+		defer cancel()
+		text, at, err := g.opts.Roles.ReadRoles(ctx, id)
+		var list *roles.List
+		if err == nil && text != nil {
+			list, err = roles.Decode(text)
+		}
+		g.rolesRead(b, list, at, err)
+	})
+	return k.reading
+}
+
+// rolesRead takes over a list of the store.
+func (g *Gate) rolesRead(b *roleBook, list *roles.List, at time.Time, err error) {
+	g.roles.changing.Lock()
+	defer g.roles.changing.Unlock()
+	b.mu.Lock()
+	k := &b.kept
+	k.reading, k.read, k.free = false, k.read || err == nil, time.Now().Add(roleStorePause)
+	said := b.said
+	news := err == nil && list != nil && said != nil && at.After(b.listed)
+	if news {
+		b.schedule.Known = true
+	}
+	dirty := k.dirty
+	b.mu.Unlock()
+	if news {
+		g.takeRoles(b, list, at)
+	}
+	b.mu.Lock()
+	if news {
+		k.dirty = dirty // it is there already
+	}
+	b.tell()
+	b.mu.Unlock()
+	if err != nil && said != nil && g.ctx.Err() == nil {
+		g.limited.log(g.log, slog.LevelWarn, logKey{said.ID, "auth_query_store"}, "a list of roles was not read from the store", "tenant", said.ID, "error", err)
+	}
+}
+
+// keepRoles writes a list that the store does not have.
+func (g *Gate) keepRoles(b *roleBook, id string) {
+	b.mu.Lock()
+	list, at, dirty := b.list, b.listed, b.kept.dirty
+	b.kept.dirty = false
+	b.mu.Unlock()
+	if g.opts.Roles == nil || !dirty {
+		return
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, roleStoring)
+	defer cancel()
+	if err := g.opts.Roles.WriteRoles(ctx, id, list.Encode(), at); err != nil && g.ctx.Err() == nil {
+		b.mu.Lock()
+		b.kept.dirty = true
+		b.mu.Unlock()
+		g.limited.log(g.log, slog.LevelWarn, logKey{id, "auth_query_store"}, "a list of roles was not written to the store", "tenant", id, "error", err)
+	}
+}
