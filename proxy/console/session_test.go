@@ -59,7 +59,7 @@ func (g *fakeGate) Bans() []Ban {
 }
 func (g *fakeGate) Refusals() []Refusal {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return []Refusal{{"acme", "198.51.100.7", "address", "enforce", "app", math.MaxUint64, at, at.Add(time.Minute)}, {Tenant: "acme", Address: "2001:db8::1", Reason: "address", Mode: "observe", Count: 1, First: at, Last: at}}
+	return []Refusal{{"acme", "198.51.100.7", "address", "enforce", "app", math.MaxInt64, at, at.Add(time.Minute)}, {Tenant: "acme", Address: "2001:db8::1", Reason: "address", Mode: "observe", Count: 1, First: at, Last: at}}
 }
 func (g *fakeGate) State() State { return State{Paused: true} }
 func (g *fakeGate) Do(c Command) error {
@@ -200,6 +200,8 @@ func TestRows(t *testing.T) {
 		"stats_totals":   {"D acme|100|200|300|400|9223372036854775807|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
 		"stats_averages": {"D acme|3|6|15|0|461168601842738816|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
 		"bans":           {"D -|198.51.100.7|2|50", "D acme|2001:db8::/64|120|10"},
+		"refusals": {"D acme|198.51.100.7|address|enforce|app|9223372036854775807|2026-01-02 03:04:05 UTC|2026-01-02 03:05:05 UTC",
+			"D acme|2001:db8::1|address|observe|-|1|2026-01-02 03:04:05 UTC|2026-01-02 03:04:05 UTC"},
 		"tenants":        {"D acme|asleep|-|-|0|0|0|0|0|0|0|0|0|0|a, b"},
 		"pins":           {"D 192.0.2.1:99|acme|u|app|temp,listen||6|-1"},
 		"servers":        {"D S||acme/|none|new||0||0|||0|0|0|||0|||0|0"},
