@@ -40,6 +40,7 @@ func loadedSettings(port int) map[string][]harness.Map {
 		"databases": one([]string{"others", "DATABASE"}),
 		"allow_list": one([]string{"127.0.0.0/8"}, []string{"0.0.0.0/0", "::/0"},
 			[]harness.Map{{"cidr": "127.0.0.0/8", "comment": "here", "expires": "2099-01-01T00:00:00Z"}, {"endpoint": harness.Map{"provider": "aws", "id": "vpce-0123456789abcdef0"}}}),
+		"connection_rate":     one(1000),
 		"restrictions_mode":   one("observe"),
 		"flycast":             one("fdaa:0:1::3"),
 		"caps":                slices.Concat(within("size", 50), within("max_clients", 5000), within("max_servers", 500)),
@@ -60,7 +61,8 @@ func loadedSettings(port int) map[string][]harness.Map {
 
 // elsewhere are keys that other tests change: why they are not for this one.
 func elsewhere() map[string]string {
-	return map[string]string{"machine": "where a tenant moves to one: machine_test.go", "client_ca": "who has no certificate may not stay", "client_cert": "likewise"}
+	return map[string]string{"machine": "where a tenant moves to one: machine_test.go", "client_ca": "who has no certificate may not stay", "client_cert": "likewise",
+		"auth_query": "it needs a user of its own on the server, and changes who is listed"}
 }
 
 // TestStoreSettings: each key of a tenant's document, and a user's password at both ends, is changed and changed back on two nodes under load.
