@@ -6,12 +6,15 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"time"
 )
 
 // Ban is a network that may not log in at a tenant for now.
 type Ban struct {
-	Address netip.Prefix
-	Manual  bool // made by somebody; else by failed logins
+	Address  netip.Prefix
+	Left     time.Duration
+	Failures int
+	Manual   bool // made by somebody; else by failed logins
 }
 
 // name is how the network is written: an address as one.

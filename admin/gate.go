@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -48,16 +49,21 @@ type Gate interface {
 	LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error)
 	// Bans lists who may not log in at the tenant for now: ErrNoTenant.
 	Bans(ctx context.Context, tenant string) ([]Ban, error)
+	// Ban keeps a network out at the tenant for a time, from 1 s to 30 days: ErrNoTenant, ErrNeverBanned, ErrTooManyBans.
+	Ban(ctx context.Context, tenant string, network netip.Prefix, d time.Duration) error
 	// LiftBan lifts the tenant's bans that have an address, and says how many: ErrNoTenant.
 	LiftBan(ctx context.Context, tenant string, addr netip.Addr) (int, error)
 }
 
 // What the gate can refuse. These texts are the answers.
 var (
-	ErrNoTenant  = errors.New("there is no such tenant")
-	ErrNoMachine = errors.New("the tenant has no machine: it has an upstream")
-	ErrPaused    = errors.New("the tenant is paused: resume it first")
-	ErrNoSession = errors.New("the tenant has no such session on this node")
+	ErrNoTenant    = errors.New("there is no such tenant")
+	ErrNoMachine   = errors.New("the tenant has no machine: it has an upstream")
+	ErrPaused      = errors.New("the tenant is paused: resume it first")
+	ErrNoBan       = errors.New("nothing at the tenant bans this address")
+	ErrNeverBanned = errors.New("the tenant has the network in its never_ban")
+	ErrTooManyBans = errors.New("the tenant has too many manual bans already: lift one")
+	ErrNoSession   = errors.New("the tenant has no such session on this node")
 )
 
 // BusyError says why a machine cannot be suspended now.

@@ -88,6 +88,7 @@ func problemOf(err error) (int, problem) {
 	}
 	for known, status := range map[error]int{
 		ErrNoTenant: http.StatusNotFound, ErrNoMachine: http.StatusConflict, ErrPaused: http.StatusConflict, ErrNoSession: http.StatusNotFound,
+		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
 		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
 		tenants.ErrChanged: http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,

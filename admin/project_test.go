@@ -171,7 +171,7 @@ func TestBansOfAProject(t *testing.T) {
 	w := newWorld(t)
 	const path = "/v1/projects/acme/network-bans"
 	w.to(t, "read", "POST", path+"/retrieve", "").is(201, `{"banned_ipv4_addresses":[]}`)
-	w.gate.bans = []Ban{{network("203.0.113.7/32"), false}, {network("2001:db8::/64"), false}, {network("198.51.100.0/24"), true}}
+	w.gate.bans = []Ban{{Address: network("203.0.113.7/32")}, {Address: network("2001:db8::/64")}, {Address: network("198.51.100.0/24"), Manual: true}}
 	w.to(t, "read", "POST", path+"/retrieve", "{}").is(201, `{"banned_ipv4_addresses":["203.0.113.7","2001:db8::/64","198.51.100.0/24"]}`)
 	w.to(t, "write", "POST", path+"/retrieve/enriched", "").is(201, `{"banned_ipv4_addresses":[{"banned_address":"203.0.113.7","identifier":"acme","type":"failed_logins"},`+
 		`{"banned_address":"2001:db8::/64","identifier":"acme","type":"failed_logins"},{"banned_address":"198.51.100.0/24","identifier":"acme","type":"manual"}]}`)

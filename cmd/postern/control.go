@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -115,9 +116,13 @@ func (c control) Bans(_ context.Context, tenant string) ([]admin.Ban, error) {
 	}
 	var out []admin.Ban
 	for _, b := range c.gate.Bans(tenant) {
-		out = append(out, admin.Ban{Address: b.Address, Manual: b.Manual})
+		out = append(out, admin.Ban{Address: b.Address, Left: b.Left, Failures: b.Failures, Manual: b.Manual})
 	}
 	return out, nil
+}
+
+func (c control) Ban(_ context.Context, tenant string, network netip.Prefix, d time.Duration) error {
+	return refusal(c.gate.Ban(tenant, network, d))
 }
 
 func (c control) LiftBan(_ context.Context, tenant string, addr netip.Addr) (int, error) {
@@ -155,6 +160,10 @@ func refusal(err error) error {
 		return admin.ErrNoSession
 	case errors.Is(err, proxy.ErrNoMachine):
 		return admin.ErrNoMachine
+	case errors.Is(err, proxy.ErrNeverBanned):
+		return admin.ErrNeverBanned
+	case errors.Is(err, proxy.ErrTooManyBans):
+		return admin.ErrTooManyBans
 	case errors.Is(err, proxy.ErrPaused):
 		return admin.ErrPaused
 	}

@@ -91,6 +91,16 @@ func TestTwoNodesOneBan(t *testing.T) {
 	if code := a.comes(t, owner, right); code != "ok" {
 		t.Errorf("an address of never_ban with the right password: %s", code)
 	}
+	// By the API of one, for both.
+	const path = "/v1/tenants/acme/bans"
+	b.api(t, b.Token, "POST", path, harness.Map{"address": "203.0.113.0/25", "seconds": 3600}).want(t, 201)
+	meet("a ban by the API of b holds at a", a, neighbour, "53400")
+	listed, _ := a.api(t, a.Token, "GET", path, nil).want(t, 200).body["bans"].([]any)
+	if len(listed) != 1 || listed[0].(map[string]any)["address"] != "203.0.113.0/25" || listed[0].(map[string]any)["manual"] != true {
+		t.Errorf("a lists %v", listed)
+	}
+	a.api(t, a.Token, "DELETE", path, harness.Map{"address": neighbour}).want(t, 200)
+	meet("lifted by the API of a", b, neighbour, "ok")
 	// By hand, for both.
 	w.exec(`INSERT INTO postern.bans VALUES ('acme', '203.0.113.0/25', clock_timestamp() + interval '1 hour', 0, true, 'somebody')`)
 	meet("a ban by hand holds at a", a, neighbour, "53400")
