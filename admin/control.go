@@ -55,6 +55,7 @@ func (s *Server) do(w http.ResponseWriter, r *http.Request, says func(*http.Requ
 		s.refuse(w, r, tenant, err)
 		return
 	}
+	s.writeDownDone(r, tenant)
 	status, answer, err := result(ctx, tenant)
 	if err != nil {
 		s.refuse(w, r, tenant, err)

@@ -212,7 +212,7 @@ func (m *memory) Audit(ctx context.Context, tenant string, before int64, limit i
 	return list, err
 }
 
-func (m *memory) Refused(ctx context.Context, e tenants.Entry) error {
+func (m *memory) Note(ctx context.Context, e tenants.Entry) error {
 	unlock, err := m.begin(ctx)
 	defer unlock()
 	if err == nil {

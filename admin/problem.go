@@ -119,11 +119,25 @@ func (s *Server) writeDown(r *http.Request, tenant string, status int, why strin
 		r.Method == http.MethodGet || r.Method == http.MethodHead || !c.meter.refused.Allow() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	s.audit(r, tenant, brief(why))
+}
+
+// writeDownDone has the audit log know of what the gate has done for somebody.
+func (s *Server) writeDownDone(r *http.Request, tenant string) {
+	if s.opts.Registry != nil && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.audit(r, tenant, tenants.OutcomeDone)
+	}
+}
+
+// audit writes down what became of a call that has changed nothing in the store. The call is over: what cannot be written is
+// logged.
+func (s *Server) audit(r *http.Request, tenant, outcome string) {
+	c := callerOf(r)
+	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
 	defer cancel()
-	err := s.opts.Registry.Refused(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: brief(why)})
+	err := s.opts.Registry.Note(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: outcome})
 	if err != nil && !errors.Is(err, tenants.ErrReadOnly) {
-		s.opts.Log.Warn("admin: a refusal is not in the audit log", "route", r.Pattern, "request", c.Request, "error", err)
+		s.opts.Log.Warn("admin: a call is not in the audit log", "route", r.Pattern, "outcome", outcome, "request", c.Request, "error", err)
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	readTimeout   = 10 * time.Second // to read a request
 	gateTimeout   = 5 * time.Second  // for the gate to answer
 	storeTimeout  = 5 * time.Second  // for the store to answer
+	noteTimeout   = 2 * time.Second  // for the audit log to take what is over
 	scrapeTimeout = 20 * time.Second // to collect and encode metrics
 	writeTimeout  = 30 * time.Second // from the end of the header to the end of the answer
 	idleTimeout   = time.Minute      // between two requests

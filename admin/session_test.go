@@ -96,6 +96,16 @@ func TestSessionsAreEnded(t *testing.T) {
 	if got := strings.Join(w.gate.calls, ", "); got != "end s1 of acme, end s2 of acme, end all of acme" {
 		t.Errorf("the gate was asked: %s", got)
 	}
+	var outcomes []string
+	for _, e := range w.store.entries {
+		if strings.HasPrefix(e.Action, "session.") {
+			outcomes = append(outcomes, e.By.Name+": "+e.Action+": "+e.Outcome)
+		}
+	}
+	if len(outcomes) != 7 || outcomes[0] != "write: session.end: done" || outcomes[1] != "write: session.end: the tenant has no such session on this node" ||
+		outcomes[2] != "operator: session.end_all: done" {
+		t.Errorf("the audit log has %q", outcomes)
+	}
 	if !strings.Contains(w.log.String(), "session.end_all") || !strings.Contains(w.log.String(), "by=operator") {
 		t.Errorf("log: %s", w.log)
 	}

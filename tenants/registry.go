@@ -39,8 +39,8 @@ type Registry interface {
 	// Audit reads at most limit entries whose numbers are smaller than before (0: from the end), the latest first, of one tenant or,
 	// with "", of all.
 	Audit(ctx context.Context, tenant string, before int64, limit int) ([]Entry, error)
-	// Refused writes down a call that was refused.
-	Refused(ctx context.Context, e Entry) error
+	// Note writes down a call that has changed nothing in the store: it was refused, or done by the gate.
+	Note(ctx context.Context, e Entry) error
 }
 
 // What a registry can say. These texts may be told to whoever asked.
@@ -143,6 +143,9 @@ type Token struct {
 	Used    time.Time // last, to the minute; zero: never
 }
 
+// OutcomeDone is an Entry's outcome if what was asked for was done.
+const OutcomeDone = "done"
+
 // Entry is a row of the audit log.
 type Entry struct {
 	Number  int64 // without gaps, from 1
@@ -150,7 +153,7 @@ type Entry struct {
 	By      Actor
 	Action  string
 	Tenant  string // "": none
-	Outcome string // "done", or why it was refused
+	Outcome string // OutcomeDone, or why it was refused
 	Version int64  // of the change in the store's feed; 0: nothing changed
 	Changes []Difference
 	Chain   string // in hex: a digest of this row and of the one before it

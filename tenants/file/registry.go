@@ -88,5 +88,5 @@ func (s *Store) FindToken(context.Context, [32]byte) (tenants.Token, error) {
 // Audit is [tenants.Registry]'s: a file has no log of who changed it.
 func (s *Store) Audit(context.Context, string, int64, int) ([]tenants.Entry, error) { return nil, nil }
 
-// Refused is [tenants.Registry]'s.
-func (s *Store) Refused(context.Context, tenants.Entry) error { return nil }
+// Note is [tenants.Registry]'s.
+func (s *Store) Note(context.Context, tenants.Entry) error { return nil }

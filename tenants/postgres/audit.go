@@ -22,9 +22,8 @@ import (
 )
 
 const (
-	outcomeDone = "done"
-	maxText     = 1000   // bytes, before some are replaced
-	maxPage     = 10_000 // entries
+	maxText = 1000   // bytes, before some are replaced
+	maxPage = 10_000 // entries
 )
 
 // insertEntry adds a row. It takes the lock that is the last one of a transaction: nothing but the commit may follow.
@@ -57,8 +56,8 @@ func sane(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), maxText)], "\x00", "\uFFFD"), "\uFFFD")
 }
 
-// Refused implements [tenants.Registry].
-func (r *Registry) Refused(ctx context.Context, e tenants.Entry) error {
+// Note implements [tenants.Registry].
+func (r *Registry) Note(ctx context.Context, e tenants.Entry) error {
 	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
 		_, err := r.pool.Exec(ctx, insertEntry, entryValues(e)...)
 		return struct{}{}, err

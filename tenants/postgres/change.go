@@ -41,7 +41,7 @@ func (r *Registry) answer(ctx context.Context, err error, e tenants.Entry) error
 		return err
 	}
 	e.Outcome = no.Error()
-	if err := r.Refused(context.WithoutCancel(ctx), e); err != nil {
+	if err := r.Note(context.WithoutCancel(ctx), e); err != nil {
 		r.opts.Log.Error("a refused call is not in the audit log", "action", e.Action, "tenant", e.Tenant, "error", err)
 	}
 	return no.error

@@ -210,7 +210,7 @@ func (w *world) audited(r *Registry) {
 		if e.Number != int64(len(all)-i) || e.By != operator || e.At.IsZero() || len(e.Chain) != 64 {
 			t.Errorf("entry %+v", e)
 		}
-		if e.Outcome == outcomeDone {
+		if e.Outcome == tenants.OutcomeDone {
 			told = append(told, fmt.Sprint(e.Action, " ", e.Tenant, " ", e.Version, " ", len(e.Changes) > 0))
 		}
 	}

@@ -79,7 +79,7 @@ func TestImport(t *testing.T) {
 	w.canary(out.String(), changes)
 	var told []string
 	for _, e := range w.entries(w.registry(), 100) {
-		if e.By != (tenants.Actor{Name: "cli"}) || e.Action != "store.import" || e.Outcome != outcomeDone {
+		if e.By != (tenants.Actor{Name: "cli"}) || e.Action != "store.import" || e.Outcome != tenants.OutcomeDone {
 			t.Errorf("audit: %+v", e)
 		}
 		told = append(told, fmt.Sprint(e.Tenant, " ", e.Version, " ", len(e.Changes) > 0))

@@ -26,7 +26,7 @@ func (r *Registry) Nodes(ctx context.Context) ([]tenants.Node, error) {
 
 // ForgetNode implements [tenants.Registry].
 func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string) error {
-	e := tenants.Entry{By: by, Action: "node.forget", Outcome: outcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
+	e := tenants.Entry{By: by, Action: "node.forget", Outcome: tenants.OutcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
 	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, name)

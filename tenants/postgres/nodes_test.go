@@ -118,7 +118,7 @@ func TestApplied(t *testing.T) {
 	if err := forget("gone"); !errors.Is(err, tenants.ErrNoSuchNode) {
 		t.Errorf("forgotten twice: %v", err)
 	}
-	if log, err := w.asked().Audit(t.Context(), "", 0, 2); err != nil || len(log) != 2 || log[0].Outcome != tenants.ErrNoSuchNode.Error() || log[1].Outcome != outcomeDone ||
+	if log, err := w.asked().Audit(t.Context(), "", 0, 2); err != nil || len(log) != 2 || log[0].Outcome != tenants.ErrNoSuchNode.Error() || log[1].Outcome != tenants.OutcomeDone ||
 		log[1].Action != "node.forget" || log[1].By != operator || log[1].Changes[0].Old != `"gone"` {
 		t.Errorf("the audit log has %+v, %v", log, err)
 	}

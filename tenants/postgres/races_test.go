@@ -120,7 +120,7 @@ func TestNobodysChangeIsLost(t *testing.T) {
 	for _, e := range w.entries(registries[1], 1000) {
 		outcomes[e.Outcome]++
 	}
-	if want := done["acme"] + done["globex"] + len(ids) + each/2; outcomes[outcomeDone] != want || outcomes[tenants.ErrChanged.Error()] != refused {
+	if want := done["acme"] + done["globex"] + len(ids) + each/2; outcomes[tenants.OutcomeDone] != want || outcomes[tenants.ErrChanged.Error()] != refused {
 		t.Errorf("%v are in the audit log, %d were done and %d refused", outcomes, want, refused)
 	}
 	w.verified(registries[0])

@@ -122,7 +122,7 @@ func TestRegistryAway(t *testing.T) {
 		},
 		"RevokeToken": func() error { return r.RevokeToken(t.Context(), operator, "", "x") },
 		"FindToken":   func() error { _, err := r.FindToken(t.Context(), digestOf("unknown")); return err },
-		"Refused":     func() error { return r.Refused(t.Context(), tenants.Entry{}) },
+		"Note":        func() error { return r.Note(t.Context(), tenants.Entry{}) },
 	} {
 		if err := call(); !errors.Is(err, tenants.ErrAway) || err.Error() != tenants.ErrAway.Error() {
 			t.Errorf("%s: %v", name, err)
@@ -186,7 +186,7 @@ func TestRegistryRights(t *testing.T) {
 	if err := r.RevokeToken(t.Context(), operator, "acme", made.ID); err != nil {
 		t.Error(err)
 	}
-	if err := r.Refused(t.Context(), tenants.Entry{}); err != nil {
+	if err := r.Note(t.Context(), tenants.Entry{}); err != nil {
 		t.Error(err)
 	}
 	if _, err := r.Change(t.Context(), remove("acme", 0)); err != nil {

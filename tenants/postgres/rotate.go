@@ -182,7 +182,7 @@ func (r *rotation) nextID(ctx context.Context) (string, error) {
 
 // announce writes down that the key is being changed.
 func (r *rotation) announce(ctx context.Context) error {
-	e := tenants.Entry{By: tenants.Actor{Name: "cli"}, Action: "store.rotate-key", Outcome: outcomeDone,
+	e := tenants.Entry{By: tenants.Actor{Name: "cli"}, Action: "store.rotate-key", Outcome: tenants.OutcomeDone,
 		Changes: []tenants.Difference{{Path: "key", Old: strconv.Quote(r.keys.IDs()[0]), New: strconv.Quote(r.key)}}}
 	return pgx.BeginFunc(ctx, r.conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO postern.rotation (key) VALUES ($1)`, r.key); err != nil {

@@ -99,7 +99,7 @@ func (r *Registry) changeToken(ctx context.Context, e tenants.Entry, f func(cont
 				return err
 			}
 			done := e
-			done.Tenant, done.Outcome, done.Changes = is.Tenant, outcomeDone, []tenants.Difference{what}
+			done.Tenant, done.Outcome, done.Changes = is.Tenant, tenants.OutcomeDone, []tenants.Difference{what}
 			_, err := tx.Exec(ctx, insertEntry, entryValues(done)...)
 			return err
 		})

@@ -115,7 +115,7 @@ func TestTokens(t *testing.T) {
 	}
 	var told []string
 	for _, e := range w.entries(r, 100) {
-		if strings.HasPrefix(e.Action, "token.") && e.Outcome == outcomeDone {
+		if strings.HasPrefix(e.Action, "token.") && e.Outcome == tenants.OutcomeDone {
 			told = append(told, fmt.Sprint(e.Action, " ", e.Tenant, " ", e.Changes))
 		}
 	}

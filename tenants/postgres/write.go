@@ -22,7 +22,7 @@ type step struct {
 
 // entry is what the audit log says of the step.
 func (s step) entry(by tenants.Actor, action string) tenants.Entry {
-	e := tenants.Entry{By: by, Action: action, Tenant: s.id(), Outcome: outcomeDone}
+	e := tenants.Entry{By: by, Action: action, Tenant: s.id(), Outcome: tenants.OutcomeDone}
 	if !s.broken {
 		e.Changes = document.Differences(s.old, s.new)
 	}

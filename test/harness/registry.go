@@ -58,7 +58,7 @@ func CheckRegistry(t *testing.T, r tenants.Registry, have ...*tenants.Tenant) {
 	if all, err := r.Tokens(t.Context(), ""); err != nil || len(all) > 0 {
 		t.Errorf("tokens: %v, %v", all, err)
 	}
-	if err := r.Refused(t.Context(), tenants.Entry{Action: "test", Outcome: "no"}); err != nil {
+	if err := r.Note(t.Context(), tenants.Entry{Action: "test", Outcome: "no"}); err != nil {
 		t.Errorf("a refusal: %v", err)
 	}
 	all, err := r.Audit(t.Context(), "", 0, 100)
