@@ -300,7 +300,7 @@ func TestRulesAndFileAgree(t *testing.T) {
 		for _, p := range l.found.all {
 			path := strings.TrimPrefix(strings.TrimPrefix(p.Path, "tenants[0]"), ".")
 			got = append(got, path+": "+p.Message)
-			if key := path[strings.LastIndex(path, ".")+1:]; key != "" && !strings.Contains(p.Message, " is missing") && !strings.Contains(key, "[") && !strings.Contains(lines[p.Line-1], key+":") {
+			if key := path[strings.LastIndex(path, ".")+1:]; key != "" && !strings.Contains(p.Message, " is missing") && !strings.Contains(key, "[") && !isOf(lines, p.Line, key) {
 				r.Fatalf("%v is not about %q", p, lines[p.Line-1])
 			}
 		}
@@ -314,6 +314,11 @@ func TestRulesAndFileAgree(t *testing.T) {
 	if accepted == 0 || refused == 0 {
 		t.Errorf("%d accepted, %d refused: nothing was compared", accepted, refused)
 	}
+}
+
+// isOf reports whether a line has a key's value: beside it, or below it, where a value of several keys begins.
+func isOf(lines []string, number int, key string) bool {
+	return strings.Contains(lines[number-1], key+":") || number > 1 && strings.HasSuffix(strings.TrimSpace(lines[number-2]), key+":")
 }
 
 // sameButNil takes a list without entries for none.
