@@ -111,7 +111,8 @@ func TestExitCodes(t *testing.T) {
 		{name: "flag from the environment", env: map[string]string{"POSTERN_CONFIG": config}, args: []string{"check-config"}, code: exitDone, says: "ok"},
 		{name: "the command line wins", env: map[string]string{"POSTERN_CONFIG": "none.yaml"}, args: []string{"check-config", "--config", config}, code: exitDone, says: "ok"},
 		{name: "bad value in the environment", env: map[string]string{"POSTERN_ONCE": "sometimes"}, args: []string{"demo"}, code: exitUsage, says: "POSTERN_ONCE"},
-		{name: "not built yet", args: []string{"tenant", "list"}, code: exitFailed, says: "not built yet"},
+		{name: "nobody to ask", args: []string{"tenant", "list", "--api", "http://127.0.0.1:1"}, env: map[string]string{"POSTERN_TOKEN": "x"}, code: exitFailed, says: "refused"},
+		{name: "no token", args: []string{"tenant", "list"}, code: exitUsage, says: "no token"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for k, v := range c.env {
