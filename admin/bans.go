@@ -1,137 +1,120 @@
-// Bans as Supabase's clients see and lift them: who has failed too often to log in at a tenant, on this node.
+// The bans at a tenant, in our own words: listed, made and lifted by its owner.
 
 package admin
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/postern/postern/netrestrict"
 )
 
-// Ban is a network that may not log in at a tenant for now.
-type Ban struct {
-	Address  netip.Prefix
-	Left     time.Duration
-	Failures int
-	Manual   bool // made by somebody; else by failed logins
+// longestBan is in seconds: 30 days.
+const longestBan = 30 * 24 * 60 * 60
+
+// tenantBan is a ban as it is told.
+type tenantBan struct {
+	Address  string `json:"address"` // or a network
+	Left     int    `json:"seconds_left"`
+	Failures int    `json:"failures"`
+	Manual   bool   `json:"manual"`
 }
 
-// name is how the network is written: an address as one.
-func (b Ban) name() string {
-	if b.Address.IsSingleIP() {
-		return b.Address.Addr().String()
-	}
-	return b.Address.String()
+func (b Ban) told() tenantBan {
+	return tenantBan{b.name(), int(math.Ceil(b.Left.Seconds())), b.Failures, b.Manual}
 }
 
-// kind is what the ban comes from.
-func (b Ban) kind() string {
-	if b.Manual {
-		return "manual"
-	}
-	return "failed_logins"
+type tenantBans struct {
+	Bans []tenantBan `json:"bans"`
 }
 
-// bannedList has a name that is older than Supabase's bans of IPv6.
-type bannedList[T any] struct {
-	Banned []T `json:"banned_ipv4_addresses"`
-}
-
-// richBan is a ban with what it is.
-type richBan struct {
-	Address    string `json:"banned_address"`
-	Identifier string `json:"identifier"` // of the database: the tenant's id
-	Type       string `json:"type"`
-}
-
-func (s *Server) retrieveBans(w http.ResponseWriter, r *http.Request) {
-	list := bannedList[string]{Banned: []string{}}
-	s.bans(w, r, func(_ string, b Ban) { list.Banned = append(list.Banned, b.name()) }, func() any { return list })
-}
-
-func (s *Server) retrieveRichBans(w http.ResponseWriter, r *http.Request) {
-	list := bannedList[richBan]{Banned: []richBan{}}
-	s.bans(w, r, func(tenant string, b Ban) { list.Banned = append(list.Banned, richBan{b.name(), tenant, b.kind()}) }, func() any { return list })
-}
-
-// bans tells of each ban, and answers.
-func (s *Server) bans(w http.ResponseWriter, r *http.Request, each func(tenant string, b Ban), answer func() any) {
-	err := saysNothing(r)
-	tenant := ""
-	if err == nil {
-		tenant, err = s.subject(r)
-	}
-	var all []Ban
-	if err == nil {
-		ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
-		defer cancel()
-		all, err = s.opts.Gate.Bans(ctx, tenant)
-	}
+func (s *Server) listBans(w http.ResponseWriter, r *http.Request) {
+	list := tenantBans{Bans: []tenantBan{}}
+	_, wrong := query(r)
+	tenant, all, err := s.askBans(r, wrong)
 	if err != nil {
 		s.refuse(w, r, tenant, err)
 		return
 	}
 	for _, b := range all {
-		each(tenant, b)
+		list.Bans = append(list.Bans, b.told())
 	}
-	reply(w, http.StatusCreated, answer())
+	reply(w, http.StatusOK, list)
 }
 
-// unban names the bans that are to be lifted.
-type unban struct {
-	Addresses   []string `json:"ipv4_addresses"` // or networks; IPv6 as well
-	RequesterIP bool     `json:"requester_ip"`   // also the address from which this request comes
-	Identifier  string   `json:"identifier"`     // of the database, of which there is one
+// askBans asks the gate for the bans at the tenant that the path names, unless the request was wrong.
+func (s *Server) askBans(r *http.Request, wrong error) (tenant string, all []Ban, err error) {
+	if wrong != nil {
+		return "", nil, wrong
+	}
+	if tenant, err = s.subject(r); err != nil {
+		return tenant, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
+	defer cancel()
+	all, err = s.opts.Gate.Bans(ctx, tenant)
+	return tenant, all, err
 }
 
-// addresses are those that are named.
-func (u *unban) addresses(r *http.Request) (all []netip.Addr, err error) {
-	if u.Addresses == nil {
-		return nil, bad("ipv4_addresses is missing")
-	}
-	if u.Identifier != "" && u.Identifier != r.PathValue("id") {
-		return nil, bad("identifier must be the project's")
-	}
-	for i, text := range u.Addresses {
-		addr, err := netip.ParseAddr(text)
-		if network, err2 := netip.ParsePrefix(text); err2 == nil {
-			addr, err = network.Addr(), nil
+// newBan is what somebody wants banned, and for how long.
+type newBan struct {
+	Address string `json:"address"`
+	Seconds int    `json:"seconds"`
+}
+
+func (s *Server) makeBan(w http.ResponseWriter, r *http.Request) {
+	var made Ban
+	says := func(r *http.Request) error {
+		var body newBan
+		if err := plainBody(r, &body); err != nil {
+			return err
 		}
-		if err != nil || addr.Zone() != "" {
-			return nil, bad("ipv4_addresses[%d] must be an address, or a network as it was told", i)
+		network, err := netrestrict.ParsePrefix(body.Address)
+		switch {
+		case err != nil:
+			return wrongAddress(err)
+		case body.Seconds < 1 || body.Seconds > longestBan:
+			return invalid{{"/seconds", fmt.Sprintf("must be from 1 to %d", longestBan)}}
 		}
-		all = append(all, addr.Unmap())
+		made = Ban{Address: network, Left: time.Duration(body.Seconds) * time.Second, Manual: true}
+		return nil
 	}
-	if u.RequesterIP {
-		all = append(all, peer(r).Addr())
-	}
-	return all, nil
+	s.do(w, r, says, func(ctx context.Context, tenant string) error {
+		return s.opts.Gate.Ban(ctx, tenant, made.Address, made.Left)
+	},
+		func(context.Context, string) (int, any, error) { return http.StatusCreated, made.told(), nil })
 }
 
-// lifted is the answer when bans were lifted.
-type lifted struct {
-	Removed int `json:"removed"`
+func wrongAddress(err error) error { return invalid{{"/address", err.Error()}} }
+
+// oldBan says whom to let in again.
+type oldBan struct {
+	Address string `json:"address"`
 }
 
-func (s *Server) removeBans(w http.ResponseWriter, r *http.Request) {
-	var all []netip.Addr
+func (s *Server) liftBan(w http.ResponseWriter, r *http.Request) {
+	var addr netip.Addr
 	n := 0
-	says := func(r *http.Request) (err error) {
-		var body unban
-		if err = onlyBody(r, &body); err == nil {
-			all, err = body.addresses(r)
+	says := func(r *http.Request) error {
+		var body oldBan
+		err := plainBody(r, &body)
+		if err == nil {
+			var network netip.Prefix
+			if network, err = netrestrict.ParsePrefix(body.Address); err != nil {
+				return wrongAddress(err)
+			}
+			addr = network.Addr()
 		}
 		return err
 	}
-	s.do(w, r, says, func(ctx context.Context, tenant string) error {
-		for _, addr := range all {
-			of, err := s.opts.Gate.LiftBan(ctx, tenant, addr)
-			if err != nil {
-				return err
-			}
-			n += of
+	s.do(w, r, says, func(ctx context.Context, tenant string) (err error) {
+		if n, err = s.opts.Gate.LiftBan(ctx, tenant, addr); err == nil && n == 0 {
+			err = ErrNoBan
 		}
-		return nil
+		return err
 	}, func(context.Context, string) (int, any, error) { return http.StatusOK, lifted{n}, nil })
 }

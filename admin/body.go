@@ -58,12 +58,17 @@ func strict(r *http.Request, v any) error {
 	return strictText(body, v, reader{})
 }
 
-// onlyBody reads what a request of Supabase's clients says: a strict body and no parameters. What is wrong with it is 400 there.
-func onlyBody(r *http.Request, v any) error {
-	_, err := query(r)
-	if err == nil {
-		err = strict(r, v)
+// plainBody reads a request that has a strict body and no parameters.
+func plainBody(r *http.Request, v any) error {
+	if _, err := query(r); err != nil {
+		return err
 	}
+	return strict(r, v)
+}
+
+// onlyBody reads what a request of Supabase's clients says. What is wrong with it is 400 there.
+func onlyBody(r *http.Request, v any) error {
+	err := plainBody(r, v)
 	if fields := invalid(nil); errors.As(err, &fields) {
 		return bad("%s", fields.Error())
 	}

@@ -36,6 +36,18 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	return q, nil
 }
 
+// pageOf is which page of a list is asked for: the one behind after, or the first one.
+func pageOf(r *http.Request) (after string, limit int, err error) {
+	q, err := query(r, "limit", "after")
+	if err == nil {
+		limit, err = limitOf(q)
+	}
+	if err == nil && q.Has("after") && q.Get("after") == "" {
+		err = bad("after must be where a page before has ended")
+	}
+	return q.Get("after"), limit, err
+}
+
 // limitOf is how many items of a list are asked for.
 func limitOf(q url.Values) (int, error) {
 	if !q.Has("limit") {

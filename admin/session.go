@@ -68,11 +68,7 @@ func (s *Server) listSessions(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
-	q, err := query(r, "limit", "after")
-	if err != nil {
-		return list, err
-	}
-	limit, err := limitOf(q)
+	after, limit, err := pageOf(r)
 	if err != nil {
 		return list, err
 	}
@@ -82,7 +78,7 @@ func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
 	defer cancel()
-	all, err := s.opts.Gate.Sessions(ctx, tenant, q.Get("after"), limit+1)
+	all, err := s.opts.Gate.Sessions(ctx, tenant, after, limit+1)
 	if errors.Is(err, ErrNoSession) {
 		err = bad("after must be a session's id, as this node has told it since it started")
 	}

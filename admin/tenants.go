@@ -58,16 +58,11 @@ func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
-	q, err := query(r, "limit", "after")
+	after, limit, err := pageOf(r)
 	if err != nil {
 		return list, err
 	}
-	limit, err := limitOf(q)
-	if err != nil {
-		return list, err
-	}
-	after := q.Get("after")
-	if q.Has("after") && !tenants.ValidID(after) {
+	if after != "" && !tenants.ValidID(after) {
 		return list, bad("after must be a tenant's id")
 	}
 	if err := s.hasStore(); err != nil {

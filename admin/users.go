@@ -69,11 +69,7 @@ func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) userPage(r *http.Request) (list userList, rec tenants.Record, err error) {
-	q, err := query(r, "limit", "after")
-	if err != nil {
-		return list, rec, err
-	}
-	limit, err := limitOf(q)
+	after, limit, err := pageOf(r)
 	if err != nil {
 		return list, rec, err
 	}
@@ -81,7 +77,7 @@ func (s *Server) userPage(r *http.Request) (list userList, rec tenants.Record, e
 		return list, rec, err
 	}
 	names := slices.Sorted(maps.Keys(rec.Tenant.Users))
-	from, found := slices.BinarySearch(names, q.Get("after"))
+	from, found := slices.BinarySearch(names, after)
 	if found {
 		from++
 	}
