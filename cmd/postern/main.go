@@ -60,11 +60,16 @@ func newRoot() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongUse)
 	root.AddCommand(newServe(), newCheckConfig(), newDemo(), newVerifier(), newStore(), newVersion())
 	root.AddCommand(ctl.Commands(readPassword, newAuditVerify())...)
-	usageOfArgs(root.Commands())
+	usageOfArgs([]*cobra.Command{root})
 	return root
+}
+
+// wrongUse is an error about how a command was called, with where to read how it is.
+func wrongUse(cmd *cobra.Command, err error) error {
+	return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 }
 
 // usageOfArgs makes wrong arguments wrong uses.
@@ -73,7 +78,7 @@ func usageOfArgs(all []*cobra.Command) {
 		if args := c.Args; args != nil {
 			c.Args = func(cmd *cobra.Command, a []string) error {
 				if err := args(cmd, a); err != nil {
-					return usageError{err}
+					return wrongUse(cmd, err)
 				}
 				return nil
 			}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -104,7 +105,9 @@ func postgresOptions(conf *configs.Config) (o postgres.Options, err error) {
 	if o.Conn, err = postgres.ReadDSN(p.DSNFile); err != nil {
 		return o, err
 	}
-	if o.Keys, err = postgres.ReadKeys(p.KeyFile); err != nil {
+	if o.Keys, err = postgres.ReadKeys(p.KeyFile); errors.Is(err, fs.ErrNotExist) {
+		return o, fmt.Errorf("%w: copy it from another node, or for a new store run postern store init, which makes it", err)
+	} else if err != nil {
 		return o, err
 	}
 	o.CacheFile, o.KeyFile = p.CacheFile, p.KeyFile

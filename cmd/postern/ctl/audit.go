@@ -3,8 +3,11 @@
 package ctl
 
 import (
+	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -30,7 +33,33 @@ func listAudit(r *remote) *cobra.Command {
 		if before > 0 {
 			c.query.Set("before", strconv.FormatInt(before, 10))
 		}
-		return r.printPage(cmd, c, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"CHANGED", "changes.path"}})
+		rows, _, err := r.page(cmd, c, "entries")
+		if err != nil {
+			return err
+		}
+		if !r.json {
+			shorten(rows)
+		}
+		return r.printRows(cmd, rows, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"CHANGED", "paths"}})
 	}
 	return cmd
+}
+
+// shorten makes rows fit a table: of many paths it has the first, and of a long outcome the beginning.
+func shorten(rows []any) {
+	const paths, letters = 3, 60
+	for _, row := range rows {
+		row, ok := row.(map[string]any)
+		if !ok {
+			continue
+		}
+		all, _ := at(row, "changes.path").([]any)
+		if n := len(all) - paths; n > 1 {
+			all = append(slices.Clone(all[:paths]), fmt.Sprintf("and %d more", n))
+		}
+		row["paths"] = all
+		if outcome, ok := row["outcome"].(string); ok && utf8.RuneCountInString(outcome) > letters {
+			row["outcome"] = string([]rune(outcome)[:letters]) + "…"
+		}
+	}
 }

@@ -188,6 +188,7 @@ func problemOf(status int, text []byte) error {
 	if e.Detail == "" {
 		e.Detail = http.StatusText(status)
 	}
+	e.Detail = strings.ReplaceAll(e.Detail, "?confirm=true", "--confirm")
 	return e
 }
 

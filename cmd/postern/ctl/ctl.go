@@ -40,8 +40,8 @@ func group(use, short string, subs ...func(*remote) *cobra.Command) *cobra.Comma
 	r := &remote{}
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&r.api, "api", defaultAPI, "where the admin API is")
-	flags.StringVar(&r.tokenFile, "token-file", "", "a file with the bearer token; without one POSTERN_TOKEN counts")
+	flags.StringVar(&r.api, "api", defaultAPI, "where the admin API is; POSTERN_API says it, too")
+	flags.StringVar(&r.tokenFile, "token-file", "", "a file with the bearer token, also from POSTERN_TOKEN_FILE; without one the token is in POSTERN_TOKEN")
 	flags.BoolVar(&r.json, "json", false, "print the API's answer, for programs")
 	for _, sub := range subs {
 		cmd.AddCommand(sub(r))
@@ -93,15 +93,7 @@ func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []col
 	return r.printRows(cmd, rows, key, columns)
 }
 
-// printPage shows one page.
-func (r *remote) printPage(cmd *cobra.Command, c call, key string, columns []column) error {
-	rows, _, err := r.page(cmd, c, key)
-	if err != nil {
-		return err
-	}
-	return r.printRows(cmd, rows, key, columns)
-}
-
+// page asks for one page of a list.
 func (r *remote) page(cmd *cobra.Command, c call, key string) (rows []any, next string, err error) {
 	answer, err := r.ask(cmd, c)
 	if err != nil {

@@ -119,8 +119,19 @@ func TestCommands(t *testing.T) {
 		{"user list acme", `200 {"users":[{"name":"a\u001b[2Jb","document":{"pool_size":3},"verifier_set":true}],"next":null}`, "GET /v1/tenants/acme/users",
 			"USER         VERIFIER  PASSWORD  SERVER PASSWORD  POOL  SERVER ROLE\na\\u001b[2Jb  yes       -         -                3     -\n"},
 		{"user delete acme a/b --yes", `200 {}`, "DELETE /v1/tenants/acme/users/a%2Fb", "removed\n"},
-		{"restriction check acme 203.0.113.7", `200 {"allowed":false,"reason":"no rule"}`, `POST /v1/tenants/acme/restrictions/check {"address":"203.0.113.7"}`,
-			"ALLOWED  RULE  WHY\nno       -     no rule\n"},
+		{"restriction check acme 203.0.113.7", `200 {"allowed":false,"mode":"enforce","reason":"no rule"}`, `POST /v1/tenants/acme/restrictions/check {"address":"203.0.113.7"}`,
+			"ALLOWED  MODE     RULE  WHY\nno       enforce  -     no rule\n"},
+		{"restriction check acme 10.0.0.7", `200 {"allowed":true,"mode":"enforce","text":"This rule allows it.","rule":{"cidr":"10.0.0.0/8","comment":"x"}}`,
+			`POST /v1/tenants/acme/restrictions/check {"address":"10.0.0.7"}`, "ALLOWED  MODE     RULE        WHY\nyes      enforce  10.0.0.0/8  This rule allows it.\n"},
+		{"restriction check acme 10.0.0.8", `200 {"allowed":true,"mode":"observe","rule":"10.0.0.0/8"}`,
+			`POST /v1/tenants/acme/restrictions/check {"address":"10.0.0.8"}`, "ALLOWED  MODE     RULE        WHY\nyes      observe  10.0.0.0/8  -\n"},
+		{"restriction refused acme", `200 {"refusals":[{"address":"10.0.0.7","reason":"address","mode":"observe","user":"app","count":2,"first":"2026-11-30T11:35:39.863955481Z","last":"2026-11-30T11:35:39Z"}]}`,
+			"GET /v1/tenants/acme/refusals", "ADDRESS   REASON   MODE     USER  COUNT  FIRST                 LAST\n10.0.0.7  address  observe  app   2      2026-11-30T11:35:39Z  2026-11-30T11:35:39Z\n"},
+		{"restriction remove acme 10.0.0.0/8", `200 {"revision":"7","document":{"allow_list":["10.0.0.0/8"]}}|409 {"detail":"say ?confirm=true to do it"}`,
+			`GET /v1/tenants/acme|PATCH /v1/tenants/acme "7" {"allow_list":[]}`, "say --confirm to do it (409)"},
+		{"tenant put ACME " + file, `404 {"detail":"there is no such tenant"}`, "PUT /v1/tenants/ACME " + body,
+			"there is no such tenant (404): an id has lower-case letters, digits, _ and -, at most 63, the first a letter or a digit; a tenant's token knows its own"},
+		{"tenant put acme --create " + file, `412 {"detail":"x"}`, "PUT /v1/tenants/acme * " + body, "there is a tenant acme already (412)"},
 		{"ban add acme 203.0.113.7 --for 90s", `201 {}`, `POST /v1/tenants/acme/bans {"address":"203.0.113.7","seconds":90}`, "banned\n"},
 		{"token make ci --scope tenant:read --tenant acme", `201 {"id":"t1","token":"postern_new"}`, `POST /v1/tokens {"name":"ci","scope":"tenant:read","tenant":"acme"}`, "postern_new\n"},
 		{"token list --tenant acme", `200 {"tokens":[]}`, "GET /v1/tokens tenant=acme", "ID  NAME  SCOPE  TENANT  CREATED  EXPIRES  USED\n"},
@@ -130,6 +141,8 @@ func TestCommands(t *testing.T) {
 		{"session end acme s1", `200 {"ended":1}`, "DELETE /v1/tenants/acme/sessions/s1", "ended\n"},
 		{"audit list --limit 1", `200 {"entries":[{"number":3,"by":{"name":"ops"},"action":"tenant.put","changes":[{"path":"pool.size"},{"path":"database"}]}],"next":3}`, "GET /v1/audit limit=1",
 			"NUMBER  AT  WHO  FROM  ACTION      TENANT  OUTCOME  CHANGED\n3       -   ops  -     tenant.put  -       -        pool.size,database\n"},
+		{"audit list", `200 {"entries":[{"number":3,"outcome":"0123456789012345678901234567890123456789012345678901234567890","changes":[{"path":"a"},{"path":"b"},{"path":"c"},{"path":"d"},{"path":"e"}]}]}`, "GET /v1/audit limit=50",
+			"NUMBER  AT  WHO  FROM  ACTION  TENANT  OUTCOME                                                        CHANGED\n3       -   -    -     -       -       012345678901234567890123456789012345678901234567890123456789…  a,b,c,and 2 more\n"},
 		{"cluster forget n1", `200 {}`, "DELETE /v1/cluster/n1", "forgotten\n"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
@@ -167,6 +180,12 @@ func TestRestrictionsAreEdited(t *testing.T) {
 	}
 	want(t, "asked last", a.asked[1], `PATCH /v1/tenants/acme "7" {"allow_list":["10.0.0.0/8"]}`)
 
+	a = newAPI(t, `200 {"revision":"7","document":{"allow_list":["203.0.113.7/32","2001:db8::/32","10.0.0.0/8"]}}`, `200 {}`)
+	if _, err := a.run("restriction", "remove", "acme", "203.0.113.7", "2001:DB8:0::/32"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "asked last", a.asked[1], `PATCH /v1/tenants/acme "7" {"allow_list":["10.0.0.0/8"]}`)
+
 	a = newAPI(t, was)
 	if _, err := a.run("restriction", "remove", "acme", "10.0.0.0/8", "192.0.2.0/25"); err == nil || err.Error() != "there is no rule 192.0.2.0/25" {
 		t.Errorf("removing what is not there: %v", err)
@@ -196,11 +215,30 @@ func TestRestrictionsAreEdited(t *testing.T) {
 func TestPasswordsStay(t *testing.T) {
 	a := newAPI(t, `200 {}`)
 	t.Setenv("POSTERN_TOKEN", token)
-	if _, err := command(t, "s3cret", "user", "password", "acme", "app", "--api", a.URL); err != nil {
+	out, err := command(t, "s3cret", "user", "password", "acme", "app", "--api", a.URL)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got := a.asked[0]; !strings.HasPrefix(got, `PATCH /v1/tenants/acme/users/app {"verifier":"SCRAM-SHA-256$`) || strings.Contains(got, "s3cret") {
 		t.Errorf("asked %s", got)
+	}
+	if _, verifier, _ := strings.Cut(a.asked[0], `{"verifier":"`); out != "stored\nALTER ROLE \"app\" PASSWORD '"+strings.TrimSuffix(verifier, `"}`)+"';\n" {
+		t.Errorf("printed %s", out)
+	}
+	for answers, want := range map[string]string{
+		`200 {"server_password_set":true}`:                             "stored\n",
+		`200 {"document":{"upstream":{"auth":"cert"}}}`:                "stored\n",
+		`200 {"document":{"upstream":{"auth":"scram","user":"a\"b"}}}`: `ALTER ROLE "a""b" PASSWORD 'SCRAM`,
+		`404 {"detail":"the tenant has no such user"}`:                 "the tenant has no such user (404): postern user put makes one",
+	} {
+		a := newAPI(t, answers)
+		out, err := command(t, "s3cret", "user", "password", "acme", "app", "--api", a.URL)
+		if err != nil {
+			out = err.Error()
+		}
+		if !strings.Contains(out, want) || strings.Contains(want, "ALTER") != strings.Contains(out, "ALTER") {
+			t.Errorf("after %s: printed %s", answers, out)
+		}
 	}
 }
 

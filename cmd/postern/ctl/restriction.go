@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ func restrictionCommand() *cobra.Command {
 	return group("restriction", "Say who may connect to a tenant, and see who was refused",
 		listRestrictions, addRestriction, removeRestriction, checkRestriction,
 		listing("refused TENANT", "List the addresses that were refused last", 1, "refusals",
-			[]column{{"ADDRESS", "address"}, {"REASON", "reason"}, {"USER", "user"}, {"COUNT", "count"}, {"FIRST", "first"}, {"LAST", "last"}},
+			[]column{{"ADDRESS", "address"}, {"REASON", "reason"}, {"MODE", "mode"}, {"USER", "user"}, {"COUNT", "count"}, {"FIRST", "first"}, {"LAST", "last"}},
 			func(args []string) call { return get("v1", "tenants", args[0], "refusals") }),
 	)
 }
@@ -152,8 +153,9 @@ func removeRestriction(r *remote) *cobra.Command {
 						return nil, err
 					}
 					cidr, _ := object["cidr"].(string)
-					if i := slices.Index(args[1:], cidr); cidr != "" && i >= 0 {
-						left = slices.DeleteFunc(slices.Clone(left), func(s string) bool { return s == cidr })
+					means := func(s string) bool { return canonical(s) == canonical(cidr) }
+					if cidr != "" && slices.ContainsFunc(args[1:], means) {
+						left = slices.DeleteFunc(slices.Clone(left), means)
 						continue
 					}
 					now = append(now, entry)
@@ -168,6 +170,17 @@ func removeRestriction(r *remote) *cobra.Command {
 	return cmd
 }
 
+// canonical is a network as the API writes it: an address is the network of it alone.
+func canonical(cidr string) string {
+	if a, err := netip.ParseAddr(cidr); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()).String()
+	}
+	if p, err := netip.ParsePrefix(cidr); err == nil {
+		return p.String()
+	}
+	return cidr
+}
+
 func checkRestriction(r *remote) *cobra.Command {
 	return &cobra.Command{Use: "check TENANT ADDRESS", Short: "Say whether an address may connect, and which rule decides", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -180,7 +193,7 @@ func checkRestriction(r *remote) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return table(cmd.OutOrStdout(), []any{v}, []column{{"ALLOWED", "allowed"}, {"RULE", "rule"}, {"WHY", "reason"}})
+				return table(cmd.OutOrStdout(), []any{v}, []column{{"ALLOWED", "allowed"}, {"MODE", "mode"}, {"RULE", "rule.cidr|rule.endpoint|rule.flycast|rule"}, {"WHY", "text|reason"}})
 			})
 		}}
 }

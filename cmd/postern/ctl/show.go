@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 )
 
@@ -68,6 +69,9 @@ func cell(v any) string {
 	case nil:
 		return "-"
 	case string:
+		if t, err := time.Parse(time.RFC3339Nano, v); err == nil && t.Nanosecond() != 0 {
+			return t.Format(time.RFC3339) // to the second; --json has all of it
+		}
 		return printable(v)
 	case bool:
 		if v {

@@ -4,6 +4,7 @@ package ctl
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -60,7 +61,10 @@ func (c *conditions) apply(to call) call {
 
 func putTenant(r *remote) *cobra.Command {
 	var when conditions
-	cmd := &cobra.Command{Use: "put TENANT FILE", Short: "Make a tenant what a file says (YAML or JSON; - is standard input); its users stay", Args: cobra.ExactArgs(2)}
+	cmd := &cobra.Command{Use: "put TENANT FILE", Short: "Make a tenant what a file says (YAML or JSON; - is standard input); its users stay", Args: cobra.ExactArgs(2),
+		Long: "Makes a tenant what a file says, YAML or JSON (- is standard input). The keys are those of an entry of a tenants file, less id and users;\n" +
+			"in place of a password_file there is the password itself. Users stay; without any nobody can log in: see postern user put.",
+		Example: "  echo 'upstream: {host: acme-db.internal}' | postern tenant put acme -"}
 	when.flags(cmd)
 	cmd.Flags().BoolVar(&when.create, "create", false, "only if there is no such tenant")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -68,7 +72,14 @@ func putTenant(r *remote) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.change(cmd, when.apply(call{method: http.MethodPut, path: []string{"v1", "tenants", args[0]}, body: document}), "stored")
+		err = r.change(cmd, when.apply(call{method: http.MethodPut, path: []string{"v1", "tenants", args[0]}, body: document}), "stored")
+		if isStatus(err, http.StatusNotFound) { // any other tenant is made
+			return fmt.Errorf("%w: an id has lower-case letters, digits, _ and -, at most 63, the first a letter or a digit; a tenant's token knows its own", err)
+		}
+		if when.create && isStatus(err, http.StatusPreconditionFailed) {
+			return fmt.Errorf("there is a tenant %s already (%d)", cell(args[0]), http.StatusPreconditionFailed)
+		}
+		return err
 	}
 	return cmd
 }

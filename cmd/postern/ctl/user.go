@@ -3,7 +3,9 @@
 package ctl
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,9 @@ func userCommand(password func(*cobra.Command) (string, error)) *cobra.Command {
 func putUser(r *remote) *cobra.Command {
 	return &cobra.Command{Use: "put TENANT USER FILE", Short: "Make a user what a file says (YAML or JSON; - is standard input); secrets that it does not name stay",
 		Args: cobra.ExactArgs(3), ValidArgsFunction: r.completeTenant,
+		Long: "Makes a user what a file says, YAML or JSON (- is standard input): pool_size, max_clients, max_servers, timeouts, upstream: {user, auth}, and\n" +
+			"the secrets verifier or password, and server_password. A new user needs a verifier (postern verifier makes one) or a password.",
+		Example: "  echo 'verifier: \"SCRAM-SHA-256$4096:…\"' | postern user put acme app -",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			document, err := readDocument(cmd, args[2])
 			if err != nil {
@@ -38,8 +43,8 @@ func putUser(r *remote) *cobra.Command {
 func setPassword(password func(*cobra.Command) (string, error)) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
 		return &cobra.Command{Use: "password TENANT USER", Short: "Give a user a new password, read at a prompt or from standard input", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
-			Long: "Reads a password, makes a SCRAM verifier of it, and sends that alone. The role in Postgres needs the same verifier, unless the\n" +
-				"user has a server password of its own: see postern verifier.",
+			Long: "Reads a password, makes a SCRAM verifier of it, and sends that alone. The role in Postgres needs the same verifier, unless the user\n" +
+				"has a server password or a certificate of its own: the ALTER ROLE that gives it to the role is printed. Run it at once, as a superuser.",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				text, err := password(cmd)
 				if err != nil {
@@ -50,9 +55,35 @@ func setPassword(password func(*cobra.Command) (string, error)) func(*remote) *c
 					return err
 				}
 				body := map[string]any{"verifier": v.Encode()} // which takes the place of a password
-				return r.change(cmd, call{method: http.MethodPatch, path: userPath(args), body: body}, "stored")
+				answer, err := r.ask(cmd, call{method: http.MethodPatch, path: userPath(args), body: body})
+				if isStatus(err, http.StatusNotFound) {
+					return fmt.Errorf("%w: postern user put makes one", err)
+				}
+				if err != nil {
+					return err
+				}
+				return r.print(cmd, answer, func() error {
+					user, err := decode(answer)
+					if err != nil {
+						return err
+					}
+					cmd.Println("stored" + inForce(user))
+					return alterRole(cmd, user, args[1], v.Encode())
+				})
 			}}
 	}
+}
+
+// alterRole prints what gives a user's role in Postgres the same verifier, where that is what logs in there.
+func alterRole(cmd *cobra.Command, user any, role, verifier string) error {
+	if auth, ok := at(user, "document.upstream.auth").(string); at(user, "server_password_set") == true || ok && auth != "scram" {
+		return nil
+	}
+	if other, ok := at(user, "document.upstream.user").(string); ok {
+		role = other
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "ALTER ROLE \"%s\" PASSWORD '%s';\n", printable(strings.ReplaceAll(role, `"`, `""`)), verifier)
+	return err
 }
 
 func deleteUser(r *remote) *cobra.Command {
