@@ -45,7 +45,7 @@ func (t *Throttle) forget(c *counter) {
 }
 
 // Forgive takes back one failure of addr at a tenant, because it may have been right, and returns the bans that are over without it.
-// What other nodes have told stays.
+// What other nodes have told stays, and what somebody wants is not over.
 func (t *Throttle) Forgive(now time.Time, tenant string, addr netip.Addr) (over []Ban) {
 	for net := range networks(addr) {
 		here, ok := t.counts[throttleKey{at(tenant), net}]
@@ -72,5 +72,8 @@ func (t *Throttle) less(now time.Time, c *counter, over []Ban) []Ban {
 		return over
 	}
 	c.blockedUntil = time.Time{}
+	if is, ok := t.manual.byKey[c.key]; ok && is.until.After(now) {
+		return over
+	}
 	return append(over, Ban{Tenant: c.key.tenant, Address: c.key.net, Failures: c.failures})
 }

@@ -192,3 +192,22 @@ func TestThrottleForgives(t *testing.T) {
 		wantWait(t, th, late, "acme", addr, DefaultBlock)
 	}
 }
+
+// TestThrottleForgivesNoManualBan: what somebody wants is not said to be over, or other nodes would lift it.
+func TestThrottleForgivesNoManualBan(t *testing.T) {
+	th := NewThrottle(ThrottleConfig{TenantFailures: 3, AddressFailures: 3})
+	fail(th, start, "acme", mary, 3)
+	for _, tenant := range []string{"acme", ""} {
+		th.Impose(start, Ban{Tenant: tenant, Address: Subscriber(mary), Left: time.Hour, Manual: true})
+	}
+	if over := th.Forgive(start, "acme", mary); len(over) != 0 {
+		t.Errorf("%+v is over", over)
+	}
+	wantWait(t, th, start, "acme", mary, time.Hour)
+
+	later := start.Add(time.Hour) // when the manual ones are
+	fail(th, later, "acme", mary, 3)
+	if over := th.Forgive(later, "acme", mary); len(over) != 2 {
+		t.Errorf("%+v is over", over)
+	}
+}
