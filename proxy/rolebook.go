@@ -248,14 +248,16 @@ func (g *Gate) doubted(v *visitor) (counts bool) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	name := v.route.User
-	if is, ok := b.list.Role(name); ok && !b.lists(name) && !is.Expired(time.Now()) && !is.Verifier.Equal(v.trial.verifier) {
+	name, now := v.route.User, time.Now()
+	is, ok := b.list.Role(name)
+	inForce := ok && !b.lists(name) && !is.Expired(now) && !b.schedule.Expired(now) // else it is judged as nobody, whose verifier is a mock
+	if inForce && !is.Verifier.Equal(v.trial.verifier) {
 		return false
 	}
 	b.schedule.Doubt()
 	g.armRoles(b)
 	if len(name) <= maxRoleName && len(b.failures) < maxRoleFailures {
-		b.failures = append(b.failures, roleFailure{strings.Clone(name), v.peer.Client.Addr(), time.Now()})
+		b.failures = append(b.failures, roleFailure{strings.Clone(name), v.peer.Client.Addr(), now})
 	}
 	return true
 }

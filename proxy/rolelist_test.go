@@ -322,6 +322,26 @@ func TestFailuresThatMayBeRight(t *testing.T) {
 	}
 }
 
+// TestNobodyIsKnownOfAnOldList: what a server refuses to say for too long counts no more, and a failed login counts as much for a role
+// of then as for nobody.
+func TestNobodyIsKnownOfAnOldList(t *testing.T) {
+	s := newRoleServer(t)
+	s.lists(roleRow(t, "late", "pw"))
+	g := newRoleGate(t, nil, s.tenant("acme"))
+	g.wants(somebody, "late", "pw", "")
+	s.says((&pgwire.Error{Severity: "ERROR", Code: "42501", Message: "permission denied"}).Append(nil))
+	b := g.roles.of("acme")
+	b.mu.Lock()
+	b.schedule.End(time.Now().Add(-2*roles.ExpireAfter), roles.Refused)
+	b.mu.Unlock()
+	for role, from := range map[string]string{"late": somebody, "nobody": somebodyElse} {
+		for range netrestrict.DefaultTenantFailures {
+			g.wants(from, role, "pw", "28P01")
+		}
+		g.wants(from, role, "pw", "53400")
+	}
+}
+
 // dropListing ends the listing under way, and has the next one begin at once.
 func (g *roleGate) dropListing(id string) {
 	b := g.roles.of(id)
