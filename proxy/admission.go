@@ -153,7 +153,7 @@ func (v *visitor) begin(r reservation, fd int, over handover) bool {
 		mode = r.conf.Pool.Mode
 	}
 	t, at := r.tenant, r.place
-	c := &client{tenant: t, place: at, peer: v.peer, database: at.database, mode: parseMode(mode), started: v.started, listener: v.via}
+	c := &client{tenant: t, place: at, peer: v.peer, secure: v.secure, database: at.database, mode: parseMode(mode), started: v.started, listener: v.via}
 	c.id, c.long = v.gate.ids.Add(1), v.startup.Version == pgwire.Version32
 	over.key, over.params = poolKey{at.user, at.database}, v.startup.Params
 	if t.post(func() { t.admit(c, fd, over) }) {

@@ -69,6 +69,7 @@ type client struct {
 	listener *Listener
 	peer     proxyproto.Peer
 	database string
+	secure   bool  // nobody could read along on its way here
 	place    place // what it counts against
 	params   *params.Set
 	told     *params.Reports     // of its server's parameters, last
@@ -382,15 +383,14 @@ func (t *tenant) admit(c *client, fd int, h handover) {
 	c.due = t.timeoutsOf(c)
 	c.timeouts = c.due
 	t.keepSweeping()
+	revoked := c.standing().revoked(t.conf, time.Now()) // changed since it was asked
 	switch {
-	case t.conf == nil:
-		c.fail(errRevoked, "tenant_removed")
-	case !t.has(h.key.user): // nor the user
-		c.fail(errRevoked, "user_removed")
+	case revoked == "address_revoked":
+		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), revoked)
+	case revoked != "":
+		c.fail(errRevoked, revoked)
 	case t.draining:
 		c.fail(errDraining, "drain")
-	case t.conf.Refuses(time.Now(), whoIs(&c.peer)): // changed since it was asked
-		c.fail(denyAddress.tell(c.peer.Client.Addr(), t.id), "address_revoked")
 	case c.params.Told() != nil && c.mode != sessionMode: // that is told its server's process id
 		c.confirm()
 	default:

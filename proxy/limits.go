@@ -210,12 +210,6 @@ func (t *tenant) user(name string) tenants.User {
 	return tenants.User{}
 }
 
-// has reports whether there is such a user, or role.
-func (t *tenant) has(user string) bool {
-	_, ok := t.conf.User(user)
-	return ok
-}
-
 // poolSize is how many servers a pool of the user's may have.
 func (t *tenant) poolSize(user string) int {
 	if n := t.user(user).PoolSize; n > 0 {

@@ -33,11 +33,11 @@ func whoIs(p *proxyproto.Peer) netrestrict.Who {
 type standing struct {
 	peer           *proxyproto.Peer
 	user, database string
-	secure         bool // over TLS
+	secure         bool // nobody could read along on its way here
 }
 
 func (c *client) standing() standing {
-	return standing{&c.peer, c.place.user, c.database, c.conn.TLS()}
+	return standing{&c.peer, c.place.user, c.database, c.secure}
 }
 
 func (r *replica) standing() standing { return standing{&r.peer, r.user, r.database, r.tls != nil} }
