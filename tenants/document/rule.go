@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
@@ -48,6 +49,9 @@ func (r *rule) UnmarshalJSON(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text)) // the outer one's strictness is not ours
 	d.DisallowUnknownFields()
 	if err := d.Decode((*object)(r)); err != nil {
+		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return fmt.Errorf("allow_list: a rule has no key %s", key)
+		}
 		return fmt.Errorf("allow_list: an entry is neither a network nor a rule: %w", err)
 	}
 	return nil

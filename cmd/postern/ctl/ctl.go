@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -207,6 +208,17 @@ func (r *remote) completeTenant(cmd *cobra.Command, args []string, begun string)
 		}
 	}
 	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+// endOf is when something ends that lasts so long from now; "" if it never does, which only 0 says.
+func endOf(lasts time.Duration) (string, error) {
+	switch {
+	case lasts == 0:
+		return "", nil
+	case lasts < time.Second:
+		return "", usageError{errors.New("--for must be 1s at least; without it there is no end")}
+	}
+	return time.Now().Add(lasts).UTC().Format(time.RFC3339), nil
 }
 
 var errConfirm = usageError{errors.New("this cannot be undone: say --yes")}

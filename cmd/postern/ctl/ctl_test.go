@@ -97,6 +97,10 @@ func TestCommands(t *testing.T) {
 	if err := os.WriteFile(file, []byte("upstream: {host: db, port: 5432}\nallow_list: [10.0.0.0/8]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	list := filepath.Join(t.TempDir(), "list.yaml")
+	if err := os.WriteFile(list, []byte("[10.0.0.0/8]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	body := `{"allow_list":["10.0.0.0/8"],"upstream":{"host":"db","port":5432}}`
 	stored := `200 {"id":"acme","applied":{"everywhere":true,"missing":[]}}`
 	for _, row := range []struct{ args, answers, asked, out string }{
@@ -143,6 +147,9 @@ func TestCommands(t *testing.T) {
 			"NUMBER  AT  WHO  FROM  ACTION      TENANT  OUTCOME  CHANGED\n3       -   ops  -     tenant.put  -       -        pool.size,database\n"},
 		{"audit list", `200 {"entries":[{"number":3,"outcome":"0123456789012345678901234567890123456789012345678901234567890","changes":[{"path":"a"},{"path":"b"},{"path":"c"},{"path":"d"},{"path":"e"}]}]}`, "GET /v1/audit limit=50",
 			"NUMBER  AT  WHO  FROM  ACTION  TENANT  OUTCOME                                                        CHANGED\n3       -   -    -     -       -       012345678901234567890123456789012345678901234567890123456789…  a,b,c,and 2 more\n"},
+		{"restriction add acme 10.0.0.0/8 --for -1h", "", "", "--for must be 1s at least; without it there is no end"},
+		{"token make ci --scope operator --for 10ms", "", "", "--for must be 1s at least; without it there is no end"},
+		{"tenant put acme " + list, "", "", list + " must have keys and values, such as upstream: {host: acme-db.internal}"},
 		{"cluster forget n1", `200 {}`, "DELETE /v1/cluster/n1", "forgotten\n"},
 	} {
 		t.Run(row.args, func(t *testing.T) {

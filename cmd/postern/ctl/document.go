@@ -16,8 +16,10 @@ const maxDocument = 8 << 20 // bytes
 
 // readDocument reads a file, or standard input for "-", and returns it as JSON. YAML has JSON in it.
 func readDocument(cmd *cobra.Command, path string) (json.RawMessage, error) {
-	in := cmd.InOrStdin()
-	if path != "-" {
+	in, name := cmd.InOrStdin(), path
+	if path == "-" {
+		name = "standard input"
+	} else {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -30,14 +32,17 @@ func readDocument(cmd *cobra.Command, path string) (json.RawMessage, error) {
 		return nil, err
 	}
 	if len(text) > maxDocument {
-		return nil, fmt.Errorf("%s is longer than %d MiB", path, maxDocument>>20)
+		return nil, fmt.Errorf("%s is longer than %d MiB", name, maxDocument>>20)
 	}
-	var v map[string]any
+	var v any
 	if err := yaml.Unmarshal(text, &v); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if v == nil {
-		return nil, fmt.Errorf("%s has no document", path)
+		return nil, fmt.Errorf("%s has no document", name)
+	}
+	if _, ok := v.(map[string]any); !ok {
+		return nil, fmt.Errorf("%s must have keys and values, such as upstream: {host: acme-db.internal}", name)
 	}
 	return json.Marshal(v)
 }

@@ -107,6 +107,10 @@ func addRestriction(r *remote) *cobra.Command {
 	cmd.Flags().DurationVar(&lasts, "for", 0, "how long the rule lasts, such as 8h; 0: until it is removed")
 	cmd.Flags().BoolVar(&confirm, "confirm", false, "even if all sessions that are open now are ended by it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		end, err := endOf(lasts)
+		if err != nil {
+			return err
+		}
 		return r.changeRestrictions(cmd, args[0], confirm, "added", func(entries *[]json.RawMessage) ([]json.RawMessage, error) {
 			now := []json.RawMessage{}
 			if entries != nil {
@@ -117,8 +121,8 @@ func addRestriction(r *remote) *cobra.Command {
 				if comment != "" {
 					entry["comment"] = comment
 				}
-				if lasts > 0 {
-					entry["expires"] = time.Now().Add(lasts).UTC().Format(time.RFC3339)
+				if end != "" {
+					entry["expires"] = end
 				}
 				var text []byte
 				var err error

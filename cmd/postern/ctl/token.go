@@ -50,8 +50,12 @@ func makeToken(r *remote) *cobra.Command {
 		if form != "" {
 			body["form"] = form
 		}
-		if lasts > 0 {
-			body["expires"] = time.Now().Add(lasts).UTC().Format(time.RFC3339)
+		end, err := endOf(lasts)
+		if err != nil {
+			return err
+		}
+		if end != "" {
+			body["expires"] = end
 		}
 		answer, err := r.ask(cmd, call{method: http.MethodPost, path: []string{"v1", "tokens"}, body: body})
 		if err != nil {
