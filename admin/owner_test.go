@@ -115,7 +115,7 @@ func TestOwnersPool(t *testing.T) {
 		code       int
 		says       string
 	}{
-		{"write", `{"pool":{"size":5}}`, 200, `"caps":{"size":20,"max_clients":1000,"max_servers":60}`},
+		{"write", `{"pool":{"size":5}}`, 200, `"caps":{"size":20,"max_clients":1000,"max_servers":60,"max_database_clients":1000000,"max_database_servers":1000000}`},
 		{"write", `{"pool":{"size":20}}`, 200, `"size":20`},
 		{"write", `{"pool":{"size":21}}`, 422, `{"pointer":"/pool/size","detail":"must be between 1 and 20, which is what caps.size says"}`},
 		{"write", `{"pool":{"max_database_clients":7}}`, 200, `"max_database_clients":7`},
@@ -136,6 +136,19 @@ func TestOwnersPool(t *testing.T) {
 		if got := w.to(t, step.kind, "PATCH", "/v1/tenants/acme", step.body).is(step.code, step.says); t.Failed() {
 			t.Fatalf("step %d: %s", i, got.Body)
 		}
+	}
+}
+
+// TestOwnersDatabases: numbers of databases that are the operator's stay so, even if the others have caps already.
+func TestOwnersDatabases(t *testing.T) {
+	w := newWorld(t)
+	w.to(t, "operator", "PATCH", "/v1/tenants/acme", `{"pool":{"max_database_clients":10},"caps":{"size":30,"max_clients":1000,"max_servers":60}}`).is(200)
+	w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":{"size":25}}`).is(200, `"max_database_clients":10`)
+	for _, n := range []string{"null", "0", "11"} {
+		w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":{"max_database_clients":`+n+`}}`).is(422, "/pool/max_database_clients")
+	}
+	for _, n := range []string{"7", "500", "null"} { // there the operator had no limit
+		w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":{"max_database_servers":`+n+`}}`).is(200)
 	}
 }
 

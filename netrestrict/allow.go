@@ -71,6 +71,14 @@ func (a *AllowList) Equal(b *AllowList) bool {
 	return slices.EqualFunc(a.rules, b.rules, func(x, y Rule) bool { return x.compare(y) == 0 })
 }
 
+// Len is how many rules there are.
+func (a *AllowList) Len() int {
+	if a == nil {
+		return 0
+	}
+	return len(a.rules)
+}
+
 // Rules returns the rules in the list's own order, without duplicates; nil for the absent list, non-nil for an empty one. The
 // slice is the caller's.
 func (a *AllowList) Rules() []Rule {

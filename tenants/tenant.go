@@ -220,17 +220,15 @@ type Caps struct {
 	MaxDatabaseServers int
 }
 
-// Over is what caps a pool whose numbers an owner is about to change: c, and where it has no cap, what the pool has, if that was
-// the operator's. It was so the first time; from then on the numbers that a pool always has are capped.
+// Over is what caps a pool whose numbers an owner is about to change: c, and where it has no cap, what the pool has, which so far
+// was the operator's. Where that is no limit the cap is MaxCount: else the owner's own number would be taken for the operator's
+// the next time.
 func (c Caps) Over(p Pool) Caps {
-	if c.Size != 0 && c.MaxClients != 0 && c.MaxServers != 0 {
-		return c
-	}
 	return Caps{
 		Size:               cmp.Or(c.Size, p.Size),
 		MaxClients:         cmp.Or(c.MaxClients, p.MaxClients),
 		MaxServers:         cmp.Or(c.MaxServers, p.MaxServers),
-		MaxDatabaseClients: cmp.Or(c.MaxDatabaseClients, p.MaxDatabaseClients),
-		MaxDatabaseServers: cmp.Or(c.MaxDatabaseServers, p.MaxDatabaseServers),
+		MaxDatabaseClients: cmp.Or(c.MaxDatabaseClients, p.MaxDatabaseClients, MaxCount),
+		MaxDatabaseServers: cmp.Or(c.MaxDatabaseServers, p.MaxDatabaseServers, MaxCount),
 	}
 }

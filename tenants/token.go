@@ -28,6 +28,8 @@ func ValidateToken(t Token) []Problem {
 	switch of := t.Scope == ScopeWrite || t.Scope == ScopeRead; {
 	case of && t.Tenant == "":
 		p.key("tenant").fail("tenant is missing: the scope is that of one")
+	case of && !ValidID(t.Tenant):
+		p.key("tenant").fail("%q is no tenant id: it must match %s", t.Tenant, IDPattern)
 	case !of && t.Tenant != "":
 		p.key("tenant").fail("scope %s is that of no tenant", t.Scope)
 	}

@@ -21,6 +21,7 @@ func TestValidateToken(t *testing.T) {
 		{Token{Name: "ci"}, "[scope]"},
 		{Token{Name: "ci", Scope: "root"}, "[scope]"},
 		{Token{Name: "ci", Scope: ScopeWrite}, "[tenant]"},
+		{Token{Name: "ci", Scope: ScopeWrite, Tenant: "a\x00"}, "[tenant]"},
 		{Token{Name: "ci", Scope: ScopeOperator, Tenant: "acme"}, "[tenant]"},
 		{Token{Tenant: "acme"}, "[name scope tenant]"},
 	} {

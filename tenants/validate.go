@@ -12,12 +12,19 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern/postern/netrestrict"
 )
 
 // MaxCount bounds counts far above anything sensible and far below an overflow.
 const MaxCount = 1_000_000
+
+// MaxRules is how many rules an allow_list may have: every node keeps them all, and Supabase's routes add to what there is.
+const MaxRules = 20_000
+
+// maxUserName is in bytes, far above the 63 that Postgres keeps of a name, and below what an index takes.
+const maxUserName = 1000
 
 // maxNeverBan is how many networks a tenant may keep from being banned: each failed login asks them all.
 const maxNeverBan = 100
@@ -56,6 +63,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	}
 	validateServer(p, t)
 	validateClientCert(p, t)
+	p.key("client_ca").text(t.ClientCAPEM)
 	validateDatabases(p, t)
 	for _, name := range slices.Sorted(maps.Keys(t.Users)) {
 		u, at := t.Users[name], place{path: UserPath(name), problems: &all}
@@ -69,6 +77,9 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	validatePool(p.key("pool"), t.Pool)
 	validateCaps(p, t.Caps, t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
+	if t.Allow.Len() > MaxRules {
+		p.key("allow_list").fail("has more than %d rules", MaxRules)
+	}
 	oneOf(p.key("restrictions_mode"), t.Restrictions, RestrictionsEnforce, RestrictionsObserve)
 	if t.Flycast.IsValid() && !netrestrict.IsFlycast(t.Flycast) {
 		p.key("flycast").fail("must be an address of Flycast's, which begin with fdaa:")
@@ -167,6 +178,8 @@ func validateTLS(p place, u Upstream) {
 		p.key("server_name").fail("means nothing with tls: disable")
 	}
 	p.key("server_name").text(u.ServerName)
+	p.key("ca").text(u.RootPEM)
+	p.key("client_cert").text(u.ClientCert)
 	validateKeyPair(p, u)
 }
 
@@ -265,6 +278,12 @@ func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {
 		p.key("name").fail("name is missing")
 	}
 	p.key("name").text(u.Name)
+	switch {
+	case len(u.Name) > maxUserName:
+		p.key("name").fail("has more than %d bytes", maxUserName)
+	case !utf8.ValidString(u.Name): // which no store can keep
+		p.key("name").fail("is not UTF-8")
+	}
 	validateProof(p, u, t)
 	if !u.Verifier.IsZero() {
 		p.key("verifier").text(u.Verifier.Reveal())
@@ -302,7 +321,7 @@ func validatePool(p place, l Pool) {
 	p.key("max_database_servers").between(l.MaxDatabaseServers, 0, MaxCount)
 }
 
-// validateCaps judges caps, and a pool by them. 0 in a pool is no limit, and so above every cap.
+// validateCaps judges caps, and a pool by them. 0 in a pool is no limit, and so above every cap but the highest.
 func validateCaps(p place, c Caps, l Pool) {
 	for _, x := range []struct {
 		key     string
@@ -312,7 +331,7 @@ func validateCaps(p place, c Caps, l Pool) {
 		{"max_database_clients", c.MaxDatabaseClients, l.MaxDatabaseClients}, {"max_database_servers", c.MaxDatabaseServers, l.MaxDatabaseServers},
 	} {
 		p.key("caps").key(x.key).between(x.cap, 0, MaxCount)
-		if x.cap > 0 && (x.is > x.cap || x.is == 0) {
+		if x.cap > 0 && (x.is > x.cap || x.is == 0 && x.cap < MaxCount) {
 			p.key("pool").key(x.key).fail("must be between 1 and %d, which is what caps.%s says", x.cap, x.key)
 		}
 	}

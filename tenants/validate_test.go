@@ -147,6 +147,15 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Pool.MaxClients = 0 }, "pool.max_clients: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.Pool.MaxServers = MaxCount + 1 }, "pool.max_servers: must be between 1 and 1000000"},
 	{good, func(t *Tenant) { t.ConnectionRate = -1 }, "connection_rate: must be between 0 and 1000000"},
+	{good, func(t *Tenant) { t.Allow = manyRules(MaxRules + 1) }, "allow_list: has more than 20000 rules"},
+	{good, func(t *Tenant) { t.Users["a\xff"] = new(*t.Users["web"]); t.Users["a\xff"].Name = "a\xff" }, `users["a\xff"].name: is not UTF-8`},
+	{good, func(t *Tenant) {
+		long := strings.Repeat("x", 1001)
+		t.Users[long] = new(*t.Users["web"])
+		t.Users[long].Name = long
+	}, UserPath(strings.Repeat("x", 1001)) + ".name: has more than 1000 bytes"},
+	{good, func(t *Tenant) { t.ClientCAPEM = "\x00" }, "client_ca: must not contain a NUL character"},
+	{good, func(t *Tenant) { t.Upstream.RootPEM = "\x00" }, "upstream.ca: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.NeverBan = make([]netip.Prefix, 101) }, "never_ban: has more than 100 networks"},
 	{good, func(t *Tenant) { t.Pool.Mode = "fast" }, `pool.mode: must be one of "", session, transaction, statement`},
 	{good, func(t *Tenant) { t.Pool.Min = -1 }, "pool.min: must be between 0 and 1000000"},
@@ -193,7 +202,7 @@ func TestValidate(t *testing.T) {
 	}
 	capped := good("a")
 	capped.Caps = Caps{}.Over(capped.Pool)
-	if problems := Validate(capped, checkVerifier); len(problems) > 0 || capped.Caps != (Caps{DefaultPoolSize, DefaultMaxClients, DefaultMaxServers, 0, 0}) {
+	if problems := Validate(capped, checkVerifier); len(problems) > 0 || capped.Caps != (Caps{DefaultPoolSize, DefaultMaxClients, DefaultMaxServers, MaxCount, MaxCount}) {
 		t.Errorf("one at its caps, %v: %v", capped.Caps, problems)
 	}
 	if problems := Validate(&Tenant{}, nil); len(problems) < 5 { // and no panic
@@ -391,4 +400,17 @@ func TestCompleteLeavesItToValidate(t *testing.T) {
 		}
 	}
 	t.Error("nothing is said of the user")
+}
+
+// manyRules is a list of n addresses.
+func manyRules(n int) *netrestrict.AllowList {
+	var rules []netrestrict.Rule
+	for i := range n {
+		rules = append(rules, netrestrict.Rule{Network: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)})
+	}
+	list, err := netrestrict.CompileRules(rules)
+	if err != nil {
+		panic(err)
+	}
+	return list
 }

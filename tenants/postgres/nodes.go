@@ -29,7 +29,7 @@ func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string
 	e := tenants.Entry{By: by, Action: "node.forget", Outcome: tenants.OutcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
 	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, name)
+			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, sane(name))
 			if err == nil && tag.RowsAffected() == 0 {
 				err = refusal{tenants.ErrNoSuchNode}
 			}

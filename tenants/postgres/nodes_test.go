@@ -122,6 +122,11 @@ func TestApplied(t *testing.T) {
 		log[1].Action != "node.forget" || log[1].By != operator || log[1].Changes[0].Old != `"gone"` {
 		t.Errorf("the audit log has %+v, %v", log, err)
 	}
+	for _, name := range []string{"a\x00", "a\xff"} { // which no column takes
+		if err := forget(name); !errors.Is(err, tenants.ErrNoSuchNode) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
 	// One of another epoch knows nothing of this one's versions.
 	w.exec(`INSERT INTO postern.nodes SELECT 'old', 'boot', seen, seen + interval '1 hour', 'other', 1000, refused, keys, cache FROM postern.nodes`)
 	w.missing(3, "old")
