@@ -112,15 +112,17 @@ func networksOf(t *tenants.Tenant, now time.Time) []netip.Prefix {
 func applyNetworks(want []netip.Prefix, now time.Time) edit {
 	return func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		is, rules := rulesOf(old, now)
-		missing := slices.Clone(want)
+		missing := setOf(want)
 		for _, r := range is {
-			if slices.Contains(want, r.Network) {
+			if _, wanted := missing[r.Network]; wanted {
 				rules = append(rules, r)
-				missing = slices.DeleteFunc(missing, func(p netip.Prefix) bool { return p == r.Network })
+				missing[r.Network] = false // another rule for it may follow
 			}
 		}
-		for _, p := range missing {
-			rules = append(rules, netrestrict.Rule{Network: p})
+		for p, is := range missing {
+			if is {
+				rules = append(rules, netrestrict.Rule{Network: p})
+			}
 		}
 		list, err := netrestrict.CompileRules(rules)
 		if err != nil {
@@ -135,11 +137,21 @@ func applyNetworks(want []netip.Prefix, now time.Time) edit {
 	}
 }
 
+// setOf is for lists that are too long to be searched for each of another one: they are as long as a body can be.
+func setOf(list []netip.Prefix) map[netip.Prefix]bool {
+	set := make(map[netip.Prefix]bool, len(list))
+	for _, p := range list {
+		set[p] = true
+	}
+	return set
+}
+
 // changeNetworks is an edit: some networks more, others not any more.
 func changeNetworks(add, remove []netip.Prefix, now time.Time) edit {
 	return func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		want := append(networksOf(old, now), add...)
-		want = slices.DeleteFunc(want, func(p netip.Prefix) bool { return slices.Contains(remove, p) })
+		gone := setOf(remove)
+		want = slices.DeleteFunc(want, func(p netip.Prefix) bool { return gone[p] })
 		return applyNetworks(want, now)(old)
 	}
 }

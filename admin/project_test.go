@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -102,6 +103,25 @@ func TestWrongRestrictions(t *testing.T) {
 	if w.store.version != before {
 		t.Error("something was changed")
 	}
+}
+
+// TestEndlessRestrictions: what is as long as a body can be is judged at once, and lists do not grow for ever.
+func TestEndlessRestrictions(t *testing.T) {
+	w := newWorld(t)
+	list := func(first, n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"%d.%d.%d.%d"`, first, i>>16, i>>8&255, i&255))
+		}
+		return `{"dbAllowedCidrs":[` + strings.Join(all, ",") + `]}`
+	}
+	w.to(t, "write", "POST", restrictionsPath+"/apply", list(1, tenants.MaxRules)).is(201)
+	begin := time.Now()
+	w.to(t, "write", "PATCH", restrictionsPath, `{"add":`+list(2, 65_000)+`,"remove":`+list(3, 65_000)+`}`).is(422, "more than 20000 rules")
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	w.to(t, "write", "PATCH", restrictionsPath, `{"add":`+list(2, 1)+`}`).is(422, "more than 20000 rules")
 }
 
 // TestRestrictionsThatWait: what is not in force on every node after a second is stored, and what was there before is told.

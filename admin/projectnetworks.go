@@ -63,7 +63,8 @@ func (s *Server) patchRestrictions(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		remove, err = body.Remove.parse("remove.")
 	}
-	if i := slices.IndexFunc(add, func(p netip.Prefix) bool { return slices.Contains(remove, p) }); err == nil && i >= 0 {
+	gone := setOf(remove)
+	if i := slices.IndexFunc(add, func(p netip.Prefix) bool { return gone[p] }); err == nil && i >= 0 {
 		err = bad("%s is to be added and removed", add[i])
 	}
 	s.changeRestrictions(w, r, http.StatusOK, newShape, err, changeNetworks(add, remove, time.Now()))
