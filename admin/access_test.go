@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -303,6 +304,49 @@ func TestGuesses(t *testing.T) {
 			t.Errorf("later: %d", code)
 		}
 	})
+}
+
+// TestRevokedGuesses: a token that was good once is a wrong one like any other.
+func TestRevokedGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.ask("read", "GET", "/v1/tenants/acme", "")
+		for digest, token := range w.store.tokens {
+			if token.Name == "read" {
+				delete(w.store.tokens, digest)
+			}
+		}
+		for i := range wrongTokens {
+			if code := w.ask("read", "GET", "/v1/tenants/acme", "").Code; code != 401 {
+				t.Fatalf("%d: %d", i, code)
+			}
+		}
+		asked := w.store.finds
+		if code := w.ask("read", "GET", "/v1/tenants/acme", "").Code; code != 429 || w.store.finds != asked {
+			t.Errorf("%d, and the store was asked %d times more", code, w.store.finds-asked)
+		}
+	})
+}
+
+// TestHangingUpIsWrittenDown: who leaves before the answer is in the audit log all the same.
+func TestHangingUpIsWrittenDown(t *testing.T) {
+	w := newWorld(t)
+	hangUp := func(method, path string, at func(cancel func())) {
+		ctx, cancel := context.WithCancel(t.Context())
+		at(cancel)
+		r := newRequest(method, path, nil).WithContext(ctx)
+		r.Header.Set("Authorization", "Bearer "+w.tokens["write"])
+		w.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}
+	hangUp("DELETE", "/v1/tenants/acme/sessions", func(cancel func()) { w.gate.done = cancel })
+	hangUp("DELETE", "/v1/tenants/acme", func(cancel func()) { w.store.found = cancel })
+	var outcomes []string
+	for _, e := range w.store.entries {
+		outcomes = append(outcomes, e.Action+": "+e.Outcome)
+	}
+	if got := strings.Join(outcomes, "; "); got != "session.end_all: done; tenant.delete: a token of scope tenant:write may not do this" {
+		t.Errorf("audit: %q", got)
+	}
 }
 
 // TestMetersAreBounded: who comes last pushes out somebody who has used little.

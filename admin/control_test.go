@@ -36,6 +36,8 @@ type fakeGate struct {
 	bans         []Ban
 	locked, open int // what LockedOut says
 
+	done func() // what happens once a call is done; nil: nothing
+
 	mu    sync.Mutex
 	calls []string
 }
@@ -50,6 +52,9 @@ func (g *fakeGate) called(ctx context.Context, call, tenant string) error {
 	}
 	if err := g.fail[call]; err != nil {
 		return err
+	}
+	if g.done != nil {
+		defer g.done()
 	}
 	return ctx.Err()
 }

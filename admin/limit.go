@@ -109,6 +109,13 @@ func (m *meters[K, M]) has(key K) bool {
 	return ok
 }
 
+// drop forgets the meter of key.
+func (m *meters[K, M]) drop(key K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.of, key)
+}
+
 // forget drops the fullest of a few, which map iteration picks.
 func (m *meters[K, M]) forget() {
 	const few = 16

@@ -26,6 +26,7 @@ type memory struct {
 	version int64
 	entries []tenants.Entry
 	finds   int
+	found   func() // what happens once a token was found; nil: nothing
 }
 
 func newMemory(all ...*tenants.Tenant) *memory {
@@ -198,6 +199,9 @@ func (m *memory) FindToken(ctx context.Context, digest [32]byte) (tenants.Token,
 	}
 	t.Used = time.Now()
 	m.tokens[digest] = t
+	if m.found != nil {
+		m.found()
+	}
 	return t, nil
 }
 

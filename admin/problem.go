@@ -129,11 +129,11 @@ func (s *Server) writeDownDone(r *http.Request, tenant string) {
 	}
 }
 
-// audit writes down what became of a call that has changed nothing in the store. The call is over: what cannot be written is
-// logged.
+// audit writes down what became of a call that has changed nothing in the store, even if the asker has hung up: who does so is
+// not to be left out. The call is over: what cannot be written is logged.
 func (s *Server) audit(r *http.Request, tenant, outcome string) {
 	c := callerOf(r)
-	ctx, cancel := context.WithTimeout(r.Context(), noteTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
 	defer cancel()
 	err := s.opts.Registry.Note(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: outcome})
 	if err != nil && !errors.Is(err, tenants.ErrReadOnly) {

@@ -107,6 +107,7 @@ func (s *Server) find(r *http.Request, token string, got digest) (tenants.Token,
 	t, err := s.opts.Registry.FindToken(ctx, got)
 	if errors.Is(err, tenants.ErrNoSuchToken) {
 		from.wrong.Allow()
+		s.tokens.drop(got) // it was good once, perhaps
 		return tenants.Token{}, unauthorized(wrong)
 	}
 	if err != nil {
