@@ -88,6 +88,21 @@ func (w *storeWorld) exec(sql string) {
 	}
 }
 
+// connect is a connection to the store as its owner.
+func (w *storeWorld) connect() *pgx.Conn {
+	w.t.Helper()
+	dsn, err := os.ReadFile(filepath.Join(w.dir, "dsn"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(w.t.Context(), configOf(w.t, string(dsn)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { closeConn(conn) })
+	return conn
+}
+
 func (w *storeWorld) gate() *gate {
 	w.t.Helper()
 	return &gate{t: w.t, Gate: harness.Postern(w.t, harness.GateConfig{Config: harness.Map{"tenants": w.tenants}})}
@@ -257,6 +272,51 @@ func TestStoreOfTwo(t *testing.T) {
 		if v := value(t, conn, "select 1"); v != "1" {
 			t.Error(v)
 		}
+	}
+}
+
+// TestStoreOfMany: a rule is committed through one node's API while the other, which has thousands of tenants (100,000 with
+// POSTERN_TEST_LONG), has just lost the connection that listens; there its session is ended and its client refused, and nobody else's.
+func TestStoreOfMany(t *testing.T) {
+	t.Parallel()
+	many := 2_000
+	if harness.Long() {
+		many = 100_000
+	}
+	w := newStoreWorld(t)
+	w.command("init")
+	all := []harness.Map{w.acme, w.globex}
+	for i := range many - len(all) {
+		all = append(all, harness.Map{"id": fmt.Sprintf("t%06d", i), "upstream": w.acme["upstream"], "users": w.acme["users"].([]harness.Map)[:1]})
+	}
+	w.load(all...)
+	a := w.node("a")
+	var others string // pids of the store's connections that are not b's
+	if err := w.connect().QueryRow(t.Context(), `SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE datname = current_database()`).Scan(&others); err != nil {
+		t.Fatal(err)
+	}
+	b := w.node("b")
+	for _, g := range []*gate{a, b} {
+		if len(g.Log().Find("tenants loaded", harness.Map{"tenants": float64(many)})) == 0 {
+			t.Fatalf("not all tenants are loaded:\n%s", g.Log())
+		}
+	}
+	acme, globex := b.mustLogin(t, "acme"), b.mustLogin(t, "globex")
+
+	w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid NOT IN (` + others + `)`)
+	asked := time.Now()
+	a.api(t, a.Token, "PATCH", "/v1/tenants/acme?confirm=true&wait=0", harness.Map{"allow_list": []string{}}).want(t, 200)
+	committed := time.Now() // or a little earlier
+	ends(t, acme, "57P01")
+	told := time.Now()
+	_, err := b.login(t, "acme")
+	wantState(t, err, "28000")
+	t.Logf("with %d tenants, the API's answer after %v, 57P01 %v after that, and a refusal %v after that", many, committed.Sub(asked), told.Sub(committed), time.Since(told))
+	if v := value(t, globex, "select 1"); v != "1" {
+		t.Error(v)
+	}
+	if !b.Log().Contains("the store of tenants is away") {
+		t.Error("it was not noticed that the connection was lost: nothing was tested")
 	}
 }
 
