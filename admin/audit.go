@@ -21,6 +21,12 @@ type entryView struct {
 	Version *int64       `json:"version"`
 	Changes []changeLine `json:"changes"`
 	Chain   string       `json:"chain"`
+	Applied []inForce    `json:"applied"` // null: nothing changed, or it is not known any more
+}
+
+type inForce struct {
+	Node string  `json:"node"`
+	At   *string `json:"at"`
 }
 
 type actorView struct {
@@ -43,6 +49,12 @@ func viewEntry(e tenants.Entry) entryView {
 		Changes: []changeLine{}, Chain: e.Chain, By: actorView{Name: e.By.Name, Token: present(e.By.Token), Request: present(e.By.Request)}}
 	if e.By.Address.IsValid() {
 		v.By.Address = new(e.By.Address.String())
+	}
+	if e.Applied != nil {
+		v.Applied = []inForce{}
+	}
+	for _, a := range e.Applied {
+		v.Applied = append(v.Applied, inForce{Node: a.Node, At: instant(a.At)})
 	}
 	for _, d := range e.Changes {
 		line := changeLine{Path: d.Path, Secret: d.Secret}

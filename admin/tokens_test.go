@@ -100,9 +100,12 @@ func TestAuditIsRead(t *testing.T) {
 			{Path: "pool.size", Old: "20", New: "3"}, {Path: `users["app"]`, New: "there"}, {Path: `users["app"].password`, Old: "s3cret", New: "s3cret", Secret: true}}})
 	}
 	w.store.write(tenants.Entry{By: tenants.Actor{Name: "cli"}, Action: "token.create", Outcome: "done"})
-	w.to(t, "operator", "GET", "/v1/audit?limit=2", "").is(200, `"number":6`, `"by":{"name":"cli","token":null,"address":null,"request":null}`, `"tenant":null`, `"version":null`,
+	w.store.entries[3].Applied = []tenants.InForce{}
+	w.store.entries[4].Applied = []tenants.InForce{{Node: "a", At: time.Unix(1, 0)}, {Node: "b", At: time.Unix(2, 0)}}
+	w.to(t, "operator", "GET", "/v1/audit?limit=2", "").is(200, `"number":6`, `"by":{"name":"cli","token":null,"address":null,"request":null}`, `"tenant":null`, `"version":null`, `"applied":null`, `"applied":[{"node":"a","at":"1970-01-01T00:00:01Z"},{"node":"b","at":"1970-01-01T00:00:02Z"}]`,
 		`"number":5`, `"by":{"name":"ci","token":"t1","address":"203.0.113.7:5","request":"r1"}`,
 		`"changes":[{"path":"pool.size","old":20,"new":3,"secret":false},{"path":"users[\"app\"]","new":"there","secret":false},{"path":"users[\"app\"].password","secret":true}]`, `"next":5`)
+	w.to(t, "operator", "GET", "/v1/audit?limit=1&before=5", "").is(200, `"applied":[]`)
 	got := w.to(t, "operator", "GET", "/v1/audit?tenant=globex&before=4", "").is(200, `"number":2`, `"next":null`)
 	if n := len(got.value("entries").([]any)); n != 1 {
 		t.Errorf("%d entries", n)

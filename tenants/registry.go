@@ -157,6 +157,15 @@ type Entry struct {
 	Version int64  // of the change in the store's feed; 0: nothing changed
 	Changes []Difference
 	Chain   string // in hex: a digest of this row and of the one before it
+	// Applied says on which nodes the change is in force, the first one first. Not nil but empty: on none yet. Nil: nothing changed,
+	// or it is not known any more.
+	Applied []InForce
+}
+
+// InForce says since when a version, or a later one, is in force on a node, which may have ended since.
+type InForce struct {
+	Node string
+	At   time.Time
 }
 
 // Difference is one value that is not what it was. Of secrets only the path is told.

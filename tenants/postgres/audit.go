@@ -88,6 +88,9 @@ func (r *Registry) Audit(ctx context.Context, tenant string, before int64, limit
 			all = append(all, e)
 			return err
 		}, sql, args...)
+		if err == nil {
+			err = readInForce(ctx, r.pool, all)
+		}
 		return all, err
 	})
 }

@@ -104,3 +104,48 @@ func readApplied(ctx context.Context, q querier, version int64) (a tenants.Appli
 	}
 	return a, nil
 }
+
+// maxInForce is on how many nodes an entry of the audit log is told to be in force: the first ones.
+const maxInForce = 100
+
+// selectInForce says of each version when it came into force on nodes, those that have ended since among them: with the first report
+// of it or of a later one. Of what is older than reports are kept, nothing is known. The nodes are read by steps along the index, so
+// that it costs as much as there are nodes, not reports.
+const selectInForce = `WITH RECURSIVE nodes (node, epoch) AS (
+		(SELECT node, epoch FROM postern.applied ORDER BY node, epoch LIMIT 1)
+		UNION ALL SELECT next.* FROM nodes n, LATERAL (SELECT node, epoch FROM postern.applied WHERE (node, epoch) > (n.node, n.epoch) ORDER BY node, epoch LIMIT 1) next
+	)
+	SELECT e.i, f.node, f.at
+	FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) WITH ORDINALITY AS e (version, at, tenant, i) LEFT JOIN LATERAL (
+		SELECT n.node, min(a.at) AS at FROM nodes n, LATERAL (
+			SELECT at FROM postern.applied WHERE node = n.node AND epoch = n.epoch AND version >= e.version AND at >= e.at AND NOT refused && ARRAY[e.tenant, $4]
+			ORDER BY version LIMIT 1) a
+		GROUP BY n.node ORDER BY 2, 1 LIMIT $5) f ON true
+	WHERE e.version > 0 AND e.at > clock_timestamp() - $6::interval
+	ORDER BY e.i, f.at, f.node`
+
+// readInForce fills in where entries are in force.
+func readInForce(ctx context.Context, q querier, all []tenants.Entry) error {
+	versions, when, ids := make([]int64, len(all)), make([]time.Time, len(all)), make([]string, len(all))
+	for i, e := range all {
+		versions[i], when[i], ids[i] = e.Version, e.At, e.Tenant
+	}
+	rows, err := q.Query(ctx, selectInForce, versions, when, ids, everyTenant, maxInForce, appliedKept)
+	if err != nil {
+		return err
+	}
+	var i int
+	var node *string
+	var at *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&i, &node, &at}, func() error {
+		e := &all[i-1]
+		if e.Applied == nil {
+			e.Applied = []tenants.InForce{}
+		}
+		if node != nil {
+			e.Applied = append(e.Applied, tenants.InForce{Node: *node, At: *at})
+		}
+		return nil
+	})
+	return err
+}

@@ -261,3 +261,97 @@ func TestReportsAreFew(t *testing.T) {
 		t.Errorf("%d reports in %v, %d at most", reports, took, most)
 	}
 }
+
+// TestAuditSaysWhereInForce: an entry has the nodes that have said so, since their first report of it or of a later change, also after
+// one has ended or comes back; where the tenant is refused it is not in force; and of old ones nothing is known.
+func TestAuditSaysWhereInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	r := w.asked()
+	change := func(tenant, database string) {
+		t.Helper()
+		if _, err := r.Change(t.Context(), with(tenant, 0, func(x *tenants.Tenant) { x.Database = database })); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all []tenants.Entry // the latest first
+	inForce := func(want ...string) {
+		t.Helper()
+		var got []string
+		defer func() {
+			if t.Failed() {
+				t.Logf("got %q", got)
+			}
+		}()
+		harness.Eventually(t, harness.Patience, fmt.Sprintf("in force: %q", want), func() bool {
+			all, got = w.entries(r, 100), nil
+			for _, e := range all {
+				var names []string
+				for _, a := range e.Applied {
+					names = append(names, a.Node)
+				}
+				slices.Sort(names)
+				got = append(got, fmt.Sprint(e.Version, e.Applied != nil, names))
+			}
+			got = slices.Compact(got)
+			return slices.Equal(got, want)
+		})
+	}
+	w.load(sample("acme"), sample("globex")) // one version, two entries
+	inForce("1 true []")
+	a := w.followAs("a")
+	inForce("1 true [a]")
+	w.opts.Judge.Here = func(x *tenants.Tenant) error {
+		if x.Database == "x" {
+			return errors.New("not here")
+		}
+		return nil
+	}
+	w.followAs("b")
+	inForce("1 true [a b]")
+	change("acme", "x")
+	w.missing(2, "b")
+	change("globex", "y")
+	w.missing(3)
+	if err := r.Note(t.Context(), tenants.Entry{Action: "test", Outcome: "no"}); err != nil {
+		t.Fatal(err)
+	}
+	inForce("0 false []", "3 true [a b]", "2 true [a]", "1 true [a b]") // whatever came later, acme's change is refused by b
+	change("acme", "z")
+	w.missing(4)
+	inForce("4 true [a b]", "0 false []", "3 true [a b]", "2 true [a b]", "1 true [a b]")
+	before := fmt.Sprintf("%+v", all)
+	for _, e := range all {
+		for i, at := range e.Applied {
+			if at.At.Before(e.At) || i > 0 && at.At.Before(e.Applied[i-1].At) {
+				t.Errorf("in force before it was made, or out of order: %+v", e)
+			}
+		}
+	}
+
+	// A node that ends was there, and one that has come back has been there all the time.
+	a.stop()
+	w.opts.Judge.Here = nil
+	w.followAs("a")
+	harness.Eventually(t, harness.Patience, "it is there again", func() bool { _, names := w.nodes(); return slices.Equal(names, []string{"a", "b"}) })
+	w.missing(4)
+	if all = w.entries(r, 100); fmt.Sprintf("%+v", all) != before {
+		t.Errorf("it was\n%s\nand is\n%+v", before, all)
+	}
+	// A failover: what was known of the epoch before is still so.
+	w.exec(`UPDATE postern.applied SET epoch = 'before'`)
+	w.exec(`INSERT INTO postern.applied SELECT DISTINCT node, 'after', 4, now(), '{}'::text[] FROM postern.applied`)
+	if all = w.entries(r, 100); fmt.Sprintf("%+v", all) != before {
+		t.Errorf("it was\n%s\nand after a failover\n%+v", before, all)
+	}
+	w.exec(`UPDATE postern.applied SET refused = '{*}'`)
+	inForce("4 true []", "0 false []", "3 true []", "2 true []", "1 true []")
+
+	// Old ones. Reports that came before an entry was written are no news of it.
+	w.exec(`UPDATE postern.applied SET at = at - interval '2 days', refused = '{}'`)
+	inForce("4 true []", "0 false []", "3 true []", "2 true []", "1 true []")
+	w.exec(`GRANT UPDATE ON postern.audit TO CURRENT_USER`)
+	w.exec(`ALTER TABLE postern.audit DISABLE TRIGGER USER`)
+	w.exec(`UPDATE postern.audit SET at = at - interval '8 days' WHERE version IN (1, 3)`)
+	inForce("4 true []", "0 false []", "3 false []", "2 true []", "1 false []")
+}

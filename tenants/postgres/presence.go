@@ -18,14 +18,16 @@ import (
 )
 
 const (
-	beatEvery     = time.Second
-	beatTimeout   = 5 * time.Second
-	silentAfter   = 5 * time.Second        // a node that was not heard of for as long is silent
-	reportPause   = 150 * time.Millisecond // between two reports
-	settleTimeout = 500 * time.Millisecond // for loops to judge their sessions, then it is tried again with the next beat
-	goodbyeWithin = time.Second
-	pruneEvery    = time.Hour
-	maxRefused    = 1000 // tenants that a node names
+	beatEvery      = time.Second
+	beatTimeout    = 5 * time.Second
+	silentAfter    = 5 * time.Second        // a node that was not heard of for as long is silent
+	reportPause    = 150 * time.Millisecond // between two reports
+	settleTimeout  = 500 * time.Millisecond // for loops to judge their sessions, then it is tried again with the next beat
+	goodbyeWithin  = time.Second
+	pruneEvery     = time.Hour
+	appliedKept    = 7 * 24 * time.Hour // what is told of when versions came into force
+	maxRefused     = 1000               // tenants that a node names
+	maxRefusedKept = 100                // and with a time when a version came into force
 )
 
 // presence is this process. Whoever follows the store says what was reached; attend tells the store.
@@ -164,7 +166,7 @@ func (p *presence) attend(ctx context.Context, conn *pgx.Conn) error {
 		}
 		if time.Since(pruned) > pruneEvery {
 			pruned = time.Now()
-			if err := p.exec(ctx, conn, `DELETE FROM postern.applied WHERE at < clock_timestamp() - interval '7 days'`); err != nil {
+			if err := p.exec(ctx, conn, `DELETE FROM postern.applied WHERE at < clock_timestamp() - $1::interval`, appliedKept); err != nil {
 				return err
 			}
 		}
@@ -206,8 +208,10 @@ func (p *presence) tell(ctx context.Context, conn *pgx.Conn, r report, news bool
 		p.name, p.boot, r.at.epoch, r.at.version, append([]string{}, r.refused...), p.keys.IDs(), p.cache()).
 		Exec(func(tag pgconn.CommandTag) error { there = tag.RowsAffected() == 1; return nil })
 	if news && r.at.epoch != "" {
-		b.Queue(`INSERT INTO postern.applied (node, epoch, version, at) SELECT name, epoch, applied, clock_timestamp() FROM postern.nodes WHERE name = $1 AND boot = $2
-			ON CONFLICT (node, epoch, version) DO UPDATE SET at = excluded.at`, p.name, p.boot)
+		b.Queue(`INSERT INTO postern.applied (node, epoch, version, at, refused)
+			SELECT name, epoch, applied, clock_timestamp(), CASE WHEN cardinality(refused) > $3 THEN ARRAY[$4] ELSE refused END FROM postern.nodes WHERE name = $1 AND boot = $2
+			ON CONFLICT (node, epoch, version) DO UPDATE SET at = excluded.at, refused = excluded.refused WHERE applied.refused <> excluded.refused`,
+			p.name, p.boot, maxRefusedKept, everyTenant)
 	}
 	return there, conn.SendBatch(ctx, b).Close()
 }

@@ -136,6 +136,12 @@ func TestAPIOfTwoNodes(t *testing.T) {
 		t.Errorf("the audit log says\n%s\nwant\n%s", got, want)
 	}
 
+	// And since when it is in force on which.
+	last := b.api(t, b.Token, "GET", "/v1/audit?tenant=acme&limit=2", nil).want(t, 200).body["entries"].([]any)
+	if refused, done := last[0].(map[string]any)["applied"], fmt.Sprint(last[1].(map[string]any)["applied"]); refused != nil || !strings.Contains(done, "node:a") || !strings.Contains(done, "node:b") {
+		t.Errorf("a refused change is in force on %v, and the last one that was done on %v", refused, done)
+	}
+
 	// A token that is revoked on A is none on B, and a tenant that is removed there is gone here.
 	a.api(t, a.Token, "DELETE", fmt.Sprint("/v1/tokens/", token.body["id"]), nil).want(t, 200)
 	harness.Eventually(t, harness.Patience, "the token is no good any more", func() bool { return b.api(t, owner, "GET", "/v1/tenants/acme", nil).code == 401 })

@@ -40,24 +40,28 @@ func listAudit(r *remote) *cobra.Command {
 		if !r.json {
 			shorten(rows)
 		}
-		return r.printRows(cmd, rows, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"CHANGED", "paths"}})
+		return r.printRows(cmd, rows, "entries", []column{{"NUMBER", "number"}, {"AT", "at"}, {"WHO", "by.name"}, {"FROM", "by.address"}, {"ACTION", "action"}, {"TENANT", "tenant"}, {"OUTCOME", "outcome"}, {"IN FORCE", "nodes"}, {"CHANGED", "paths"}})
 	}
 	return cmd
 }
 
-// shorten makes rows fit a table: of many paths it has the first, and of a long outcome the beginning.
+// shorten makes rows fit a table: of many paths and nodes it has the first, and of a long outcome the beginning.
 func shorten(rows []any) {
-	const paths, letters = 3, 60
+	const items, letters = 3, 60
 	for _, row := range rows {
 		row, ok := row.(map[string]any)
 		if !ok {
 			continue
 		}
-		all, _ := at(row, "changes.path").([]any)
-		if n := len(all) - paths; n > 1 {
-			all = append(slices.Clone(all[:paths]), fmt.Sprintf("and %d more", n))
+		for name, path := range map[string]string{"paths": "changes.path", "nodes": "applied.node"} {
+			all, ok := at(row, path).([]any)
+			if n := len(all) - items; n > 1 {
+				all = append(slices.Clone(all[:items]), fmt.Sprintf("and %d more", n))
+			}
+			if ok {
+				row[name] = all
+			}
 		}
-		row["paths"] = all
 		if outcome, ok := row["outcome"].(string); ok && utf8.RuneCountInString(outcome) > letters {
 			row["outcome"] = string([]rune(outcome)[:letters]) + "…"
 		}

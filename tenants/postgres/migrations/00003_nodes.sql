@@ -19,6 +19,7 @@ CREATE TABLE postern.applied (
 	epoch   text NOT NULL,
 	version bigint NOT NULL,
 	at      timestamptz NOT NULL,
+	refused text[] NOT NULL,          -- but for these tenants; *: too many to keep
 	PRIMARY KEY (node, epoch, version)
 );
 
