@@ -132,6 +132,7 @@ func (g *Gate) LockedOut(ctx context.Context, conf *tenants.Tenant) (locked, ope
 	if t == nil {
 		return 0, 0, nil // nobody is there
 	}
+	conf = g.withRoles(conf)
 	type tally struct{ locked, open int }
 	told := make(chan tally, 1)
 	asked := t.post(func() {

@@ -22,6 +22,8 @@ const (
 	// roleStoring bounds one call of the store, and roleStorePause is between two readings of one tenant's list.
 	roleStoring    = 2 * time.Second
 	roleStorePause = 5 * time.Second
+	// roleWritePause is between two writings of one tenant's list: a server that gives another one each time costs the store no more.
+	roleWritePause = time.Minute
 )
 
 // rolesKept is what a book knows of its list in the store.
@@ -30,6 +32,7 @@ type rolesKept struct {
 	read    bool      // once at least
 	free    time.Time // not read before
 	dirty   bool      // there is a newer list here
+	written time.Time // last
 }
 
 // startReading reads a list that is not known, or that another node may know better, as of a machine that sleeps. The caller holds the
@@ -84,13 +87,17 @@ func (g *Gate) rolesRead(b *roleBook, list *roles.List, at time.Time, err error)
 	}
 }
 
-// keepRoles writes a list that the store does not have.
+// keepRoles writes a list that the store does not have, or leaves that to the next listing.
 func (g *Gate) keepRoles(b *roleBook, id string) {
+	now := time.Now()
 	b.mu.Lock()
-	list, at, dirty := b.list, b.listed, b.kept.dirty
-	b.kept.dirty = false
+	list, at, k := b.list, b.listed, &b.kept
+	due := g.opts.Roles != nil && k.dirty && now.Sub(k.written) >= roleWritePause
+	if due {
+		k.dirty, k.written = false, now
+	}
 	b.mu.Unlock()
-	if g.opts.Roles == nil || !dirty {
+	if !due {
 		return
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roleStoring)
