@@ -50,6 +50,12 @@ type caller struct {
 	meter *meter
 	// asked says that the registry was asked to change something: it writes down a refusal itself.
 	asked bool
+	did   []tenants.Difference // what the gate has done for it, for the audit log
+}
+
+// hasDone notes a value that the gate has changed: old and now are JSON, "" where there was or is none.
+func (c *caller) hasDone(path, old, now string) {
+	c.did = append(c.did, tenants.Difference{Path: path, Old: old, New: now})
 }
 
 // isTenants reports whether the token is for one tenant.

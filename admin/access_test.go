@@ -376,6 +376,13 @@ func TestRefusalsAreBounded(t *testing.T) {
 	if n := len(w.store.entries); n != refusalsKept {
 		t.Errorf("%d refusals, want %d", n, refusalsKept)
 	}
+	w = newWorld(t)
+	for range ownerCalls { // what the store finds out
+		w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":{"size":-1}}`).is(422)
+	}
+	if n := len(w.store.entries); n != refusalsKept {
+		t.Errorf("%d refusals by the store, want %d", n, refusalsKept)
+	}
 	w.store.away = errors.New("gone")
 	if got := w.ask("file", "DELETE", "/v1/tenants/acme", `{"a":1}`); got.Code != 400 {
 		t.Errorf("%d %s", got.Code, got.Body)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
@@ -84,10 +85,14 @@ func (s *Server) makeBan(w http.ResponseWriter, r *http.Request) {
 		return nil
 	}
 	s.do(w, r, says, func(ctx context.Context, tenant string) error {
+		callerOf(r).hasDone(banPath(made.Address), "", strconv.Quote(made.Left.String()))
 		return s.opts.Gate.Ban(ctx, tenant, made.Address, made.Left)
 	},
 		func(context.Context, string) (int, any, error) { return http.StatusCreated, made.told(), nil })
 }
+
+// banPath is what the audit log calls the ban of an address or a network.
+func banPath(of fmt.Stringer) string { return fmt.Sprintf("bans[%q]", of) }
 
 func wrongAddress(err error) error { return invalid{{"/address", err.Error()}} }
 
@@ -115,6 +120,7 @@ func (s *Server) liftBan(w http.ResponseWriter, r *http.Request) {
 		if n, err = s.opts.Gate.LiftBan(ctx, tenant, addr); err == nil && n == 0 {
 			err = ErrNoBan
 		}
+		callerOf(r).hasDone(banPath(addr), strconv.Quote("banned"), "")
 		return err
 	}, func(context.Context, string) (int, any, error) { return http.StatusOK, lifted{n}, nil })
 }

@@ -48,10 +48,14 @@ func (s *Server) commit(r *http.Request, e edit) (rec tenants.Record, created bo
 	defer cancel()
 	c.asked = true
 	rec, err = s.opts.Registry.Change(ctx, tenants.Edit{By: c.Actor, Action: c.action, Tenant: id, Match: when.match,
+		Unnoted: c.meter.refused.Tokens() < 1,
 		Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
 			created = old == nil
 			return e(old)
 		}})
+	if err != nil {
+		c.meter.refused.Allow() // so many, and no more, are written down
+	}
 	s.note(r, id, err)
 	return rec, created, err
 }

@@ -75,7 +75,11 @@ func (m *memory) Change(ctx context.Context, e tenants.Edit) (rec tenants.Record
 	}
 	old, ok := m.all[e.Tenant]
 	entry := tenants.Entry{By: e.By, Action: e.Action, Tenant: e.Tenant}
-	defer func() { _ = m.outcome(entry, err) }()
+	defer func() {
+		if !e.Unnoted || err == nil {
+			_ = m.outcome(entry, err)
+		}
+	}()
 	if e.Match == tenants.MatchNone && ok || e.Match > 0 && e.Match != old.Revision {
 		return rec, tenants.ErrChanged
 	}

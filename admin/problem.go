@@ -119,25 +119,26 @@ func (s *Server) writeDown(r *http.Request, tenant string, status int, why strin
 		r.Method == http.MethodGet || r.Method == http.MethodHead || !c.meter.refused.Allow() {
 		return
 	}
-	s.audit(r, tenant, brief(why))
+	s.audit(r, tenants.Entry{Tenant: tenant, Outcome: brief(why)})
 }
 
 // writeDownDone has the audit log know of what the gate has done for somebody.
 func (s *Server) writeDownDone(r *http.Request, tenant string) {
 	if s.opts.Registry != nil && r.Method != http.MethodGet && r.Method != http.MethodHead {
-		s.audit(r, tenant, tenants.OutcomeDone)
+		s.audit(r, tenants.Entry{Tenant: tenant, Outcome: tenants.OutcomeDone, Changes: callerOf(r).did})
 	}
 }
 
 // audit writes down what became of a call that has changed nothing in the store, even if the asker has hung up: who does so is
 // not to be left out. The call is over: what cannot be written is logged.
-func (s *Server) audit(r *http.Request, tenant, outcome string) {
+func (s *Server) audit(r *http.Request, e tenants.Entry) {
 	c := callerOf(r)
+	e.By, e.Action = c.Actor, c.action
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), noteTimeout)
 	defer cancel()
-	err := s.opts.Registry.Note(ctx, tenants.Entry{By: c.Actor, Action: c.action, Tenant: tenant, Outcome: outcome})
+	err := s.opts.Registry.Note(ctx, e)
 	if err != nil && !errors.Is(err, tenants.ErrReadOnly) {
-		s.opts.Log.Warn("admin: a call is not in the audit log", "route", r.Pattern, "outcome", outcome, "request", c.Request, "error", err)
+		s.opts.Log.Warn("admin: a call is not in the audit log", "route", r.Pattern, "outcome", e.Outcome, "request", c.Request, "error", err)
 	}
 }
 

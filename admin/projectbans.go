@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -120,7 +121,9 @@ func (s *Server) removeBans(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return err
 			}
-			n += of
+			if n += of; of > 0 {
+				callerOf(r).hasDone(banPath(addr), strconv.Quote("banned"), "")
+			}
 		}
 		return nil
 	}, func(context.Context, string) (int, any, error) { return http.StatusOK, lifted{n}, nil })

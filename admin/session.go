@@ -6,8 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -94,12 +96,18 @@ func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 }
 
 func (s *Server) endSessions(w http.ResponseWriter, r *http.Request) {
-	s.end(w, r, func(ctx context.Context, tenant string) (int, error) { return s.opts.Gate.EndSessions(ctx, tenant) })
+	s.end(w, r, func(ctx context.Context, tenant string) (int, error) {
+		n, err := s.opts.Gate.EndSessions(ctx, tenant)
+		callerOf(r).hasDone("sessions", strconv.Itoa(n), "0")
+		return n, err
+	})
 }
 
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 	s.end(w, r, func(ctx context.Context, tenant string) (int, error) {
-		return 1, s.opts.Gate.EndSession(ctx, tenant, r.PathValue("session"))
+		id := r.PathValue("session")
+		callerOf(r).hasDone(fmt.Sprintf("sessions[%q]", id), strconv.Quote("open"), "")
+		return 1, s.opts.Gate.EndSession(ctx, tenant, id)
 	})
 }
 

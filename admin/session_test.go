@@ -99,7 +99,9 @@ func TestSessionsAreEnded(t *testing.T) {
 	var outcomes []string
 	for _, e := range w.store.entries {
 		if strings.HasPrefix(e.Action, "session.") {
-			outcomes = append(outcomes, e.By.Name+": "+e.Action+": "+e.Outcome)
+			if outcomes = append(outcomes, e.By.Name+": "+e.Action+": "+e.Outcome); (e.Outcome == tenants.OutcomeDone) != (len(e.Changes) == 1) {
+				t.Errorf("the audit log says that %+v was changed", e)
+			}
 		}
 	}
 	if len(outcomes) != 7 || outcomes[0] != "write: session.end: done" || outcomes[1] != "write: session.end: the tenant has no such session on this node" ||

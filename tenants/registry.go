@@ -84,6 +84,8 @@ type Edit struct {
 	Tenant string // id
 	// Match, if not 0, is the Revision that the tenant must have; MatchNone, that there must be no such tenant.
 	Match int64
+	// Unnoted says that a refusal is not written down, because there were too many.
+	Unnoted bool
 	// Edit makes of what is there (nil: nothing) what shall be there (nil: nothing). It must not change old, and be quick: a
 	// transaction waits. It is called again if somebody else was there at the same time. Its error is the answer, and goes to the
 	// audit log as a refusal.

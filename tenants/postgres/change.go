@@ -31,6 +31,9 @@ func (r *Registry) Change(ctx context.Context, c tenants.Edit) (tenants.Record, 
 		}
 		return record, err
 	})
+	if no := (refusal{}); c.Unnoted && errors.As(err, &no) {
+		return record, no.error
+	}
 	return record, r.answer(ctx, err, tenants.Entry{By: c.By, Action: c.Action, Tenant: c.Tenant})
 }
 

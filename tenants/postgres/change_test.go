@@ -229,4 +229,9 @@ func (w *world) audited(r *Registry) {
 		t.Errorf("before 3: %+v, %v", some, err)
 	}
 	w.canary(fmt.Sprint(all))
+	no := errors.New("no")
+	_, err := r.Change(t.Context(), tenants.Edit{By: operator, Action: "tenant.put", Tenant: "acme", Unnoted: true, Edit: func(*tenants.Tenant) (*tenants.Tenant, error) { return nil, no }})
+	if !errors.Is(err, no) || len(w.entries(r, 100)) != len(all) {
+		t.Errorf("%v, and %d entries more", err, len(w.entries(r, 100))-len(all))
+	}
 }
