@@ -271,6 +271,50 @@ func TestTenantsAuthQuery(t *testing.T) {
 	}
 }
 
+// TestTenantsMachineToken: a tenant's token for Fly's API goes in, stays, is its operator's alone, and never comes out.
+func TestTenantsMachineToken(t *testing.T) {
+	w := newWorld(t)
+	const path = "/v1/tenants/acme"
+	const fly = `"provider":"fly","app":"acme-db","id":"9080e6f1","tls":"disable"`
+	for i, step := range []struct {
+		method, body string
+		code         int
+		want         string // the token
+	}{
+		{"PATCH", `{"machine":{"token":"c4nary"}}`, 422, ""},
+		{"PATCH", `{"upstream":null,"machine":{` + fly + `,"token":"c4nary two words"}}`, 422, ""},
+		{"PATCH", `{"upstream":null,"machine":{` + fly + `,"token":""}}`, 422, ""},
+		{"PATCH", `{"upstream":null,"machine":{` + fly + `,"token_file":"/etc/passwd"}}`, 422, ""},
+		{"PATCH", `{"upstream":null,"machine":{` + fly + `,"token":"c4nary"}}`, 200, "c4nary"},
+		{"PUT", `{"machine":{` + fly + `}}`, 200, "c4nary"},
+		{"PATCH", `{"machine":{"suspend_after":"9m"}}`, 200, "c4nary"},
+		{"PATCH", `{"machine":{"token":"FlyV1 c4nary-2"}}`, 200, "FlyV1 c4nary-2"},
+		{"PATCH", `{"machine":{"token":null}}`, 200, ""},
+		{"PATCH", `{"machine":{"token":"c4nary-3"}}`, 200, "c4nary-3"},
+		{"PATCH", `{"machine":{"provider":"local","app":null,"id":null,"port":null,"name":"m","token":"c4nary-4"}}`, 422, "c4nary-3"},
+		{"PATCH", `{"machine":{"provider":"local","app":null,"id":null,"port":null,"name":"m"}}`, 200, ""},
+		{"PATCH", `{"machine":{` + fly + `,"name":null,"token":"c4nary-5"}}`, 200, "c4nary-5"},
+	} {
+		got := w.to(t, "operator", step.method, path, step.body).is(step.code)
+		is := ""
+		if m := w.store.all["acme"].Tenant.Machine; m != nil {
+			is = m.Token.Reveal()
+		}
+		if is != step.want || strings.Contains(got.Body.String(), "c4nary") || step.code == 200 && strings.Contains(got.Body.String(), `"secrets_set":["machine.token"]`) != (is != "") {
+			t.Errorf("step %d: %q, %s", i, is, got.Body)
+		}
+	}
+	w.to(t, "operator", "GET", path, "").is(200, `"secrets_set":["machine.token"]`)
+	w.to(t, "write", "PATCH", path, `{"machine":{"token":"mine"}}`).is(403)
+	w.to(t, "write", "PATCH", path, `{"machine":{"token":null}}`).is(403)
+	if got := w.to(t, "read", "GET", path, "").is(200, `"secrets_set":[]`); strings.Contains(got.Body.String(), "token") {
+		t.Errorf("an owner sees %s", got.Body)
+	}
+	if strings.Contains(w.log.String()+fmt.Sprint(w.store.entries), "c4nary") {
+		t.Error("a token is in a log")
+	}
+}
+
 func TestTenantIsDeleted(t *testing.T) {
 	w := newWorld(t)
 	w.to(t, "operator", "DELETE", "/v1/tenants/acme", "", "If-Match", `"2"`).is(412)

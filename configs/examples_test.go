@@ -22,7 +22,7 @@ func TestExampleLoads(t *testing.T) {
 	if err := c.CheckExposure(true); err != nil {
 		t.Errorf("not safe with an allow_list: %v", err)
 	}
-	if err := c.CheckProviders(map[string]string{"fly": "initech"}); err != nil {
+	if err := c.CheckProviders(map[string]string{"fly.token_file": "initech"}); err != nil {
 		t.Errorf("not enough for tenants.example.yaml: %v", err)
 	}
 	if c.Machines.Fly.API != DefaultFlyAPI {

@@ -203,8 +203,6 @@ func TestLoadProblems(t *testing.T) {
 		{"providers without anything", minimal + "machines: {fly: {}, local: }\n", []string{
 			"machines.fly: is empty: leave the key out if you mean the defaults (line 7)",
 			"machines.local: has no value: leave the key out if you mean the default (line 7)"}},
-		{"Fly's API without a token", minimal + "machines: {fly: {api: 'http://_api.internal:4280'}}\n", []string{
-			"machines.fly.token_file: is missing: Fly's API answers nobody without a token"}},
 		{"empty token file", minimal + "machines: {fly: {api: 'http://_api.internal:4280', token_file: ''}}\n", []string{
 			"machines.fly.token_file: is empty: leave the key out if you mean the default (line 7)"}},
 		{"no folder of machines", minimal + "machines:\n  local: {dir: ''}\n", []string{

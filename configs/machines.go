@@ -25,14 +25,19 @@ func (m Machines) KnownFile() string {
 	return ""
 }
 
-// CheckProviders reports the providers of machines that are needed and not configured. uses has, by a provider's name, the
-// id of a tenant that needs it. It depends on the tenants and is therefore asked again whenever they change.
+// CheckProviders reports what is needed to run machines and not configured. uses has, by a key below machines, the id of a tenant
+// that needs it. It depends on the tenants and is therefore asked again whenever they change.
 func (c *Config) CheckProviders(uses map[string]string) error {
-	configured := map[string]bool{"fly": c.Machines.Fly != (FlyMachines{}), "local": c.Machines.Local != (LocalMachines{})}
+	const own = "fly.token_file" // which a tenant can have itself
+	configured := map[string]bool{"fly": c.Machines.Fly != (FlyMachines{}), own: c.Machines.Fly.TokenFile != "", "local": c.Machines.Local != (LocalMachines{})}
 	var ps problems
-	for _, provider := range slices.Sorted(maps.Keys(uses)) {
-		if !configured[provider] {
-			ps.add("machines."+provider, "is missing, while tenant %q has a machine there", uses[provider])
+	for _, key := range slices.Sorted(maps.Keys(uses)) {
+		switch {
+		case configured[key]:
+		case key == own:
+			ps.add("machines."+key, "is missing, while tenant %q has a machine there and no token of its own", uses[key])
+		default:
+			ps.add("machines."+key, "is missing, while tenant %q has a machine there", uses[key])
 		}
 	}
 	return ps.err()
@@ -43,9 +48,6 @@ func (c *Config) checkMachines(ps *problems) {
 	if m.Fly != (FlyMachines{}) {
 		if message := checkAPI(m.Fly.API); message != "" {
 			ps.add("machines.fly.api", "%s", message)
-		}
-		if m.Fly.TokenFile == "" {
-			ps.add("machines.fly.token_file", "is missing: Fly's API answers nobody without a token")
 		}
 	}
 	if m.StateFile != "" && m.Fly == (FlyMachines{}) && m.Local == (LocalMachines{}) {

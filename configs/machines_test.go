@@ -42,7 +42,7 @@ func TestValidateMachines(t *testing.T) {
 		{"fragment", api("https://h#s3cret"), more},
 		{"empty fragment", api("https://h#"), more},
 		{"path", api("https://h/v1"), more},
-		{"no token", Machines{Fly: FlyMachines{API: "https://h"}}, "machines.fly.token_file: is missing: Fly's API answers nobody without a token"},
+		{"tenants' own tokens alone", Machines{Fly: FlyMachines{API: "https://h"}}, ""},
 		{"state of nothing", Machines{StateFile: "s"}, "machines.state_file: has no meaning without machines.fly or machines.local"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -86,10 +86,12 @@ func TestKnownFile(t *testing.T) {
 
 func TestCheckProviders(t *testing.T) {
 	const (
+		noToken = `machines.fly.token_file: is missing, while tenant "acme" has a machine there and no token of its own`
 		noFly   = `machines.fly: is missing, while tenant "acme" has a machine there`
 		noLocal = `machines.local: is missing, while tenant "globex" has a machine there`
 	)
 	fly, local := Machines{Fly: FlyMachines{API: DefaultFlyAPI, TokenFile: "t"}}, Machines{Local: LocalMachines{Dir: "d"}}
+	own, all := Machines{Fly: FlyMachines{API: DefaultFlyAPI}}, map[string]string{"fly": "other", "fly.token_file": "acme"}
 	uses := map[string]string{"fly": "acme", "local": "globex"}
 	for _, tc := range []struct {
 		name string
@@ -104,6 +106,10 @@ func TestCheckProviders(t *testing.T) {
 		{"Fly's, for all", fly, uses, []string{noLocal}},
 		{"local ones, for all", local, uses, []string{noFly}},
 		{"local ones, for local ones", local, map[string]string{"local": "globex"}, nil},
+		{"own tokens, and one for all", fly, all, nil},
+		{"own tokens, and none for all", own, map[string]string{"fly": "acme"}, nil},
+		{"none for all, which one needs", own, all, []string{noToken}},
+		{"nothing, for who has no token", Machines{}, map[string]string{"fly.token_file": "acme"}, []string{noToken}},
 		{"a provider that nobody knows", fly, map[string]string{"other": "acme"}, []string{`machines.other: is missing, while tenant "acme" has a machine there`}},
 	} {
 		c := valid()

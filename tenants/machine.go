@@ -2,7 +2,10 @@
 
 package tenants
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // leastSuspendAfter keeps a machine from being put to sleep between two queries.
 const leastSuspendAfter = time.Second
@@ -43,6 +46,7 @@ type Machine struct {
 	SuspendAfter time.Duration // how long unused before it is put to sleep; 0: never
 	Wake         WakeOn
 	Sleep        Sleep
+	Token        Secret // of a fly machine: what Fly's API is asked with about it; zero: the process's token
 }
 
 // Key names the machine, and no other one, in this process: "fly/acme-db/9080e6f1", "local/acme".
@@ -53,11 +57,36 @@ func (m *Machine) Key() string {
 	return string(m.Provider) + "/" + m.Name
 }
 
+// Needs is the key below machines of the process's configuration without which it cannot be run.
+func (m *Machine) Needs() string {
+	if m.Provider == ProviderFly && m.Token.IsZero() {
+		return "fly.token_file"
+	}
+	return string(m.Provider)
+}
+
 // named reports whether Key names it: a machine that is not valid may lack what makes it one.
 func (m *Machine) named() bool {
 	return m.Provider == ProviderFly && m.App != "" && m.ID != "" || m.Provider == ProviderLocal && m.Name != ""
 }
 
 // SameMachine reports whether both are one machine that sleeps in one way, so that who runs it need not be replaced. Where
-// it holds, at most SuspendAfter and Wake differ, which take effect while the machine runs. Neither may be nil.
+// it holds, at most SuspendAfter, Wake and Token differ, which take effect while the machine runs. Neither may be nil.
 func (m *Machine) SameMachine(o *Machine) bool { return m.Key() == o.Key() && m.Sleep == o.Sleep }
+
+// maxToken bounds a token in bytes: macaroons are long.
+const maxToken = 16 << 10
+
+// flyToken is what `fly tokens create` prints, with its scheme or without.
+var flyToken = regexp.MustCompile(`^((FlyV1|Bearer) )?[!-~]+$`)
+
+// validateToken judges the token of a fly machine. It becomes a part of a header.
+func validateToken(p place, token Secret) {
+	switch text := token.Reveal(); {
+	case token.IsZero():
+	case len(text) > maxToken:
+		p.fail("must not be longer than %d bytes", maxToken)
+	case !flyToken.MatchString(text) || text == "FlyV1" || text == "Bearer":
+		p.fail("is no token: it must be one word, with FlyV1 or Bearer and a space before it or without")
+	}
+}

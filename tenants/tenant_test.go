@@ -28,8 +28,8 @@ func TestTimeoutsOver(t *testing.T) {
 }
 
 func TestSameMachine(t *testing.T) {
-	fly := Machine{ProviderFly, "app", "id", "", time.Minute, WakeOnConnect, SleepSuspend}
-	local := Machine{ProviderLocal, "", "", "name", time.Minute, WakeOnConnect, SleepStop}
+	fly := Machine{ProviderFly, "app", "id", "", time.Minute, WakeOnConnect, SleepSuspend, NewSecret("t")}
+	local := Machine{ProviderLocal, "", "", "name", time.Minute, WakeOnConnect, SleepStop, Secret{}}
 	for _, c := range []struct {
 		name   string
 		of     Machine
@@ -38,6 +38,8 @@ func TestSameMachine(t *testing.T) {
 	}{
 		{"suspend_after", fly, func(m *Machine) { m.SuspendAfter = 0 }, true},
 		{"wake", fly, func(m *Machine) { m.Wake = WakeOnQuery }, true},
+		{"token", fly, func(m *Machine) { m.Token = NewSecret("other") }, true},
+		{"token less", fly, func(m *Machine) { m.Token = Secret{} }, true},
 		{"sleep", fly, func(m *Machine) { m.Sleep = SleepStop }, false},
 		{"app", fly, func(m *Machine) { m.App = "other" }, false},
 		{"id", fly, func(m *Machine) { m.ID = "other" }, false},

@@ -195,6 +195,7 @@ func validateMachine(p place, m *Machine, u Upstream) {
 		p.needs("app", m.App, ProviderFly, flyApp, "the name of a Fly app")
 		p.needs("id", m.ID, ProviderFly, flyID, "the id of a Fly machine")
 		p.refuses("name", m.Name != "", ProviderFly)
+		validateToken(p.key("token"), m.Token)
 		p.key("port").between(int(u.Port), 1, math.MaxUint16)
 		if u.ServerName == "" && u.TLS == TLSVerifyFull {
 			p.key("server_name").fail("server_name is missing: verify-full needs it, since the machine is reached by an address")
@@ -204,6 +205,7 @@ func validateMachine(p place, m *Machine, u Upstream) {
 		p.refuses("app", m.App != "", ProviderLocal)
 		p.refuses("id", m.ID != "", ProviderLocal)
 		p.refuses("port", u.Port != 0, ProviderLocal)
+		p.refuses("token", !m.Token.IsZero(), ProviderLocal)
 		if u.TLS == TLSRequire || u.TLS == TLSVerifyFull {
 			p.key("tls").fail("must be disable: a %s machine has no TLS", ProviderLocal)
 		}

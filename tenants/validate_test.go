@@ -76,6 +76,16 @@ var rules = []struct {
 	{fly, func(t *Tenant) { t.Machine.ID = "" }, "machine.id: id is missing: a fly machine needs it"},
 	{fly, func(t *Tenant) { t.Machine.ID = "../b" }, `machine.id: "../b" is not the id of a Fly machine: it must match ^[a-z0-9]{1,63}$`},
 	{fly, func(t *Tenant) { t.Machine.Name = "n" }, "machine.name: means nothing to a fly machine"},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("fm2_a b") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret(" fm2_a") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("fm2_a\n") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("fm2_a\x00") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("fm2_ä") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("Basic fm2_a") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("FlyV1") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret("Bearer ") }, notToken},
+	{fly, func(t *Tenant) { t.Machine.Token = NewSecret(strings.Repeat("x", 16<<10+1)) }, "machine.token: must not be longer than 16384 bytes"},
+	{local, func(t *Tenant) { t.Machine.Token = NewSecret("fm2_a") }, "machine.token: means nothing to a local machine"},
 	{fly, func(t *Tenant) { t.Upstream.Port = 0 }, "machine.port: must be between 1 and 65535"},
 	{fly, func(t *Tenant) { t.Upstream.ServerName = "" }, "machine.server_name: server_name is missing: verify-full needs it, since the machine is reached by an address"},
 	{fly, func(t *Tenant) { t.Upstream.TLS = TLSDisable }, "machine.server_name: means nothing with tls: disable"},
@@ -181,6 +191,18 @@ var rules = []struct {
 	{good, func(t *Tenant) { delete(t.State, StateSeed) }, "state.seed: must be one of track, pin, reset, refuse, allow"},
 	{good, func(t *Tenant) { t.State[StateTemp] = PolicyTrack }, "state.temp: cannot be tracked: only parameters can be set again on another server"},
 	{good, func(t *Tenant) { t.State["tmp"] = PolicyPin }, `state: there is no kind of session state called "tmp"`},
+}
+
+const notToken = "machine.token: is no token: it must be one word, with FlyV1 or Bearer and a space before it or without"
+
+func TestTokensOfMachines(t *testing.T) {
+	for _, text := range []string{"x", "fo1_abc", "fm2_a=,fm2_b/+", "FlyV1 fm2_a,fm2_b", "Bearer fo1_a", strings.Repeat("x", 16<<10)} {
+		of := fly("a")
+		of.Machine.Token = NewSecret(text)
+		if problems := Validate(of, nil); len(problems) > 0 {
+			t.Errorf("%.20q: %v", text, problems)
+		}
+	}
 }
 
 func TestValidate(t *testing.T) {
@@ -355,6 +377,10 @@ func TestEqual(t *testing.T) {
 		}
 	}
 	check("Allow", func(x *Tenant) { x.Allow = list("10.0.0.0/9") })
+	check("Token of a machine", func(x *Tenant) {
+		m := *x.Machine
+		m.Token, x.Machine = NewSecret("t"), &m
+	})
 	check("no Allow", func(x *Tenant) { x.Allow = nil })
 	check("Timeouts", func(x *Tenant) { *x.Timeouts.Query = time.Minute })
 	check("Timeouts of a user", func(x *Tenant) { *x.Users["web"].Timeouts.Query = time.Minute })

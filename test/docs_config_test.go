@@ -52,6 +52,7 @@ func loadBlock(t *testing.T, block string) error {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "acme-ca.pem"), certificate(t))
 	write(t, filepath.Join(dir, "postern_auth.pw"), "secret\n")
+	write(t, filepath.Join(dir, "globex.token"), "secret\n")
 	first, _, _ := strings.Cut(block, "\n")
 	first, _, _ = strings.Cut(first, ":")
 	path := filepath.Join(dir, "file.yaml")

@@ -38,6 +38,8 @@ type drivers struct {
 	local map[string]*local.Machine           // by name; a cluster has one for as long as the process lives
 	flies map[fly.MachineOptions]*fly.Machine // likewise: it knows of a suspend that is under way
 
+	tokens sync.Map // of machines of Fly that have their own, a tenants.Secret by the machine's key
+
 	failed map[string]bool // clusters without what their tenants have now, by the machine's key
 }
 
@@ -66,25 +68,45 @@ func (d *drivers) of(t *tenants.Tenant) (machines.Driver, error) {
 		if m.Sleep == tenants.SleepStop {
 			o.Sleep = fly.Stop
 		}
-		return d.flyMachine(o)
+		return d.flyMachine(m.Key(), o)
 	case m.Provider == tenants.ProviderLocal && d.conf.Machines.Local.Dir != "":
 		return d.cluster(t)
 	}
 	return nil, fmt.Errorf("machines.%s is not configured", m.Provider)
 }
 
-func (d *drivers) flyMachine(o fly.MachineOptions) (machines.Driver, error) {
+func (d *drivers) flyMachine(key string, o fly.MachineOptions) (machines.Driver, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m, ok := d.flies[o]; ok {
 		return m, nil
 	}
-	m, err := fly.NewMachine(d.fly, o)
+	m, err := fly.NewMachine(d.fly.WithToken(func() string { return d.token(key).Reveal() }), o)
 	if err != nil {
 		return nil, err
 	}
 	d.flies[o] = m
 	return m, nil
+}
+
+// token is a machine's own; zero: it has none.
+func (d *drivers) token(key string) tenants.Secret {
+	own, _ := d.tokens.Load(key)
+	secret, _ := own.(tenants.Secret)
+	return secret
+}
+
+// learn takes over the machines' own tokens. A machine that is nobody's any more keeps the one it had: it is put to sleep with it.
+func (d *drivers) learn(all []tenants.Change) {
+	for _, c := range all {
+		switch {
+		case c.New == nil || c.New.Machine == nil:
+		case c.New.Machine.Token.IsZero():
+			d.tokens.Delete(c.New.Machine.Key())
+		default:
+			d.tokens.Store(c.New.Machine.Key(), c.New.Machine.Token)
+		}
+	}
 }
 
 // cluster returns the machine of a name, which outlives reloads: its process is ours.

@@ -110,6 +110,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.drivers, err = newDrivers(conf, log, registry); err != nil {
 		return nil, err
 	}
+	p.directory.Subscribe(p.drivers.learn) // before the gate, which asks machines how they are
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
 	options.Driver = p.drivers.of
 	options.Stalled = func(what string) { standsStill(what, log, os.Stderr, os.Exit) }

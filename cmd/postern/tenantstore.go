@@ -136,7 +136,7 @@ func nodeName(conf *configs.Config) (string, error) {
 func fits(conf *configs.Config, t *tenants.Tenant) error {
 	providers := make(map[string]string)
 	if t.Machine != nil {
-		providers[string(t.Machine.Provider)] = t.ID
+		providers[t.Machine.Needs()] = t.ID
 	}
 	return errors.Join(conf.CheckExposure(t.Allow != nil), conf.CheckProviders(providers))
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/files"
+	"github.com/postern/postern/machines"
 )
 
 const (
@@ -28,10 +29,10 @@ const (
 	suspends    = 8
 )
 
-// Options say how the API is reached. BaseURL and TokenFile are required.
+// Options say how the API is reached. BaseURL is required.
 type Options struct {
 	BaseURL   string            // http://_api.internal:4280 or https://api.machines.dev
-	TokenFile string            // read again when it changes
+	TokenFile string            // read again when it changes; "": every machine has a token of its own, see WithToken
 	Transport http.RoundTripper // nil: one with time limits and without proxies
 	Log       *slog.Logger      // nil: none
 	// Suspends is how many machines may be on their way to sleep at once: Fly advises against many. 0: 8.
@@ -44,7 +45,7 @@ type Options struct {
 // Client speaks to the Machines API. It is shared by all machines of the process and safe for concurrent use.
 type Client struct {
 	base     *url.URL
-	token    *tokenFile
+	token    tokens
 	http     *http.Client
 	log      *slog.Logger
 	budget   *budget
@@ -58,9 +59,12 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fly: the API's address: %w", err)
 	}
-	c := &Client{base: base, token: &tokenFile{path: o.TokenFile, lane: files.NewLane()}, log: o.Log, budget: newBudget(), onCall: o.OnCall}
-	if _, err := c.token.current(); err != nil {
-		return nil, err
+	c := &Client{base: base, token: noToken{}, log: o.Log, budget: newBudget(), onCall: o.OnCall}
+	if o.TokenFile != "" {
+		c.token = &tokenFile{path: o.TokenFile, lane: files.NewLane()}
+		if _, err := c.token.current(); err != nil {
+			return nil, err
+		}
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -77,6 +81,14 @@ func NewClient(o Options) (*Client, error) {
 	}
 	c.http = &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
+}
+
+// WithToken returns the client for a machine that may have a token of its own: own is asked at each call, and where it says ""
+// the client's counts. All else they share.
+func (c *Client) WithToken(own func() string) *Client {
+	with := *c
+	with.token = ownToken{own, c.token}
+	return &with
 }
 
 // String says where the API is.
@@ -156,11 +168,16 @@ func (c *Client) do(ctx context.Context, k call) error {
 	}
 	began := time.Now()
 	t, tokenErr := c.token.current()
+	if t == "" {
+		err := &machines.Error{Kind: machines.Auth, Err: fmt.Errorf("fly: %s: %w", k.op, tokenErr)}
+		c.tell(ctx, k, err, time.Since(began))
+		return err
+	}
 	err := c.once(ctx, k, t)
 	var refused *APIError
 	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
 		var now token
-		if now, tokenErr = c.token.reread(); now != t {
+		if now, tokenErr = c.token.reread(); now != t && now != "" {
 			err = c.once(ctx, k, now)
 		}
 	}

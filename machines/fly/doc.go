@@ -3,7 +3,7 @@
 //
 // # Invariants
 //
-//   - The token is read from its file, and again when the file changes, and stands in the Authorization header of
+//   - The token is a machine's own, as it is at each call, or read from a file, and again when the file changes. It stands in the Authorization header of
 //     requests to the one configured host. It is in no error, log line, metric or printed value, an answer that repeats
 //     it included, and a redirect is an error: it is never followed.
 //   - Each call waits for its turn in a budget that is a little smaller than Fly's limits, per machine and action. Other

@@ -1,4 +1,4 @@
-// The API token: read from its file, printed by nobody.
+// The API tokens: the process's, read from its file, and a machine's own. Nobody prints them.
 
 package fly
 
@@ -77,6 +77,42 @@ func parseToken(content []byte) (token, error) {
 		}
 	}
 	return token(text), nil
+}
+
+// tokens is where a token comes from. Without one it is empty, and err says why. Safe for concurrent use.
+type tokens interface {
+	current() (token, error)
+	reread() (token, error) // for one that was just refused
+}
+
+// noToken is for who has only machines with tokens of their own.
+type noToken struct{}
+
+func (noToken) current() (token, error) {
+	return "", errors.New("the machine has no token, and there is none for all")
+}
+
+func (n noToken) reread() (token, error) { return n.current() }
+
+// ownToken is a machine's own, or where it has none, all's.
+type ownToken struct {
+	own func() string
+	all tokens
+}
+
+func (o ownToken) current() (token, error) { return o.or(o.all.current) }
+func (o ownToken) reread() (token, error)  { return o.or(o.all.reread) }
+
+func (o ownToken) or(all func() (token, error)) (token, error) {
+	text := o.own()
+	if text == "" {
+		return all()
+	}
+	t, err := parseToken([]byte(text))
+	if err != nil {
+		return "", fmt.Errorf("the machine's own token: %w", err)
+	}
+	return t, nil
 }
 
 // tokenFile reads the token again when its file has changed. Safe for concurrent use.

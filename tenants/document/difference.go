@@ -43,6 +43,12 @@ func TenantSecrets() []TenantSecret {
 			}
 			return &t.AuthQuery.Password
 		}},
+		{"machine_token", "machine.token", func(t *tenants.Tenant) *tenants.Secret {
+			if t.Machine == nil || t.Machine.Provider != tenants.ProviderFly {
+				return nil
+			}
+			return &t.Machine.Token
+		}},
 	}
 }
 

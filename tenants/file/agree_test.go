@@ -38,6 +38,7 @@ func drawTenant(r draw) *tenants.Tenant {
 			Sleep: pick(r, "sleep", tenants.SleepStop, tenants.SleepSuspend)}
 		if t.Machine.Provider == tenants.ProviderFly {
 			t.Machine.App, t.Machine.ID, t.Upstream.ServerName = pick(r, "app", "app", "a-1", "-a"), pick(r, "machine id", "1", "ab"), pick(r, "server name", "s", "x.y")
+			t.Machine.Token = tenants.NewSecret(pick(r, "token", "", "fm2_a,fm2_b", "FlyV1 fm2_a", "a b"))
 		} else {
 			t.Machine.Name, t.Upstream.TLS = pick(r, "name", "m", "m_1", "M"), tenants.TLSDisable
 		}
@@ -180,6 +181,7 @@ func written(t *tenants.Tenant, files map[string]string) section {
 		put(up, "name", m.Name)
 		put(up, "wake", string(m.Wake))
 		put(up, "sleep", string(m.Sleep))
+		put(up, "token_file", text(m.Token.Reveal()))
 		up["suspend_after"] = m.SuspendAfter.String()
 	} else {
 		all["upstream"] = up

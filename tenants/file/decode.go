@@ -85,6 +85,7 @@ func (l *loader) machine(v value, u *tenants.Upstream) *tenants.Machine {
 		"provider":      func(v value) { m.Provider = word[tenants.Provider](v) },
 		"app":           func(v value) { m.App = v.name() },
 		"id":            func(v value) { m.ID = v.name() },
+		"token_file":    func(v value) { m.Token = secret(v, l.token(v)) },
 		"name":          func(v value) { m.Name = v.name() },
 		"port":          func(v value) { u.Port = uint16(v.integer(1, math.MaxUint16)) },
 		"suspend_after": func(v value) { m.SuspendAfter = v.duration() },

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/postern/postern/tenants"
 )
@@ -16,6 +17,7 @@ const (
 	maxPasswordFile = 4 << 10
 	maxCAFile       = 4 << 20
 	maxPairFile     = 64 << 10
+	maxTokenFile    = 16 << 10 // macaroons are long
 	maxTenantsFile  = 256 << 20
 )
 
@@ -78,6 +80,16 @@ func (l *loader) key(v value) string {
 		v.fail("%s: is empty", path)
 	}
 	return string(data)
+}
+
+// token reads the file of a token of Fly's, as `fly tokens create` prints it; "" if it cannot be read.
+func (l *loader) token(v value) string {
+	path, data, ok := l.file(v, maxTokenFile)
+	text := strings.Join(strings.Fields(string(data)), " ")
+	if ok && text == "" {
+		v.fail("%s: is empty", path)
+	}
+	return text
 }
 
 // roots are trusted CA certificates, and the text that they were read from.

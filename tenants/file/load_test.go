@@ -438,7 +438,7 @@ func TestExampleLoads(t *testing.T) {
 		t.Errorf("Len %d, LoadedAt %v", len(s.Tenants), s.LoadedAt)
 	}
 	// The example of the process configuration has what they need.
-	if d := cmp.Diff(map[string]string{"fly": "initech"}, s.Providers()); d != "" {
+	if d := cmp.Diff(map[string]string{"fly.token_file": "initech"}, s.Providers()); d != "" {
 		t.Error(d)
 	}
 }

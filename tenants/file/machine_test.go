@@ -25,6 +25,7 @@ tenants:
     machine: {server_name: acme, ca: ca.pem, tls: verify-full, port: 5433, sleep: stop, wake: query, suspend_after: 1m30s, id: "9080", app: "1", provider: fly}
   - {id: clear, machine: {provider: fly, app: acme-db, id: a, tls: disable, suspend_after: 0s}}
   - {id: required, machine: {provider: fly, app: acme-db, id: b, tls: require, suspend_after: 1s, sleep: suspend}}
+  - {id: own, machine: {provider: fly, app: own, id: c, tls: disable, token_file: fly.token}}
   - {id: here, machine: {provider: local, name: acme}}
   - {id: frozen, machine: {provider: local, name: 1_b-c, tls: disable, suspend_after: 10s, wake: connect, sleep: suspend}}
 `)
@@ -44,11 +45,13 @@ tenants:
 			tenants.Upstream{Port: 5433, TLS: tenants.TLSVerifyFull, ServerName: "acme"}, "fly/1/9080"},
 		{"clear", &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "a", Name: "", SuspendAfter: 0, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{Port: 5432, TLS: tenants.TLSDisable}, "fly/acme-db/a"},
 		{"required", &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "b", Name: "", SuspendAfter: time.Second, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{Port: 5432, TLS: tenants.TLSRequire}, "fly/acme-db/b"},
+		{"own", &tenants.Machine{Provider: tenants.ProviderFly, App: "own", ID: "c", SuspendAfter: 5 * time.Minute, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend,
+			Token: tenants.NewSecret("FlyV1 fm2_a,fm2_b")}, tenants.Upstream{Port: 5432, TLS: tenants.TLSDisable}, "fly/own/c"},
 		{"here", &tenants.Machine{Provider: tenants.ProviderLocal, App: "", ID: "", Name: "acme", SuspendAfter: 5 * time.Minute, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepStop}, tenants.Upstream{TLS: tenants.TLSDisable}, "local/acme"},
 		{"frozen", &tenants.Machine{Provider: tenants.ProviderLocal, App: "", ID: "", Name: "1_b-c", SuspendAfter: 10 * time.Second, Wake: tenants.WakeOnConnect, Sleep: tenants.SleepSuspend}, tenants.Upstream{TLS: tenants.TLSDisable}, "local/1_b-c"},
 	} {
 		got, _ := s.Tenant(c.id)
-		if d := cmp.Diff(c.want, got.Machine); d != "" {
+		if d := cmp.Diff(c.want, got.Machine, cmp.Transformer("reveal", tenants.Secret.Reveal)); d != "" {
 			t.Errorf("%s: %s", c.id, d)
 		}
 		up := got.Upstream
@@ -66,7 +69,7 @@ tenants:
 			t.Errorf("%s: key %q, want %q", c.id, got.Machine.Key(), c.key)
 		}
 	}
-	if d := cmp.Diff(map[string]string{"fly": "short", "local": "here"}, s.Providers()); d != "" {
+	if d := cmp.Diff(map[string]string{"fly.token_file": "short", "fly": "own", "local": "here"}, s.Providers()); d != "" {
 		t.Error(d)
 	}
 }
@@ -128,6 +131,11 @@ func TestMachineProblems(t *testing.T) {
 		{"machine: {provider: fly, app: a, id: b, tls: verify-full, ca: ca.pem}", []string{at + ": server_name is missing: verify-full needs it, since the machine is reached by an address"}},
 		{"machine: {provider: fly, app: a, id: b, server_name: ''}", []string{at + ".server_name: must not be empty"}},
 
+		{fly("token: t"), []string{at + ".token: unknown key"}},
+		{fly("token_file: missing"), []string{at + ".token_file: open DIR/missing: no such file or directory"}},
+		{fly("token_file: blank.pw"), []string{at + ".token_file: DIR/blank.pw: is empty"}},
+		{fly("token_file: two-lines.pw"), []string{at + ".token_file: is no token: it must be one word, with FlyV1 or Bearer and a space before it or without"}},
+		{local("token_file: fly.token"), []string{at + ".token_file: means nothing to a local machine"}},
 		{"machine: {provider: local}", []string{at + ": name is missing: a local machine needs it"}},
 		{"machine: {provider: local, name: ../etc}", []string{at + `.name: "../etc"` + name}},
 		{"machine: {provider: local, name: .}", []string{at + `.name: "."` + name}},

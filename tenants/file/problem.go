@@ -91,7 +91,7 @@ func (v value) report(p tenants.Problem, users []string) {
 	at.say("%s", message)
 }
 
-// inFile says where and how the file has what a tenant's problem is about: users by number, and passwords in files.
+// inFile says where and how the file has what a tenant's problem is about: users by number, and passwords and tokens in files.
 func inFile(p tenants.Problem, users []string) (path, message string) {
 	path, message = p.Path, p.Message
 	if rest, ok := strings.CutPrefix(path, "users["); ok {
@@ -101,7 +101,7 @@ func inFile(p tenants.Problem, users []string) (path, message string) {
 			path = fmt.Sprintf("users[%d]%s", i, rest[len(quoted)+1:])
 		}
 	}
-	if strings.HasSuffix(path, ".password") {
+	if strings.HasSuffix(path, ".password") || path == "machine.token" {
 		path += "_file"
 	}
 	return path, strings.NewReplacer("verifier and password", "verifier and password_file", "upstream.password", "upstream.password_file").Replace(message)

@@ -35,16 +35,16 @@ func (s *Snapshot) AnyAllowList() bool {
 	return slices.ContainsFunc(s.Tenants, func(t *tenants.Tenant) bool { return t.Allow != nil })
 }
 
-// Providers returns who must be able to run machines: by the name of each Provider in use, the id of the first tenant that
-// uses it.
+// Providers returns what it takes to run the machines: by each key that they need, see [tenants.Machine.Needs], the id of the first
+// tenant that needs it.
 func (s *Snapshot) Providers() map[string]string {
 	first := make(map[string]string)
 	for _, t := range s.Tenants {
 		if t.Machine == nil {
 			continue
 		}
-		if p := string(t.Machine.Provider); first[p] == "" {
-			first[p] = t.ID
+		if key := t.Machine.Needs(); first[key] == "" {
+			first[key] = t.ID
 		}
 	}
 	return first

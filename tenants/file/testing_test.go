@@ -33,6 +33,7 @@ func loadText(t testing.TB, content string) (*Snapshot, error) {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, "web.pw", "pw of web\n")
+	write(t, dir, "fly.token", "  FlyV1  fm2_a,fm2_b\r\n\n")
 	write(t, dir, "rw.pw", "pw of rw\r\n")
 	write(t, dir, "blank.pw", "\n")
 	write(t, dir, "two-lines.pw", "a\nb\n")

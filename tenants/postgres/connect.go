@@ -144,7 +144,8 @@ func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
 	err := conn.QueryRow(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
 		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
 		WHERE sealed IS NOT NULL
-		UNION ALL SELECT id, '', field, sealed FROM postern.tenants, LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password)) v (field, sealed)
+		UNION ALL SELECT id, '', field, sealed FROM postern.tenants,
+		LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password), ('machine_token', machine_token)) v (field, sealed)
 		WHERE sealed IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil

@@ -3,9 +3,11 @@ package postgres
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -137,6 +139,68 @@ func TestKeysOfTenantsAreSealed(t *testing.T) {
 	}
 	for _, secret := range []string{key, otherKey} {
 		w.hides(strings.Split(secret, "\n")[1], out.String(), changes)
+	}
+}
+
+// TestTokensOfMachinesAreSealed: a tenant's token for the API of its machine goes into the store and comes out for that API alone.
+func TestTokensOfMachinesAreSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	file := w.keyFile("store.key", "k1")
+	of := func(token string) *tenants.Tenant {
+		a := tenants.New("acme") // whose only secret it is
+		a.Upstream = tenants.Upstream{TLS: tenants.TLSDisable}
+		a.Machine = &tenants.Machine{Provider: tenants.ProviderFly, App: "acme-db", ID: "9080e6f1", SuspendAfter: time.Minute, Token: tenants.NewSecret(token)}
+		a.Complete()
+		return a
+	}
+	first := w.load(of("FlyV1 fm2_marked-1"))
+	f := w.follow()
+	f.has(t, "acme")
+	if got, _ := f.d.Tenant("acme"); !got.Equal(of("FlyV1 fm2_marked-1")) {
+		t.Errorf("%+v", got)
+	}
+	if _, err := Import(t.Context(), w.conf(), testKeys(t, "k9"), nil, ImportOptions{}, &strings.Builder{}); err == nil || !strings.Contains(err.Error(), "no key k1") {
+		t.Errorf("another key file: %v", err)
+	}
+	changes := w.load(of("fm2_marked-2"))
+	if changes != "~ acme: machine.token changed\n" {
+		t.Error(changes)
+	}
+	harness.Eventually(t, harness.Patience, "the new token is there", func() bool {
+		got, _ := f.d.Tenant("acme")
+		return got.Machine.Token == tenants.NewSecret("fm2_marked-2")
+	})
+	f.stop()
+	cached, err := os.ReadFile(w.cache)
+	if err != nil || len(cached) == 0 {
+		t.Fatal(err)
+	}
+	said, done := w.rotate(file, RotateOptions{})
+	if err := <-done; err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if w.keys, err = ReadKeys(file); err != nil {
+		t.Fatal(err)
+	}
+	var sealed []byte
+	if err := w.connect().QueryRow(t.Context(), `SELECT machine_token FROM postern.tenants`).Scan(&sealed); err != nil || sealedBy(sealed) != "k2" {
+		t.Errorf("sealed with %s, %v", sealedBy(sealed), err)
+	}
+	if rec, err := w.registry().Tenant(t.Context(), "acme"); err != nil || rec.Tenant.Machine.Token != tenants.NewSecret("fm2_marked-2") {
+		t.Error(err)
+	}
+	entries, err := w.registry().Audit(t.Context(), "acme", 0, 10)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+	var out strings.Builder
+	if err := Export(t.Context(), w.conf(), &out); err != nil || !strings.Contains(out.String(), "app: acme-db") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	w.canary(first, changes, string(cached), out.String(), fmt.Sprintf("%+v", entries))
+	if w.load(of("")); w.connect().QueryRow(t.Context(), `SELECT machine_token FROM postern.tenants`).Scan(&sealed) != nil || sealed != nil {
+		t.Errorf("a token that was taken away is still there: %x", sealed)
 	}
 }
 

@@ -125,6 +125,16 @@ func TestATokenMustBeValid(t *testing.T) {
 	if status, _ := ask(t, s, "GET", "/v1/apps/a/machines/m", ""); status != 401 || len(s.Violations()) != before {
 		t.Errorf("the token before: %d, %q", status, s.Violations())
 	}
+	s.SetToken(DefaultToken, false)
+	s.SetAppToken("a", "of-a")
+	if status, _ := ask(t, s, "GET", "/v1/apps/a/machines/m", ""); status != 401 || len(s.Violations()) != before {
+		t.Errorf("the token of all, at an app with its own: %d, %q", status, s.Violations())
+	}
+	s.SetAppToken("b", DefaultToken)
+	s.SetAppToken("a", DefaultToken)
+	if status, _ := ask(t, s, "GET", "/v1/apps/a/machines/m", ""); status != 200 {
+		t.Errorf("the app's token: %d", status)
+	}
 }
 
 func TestLife(t *testing.T) {

@@ -47,7 +47,8 @@ type Server struct {
 
 	mu         sync.Mutex // guards what follows, and the machines
 	token      string
-	known      map[string]bool // tokens that are or were valid
+	known      map[string]bool   // tokens that are or were valid
+	apps       map[string]string // the valid tokens of apps that have one of their own
 	tokenFile  string
 	machines   []*Machine
 	limits     map[string]*rate.Limiter
@@ -66,7 +67,7 @@ func New(t testing.TB, o Options) *Server {
 	if o.Token == "" {
 		o.Token = DefaultToken
 	}
-	s := &Server{t: t, opts: o, token: o.Token, known: map[string]bool{o.Token: true}, limits: map[string]*rate.Limiter{}, changed: make(chan struct{}), URL: "http://fakefly.internal:4280"}
+	s := &Server{t: t, opts: o, token: o.Token, known: map[string]bool{o.Token: true}, apps: map[string]string{}, limits: map[string]*rate.Limiter{}, changed: make(chan struct{}), URL: "http://fakefly.internal:4280"}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(t.Context()))
 	if !o.NoSocket {
 		s.http = httptest.NewServer(s)
@@ -123,6 +124,14 @@ func (s *Server) SetToken(token string, file bool) {
 	if file && s.tokenFile != "" {
 		s.writeToken()
 	}
+}
+
+// SetAppToken makes a token the only valid one for an app, and valid for no other. The one before is refused from now on, as with
+// SetToken.
+func (s *Server) SetAppToken(app, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[app], s.known[token] = token, true
 }
 
 // answer is what a call is answered.
@@ -183,7 +192,7 @@ func (s *Server) admit(r *http.Request, q request, routed answer) (answer, Fault
 		s.violate("%s %s: %s", r.Method, r.URL.Path, routed.body)
 		return routed, Fault{}
 	}
-	if a := s.authorize(r); a.status != 0 {
+	if a := s.authorize(r, q.app); a.status != 0 {
 		return a, Fault{}
 	}
 	if !s.allow(q) {
@@ -195,14 +204,18 @@ func (s *Server) admit(r *http.Request, q request, routed answer) (answer, Fault
 	return answer{}, Fault{}
 }
 
-func (s *Server) authorize(r *http.Request) answer {
+func (s *Server) authorize(r *http.Request, app string) answer {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	macaroon := strings.HasPrefix(token, "fm2_")
 	if (scheme != "Bearer" && scheme != "FlyV1") || (scheme == "FlyV1") != macaroon || !s.known[token] {
 		s.violate("%s %s: a wrong Authorization header", r.Method, r.URL.Path)
 		return errorAnswer(http.StatusUnauthorized, "unauthorized")
 	}
-	if token != s.token {
+	valid, own := s.apps[app]
+	if !own {
+		valid = s.token
+	}
+	if token != valid {
 		return errorAnswer(http.StatusUnauthorized, "unauthorized")
 	}
 	return answer{}

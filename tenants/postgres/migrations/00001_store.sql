@@ -5,6 +5,7 @@ CREATE TABLE postern.tenants (
 	id       text COLLATE "C" PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
 	document jsonb NOT NULL CHECK (jsonb_typeof(document) = 'object'),
 	client_key bytea, -- sealed: of the certificate that the server is shown
+	machine_token bytea, -- sealed: for the API of the machine's provider
 	machine  text COLLATE "C" GENERATED ALWAYS AS (
 		CASE document->'machine'->>'provider'
 			WHEN 'fly' THEN 'fly/' || (document->'machine'->>'app') || '/' || (document->'machine'->>'id')
