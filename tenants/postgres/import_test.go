@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/test/harness"
@@ -212,34 +211,9 @@ func (w *world) canary(texts ...string) {
 
 func (w *world) hides(secret string, texts ...string) {
 	w.t.Helper()
-	for _, text := range append(texts, w.everything(), w.log.String()) {
+	for _, text := range append(texts, harness.StoreDump(w.t, w.connect()), w.log.String()) {
 		if strings.Contains(text, secret) {
 			w.t.Errorf("a secret is in\n%s", text)
 		}
 	}
-}
-
-// everything is all that a backup of the store has, with binary columns as the text that they may be.
-func (w *world) everything() string {
-	w.t.Helper()
-	conn := w.connect()
-	rows, err := conn.Query(w.t.Context(), `SELECT format('SELECT concat(string_agg(concat(t %s), E''\n'')) FROM postern.%I t',
-		(SELECT string_agg(format(', encode(%I, ''escape'')', attname), '') FROM pg_attribute WHERE attrelid = c.oid AND atttypid = 'bytea'::regtype AND attnum > 0 AND NOT attisdropped), relname)
-		FROM pg_class c WHERE relnamespace = 'postern'::regnamespace AND relkind = 'r' ORDER BY relname`)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	queries, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(queries) < 8 {
-		w.t.Fatalf("%d tables, %v", len(queries), err)
-	}
-	var all strings.Builder
-	for _, sql := range queries {
-		var text string
-		if err := conn.QueryRow(w.t.Context(), sql).Scan(&text); err != nil {
-			w.t.Fatalf("%s: %v", sql, err)
-		}
-		all.WriteString(text)
-	}
-	return all.String()
 }
