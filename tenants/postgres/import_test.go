@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/test/harness"
 )
