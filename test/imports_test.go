@@ -28,6 +28,7 @@ const (
 	fsnotify    = "github.com/fsnotify/fsnotify"
 	goose       = "github.com/pressly/goose/v3"
 	goproxy     = "github.com/pires/go-proxyproto"
+	memberlist  = "github.com/hashicorp/memberlist"
 	mapstruct   = "github.com/go-viper/mapstructure/v2"
 	pflag       = "github.com/spf13/pflag"
 	pgproto3v2  = "github.com/jackc/pgproto3/v2"
@@ -63,6 +64,7 @@ var walls = map[string]wall{
 	commandRoom + "/demo": {ours: []string{"machines", "tenants", "proxy/scram"}, modules: []string{pgx, goproxy}},
 	commandRoom + "/ctl":  {ours: []string{"proxy/scram"}, modules: []string{cobra, yaml}},
 	"files":               {modules: []string{fsnotify}},
+	"cluster":             {ours: []string{"tenants"}, modules: []string{memberlist, prometheus}},
 	"configs":             {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
 	"admin":               {ours: []string{"files", "pool", "tenants", "tenants/document", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {

@@ -1,0 +1,36 @@
+-- +goose Up
+-- Several nodes as one: where each is reached, who alone may act on something, and who may open how many connections.
+
+ALTER TABLE postern.nodes
+	ADD address     text NOT NULL DEFAULT '',         -- of the port for other nodes; '': it has none
+	ADD gossip      text NOT NULL DEFAULT '',         -- of its memberlist
+	ADD fingerprint text NOT NULL DEFAULT '',         -- sha256 of the public key of its certificate, in hex
+	ADD region      text NOT NULL DEFAULT '',
+	ADD protocol    integer NOT NULL DEFAULT 0,
+	ADD leaving     boolean NOT NULL DEFAULT false;   -- it drains
+
+-- What one node at a time may do. A row stays when its lease has ended: the next epoch is above it.
+CREATE TABLE postern.leases (
+	key   text COLLATE "C" PRIMARY KEY,
+	owner text COLLATE "C" NOT NULL,  -- name of a node
+	boot  text NOT NULL,
+	epoch bigint NOT NULL,            -- grows with each holder; what is acted on refuses older ones
+	store text NOT NULL,              -- the epoch of the store that it was given out by
+	until timestamptz NOT NULL        -- by this clock
+);
+
+-- One row for each tenant that nodes share limits of: who holds its lock may look at the portions and change its own.
+CREATE TABLE postern.budgets (
+	tenant text COLLATE "C" PRIMARY KEY
+);
+
+-- How many server connections a node may have. Rows are as old as their node's.
+CREATE TABLE postern.portions (
+	tenant  text COLLATE "C" NOT NULL,
+	scope   text COLLATE "C" NOT NULL, -- '': the tenant; user/..., database/..., pool/...
+	node    text COLLATE "C" NOT NULL,
+	boot    text NOT NULL,
+	servers integer NOT NULL,          -- that it may have, or still has
+	wanted  integer NOT NULL,          -- that it could use
+	PRIMARY KEY (tenant, scope, node, boot)
+);
