@@ -113,6 +113,18 @@ type Node struct {
 	Refused []string  // tenants that are not in force there as the store has them; "*": too many to tell
 	Keys    []string  // ids of the keys that open secrets there; the first one seals
 	Cache   string    // id of the key that its cache file was sealed with; "": it has none
+	Boot    string    // tells processes of one name apart
+	Here              // where others reach it
+}
+
+// Here is what a node that is one of several says about itself. It is the zero Here of one that is none.
+type Here struct {
+	Address     netip.AddrPort // of the port for other nodes
+	Gossip      netip.AddrPort
+	Fingerprint string // of the key of its certificate: sha256 in hex
+	Region      string
+	Protocol    int  // that it speaks with other nodes
+	Leaving     bool // it drains
 }
 
 // Actor is who asks for something.
