@@ -4,9 +4,10 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,28 +46,39 @@ func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string
 // epochNow is the epoch of the store.
 const epochNow = `(SELECT epoch FROM (` + selectHead + `) h (version, epoch))`
 
-// checkRights says whether a node can say how it is.
-func checkRights(ctx context.Context, q querier) error {
+// What a node has to write: how it is, and bans; one of several nodes, what those share beside.
+var (
+	nodeTables    = []string{"postern.nodes", "postern.applied", "postern.bans"}
+	clusterTables = []string{"postern.leases", "postern.budgets", "postern.portions"}
+)
+
+// checkRights says whether a node may write tables.
+func checkRights(ctx context.Context, q querier, tables []string) error {
 	var may bool
-	if err := q.QueryRow(ctx, `SELECT bool_and(has_table_privilege(t, r)) FROM unnest(ARRAY['postern.nodes', 'postern.applied', 'postern.bans']) t,
-		unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r`).Scan(&may); err != nil {
+	if err := q.QueryRow(ctx, `SELECT bool_and(has_table_privilege(t, r)) FROM unnest($1::text[]) t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r`,
+		tables).Scan(&may); err != nil {
 		return fmt.Errorf("asking for the rights on the store: %w", err)
 	}
 	if !may {
-		return errors.New("a node has to announce itself in the store, and tells others of bans: GRANT SELECT, INSERT, UPDATE, DELETE ON postern.nodes, postern.applied, postern.bans to its role")
+		return fmt.Errorf("a node has to announce itself in the store, and shares with others what they must all know: GRANT SELECT, INSERT, UPDATE, DELETE ON %s to its role",
+			strings.Join(tables, ", "))
 	}
 	return nil
 }
 
 // readNodes lists the nodes by name.
 func readNodes(ctx context.Context, q querier) ([]tenants.Node, error) {
-	rows, err := q.Query(ctx, `SELECT name, started, seen, clock_timestamp() - seen > $1, CASE epoch WHEN `+epochNow+` THEN applied ELSE 0 END, refused, keys, cache
-		FROM postern.nodes ORDER BY name`, silentAfter)
+	rows, err := q.Query(ctx, `SELECT name, started, seen, clock_timestamp() - seen > $1, CASE epoch WHEN `+epochNow+` THEN applied ELSE 0 END, refused, keys, cache,
+		boot, address, gossip, fingerprint, region, protocol, leaving FROM postern.nodes ORDER BY name`, silentAfter)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (n tenants.Node, err error) {
-		err = row.Scan(&n.Name, &n.Started, &n.Seen, &n.Silent, &n.Applied, &n.Refused, &n.Keys, &n.Cache)
+		var address, gossip string
+		err = row.Scan(&n.Name, &n.Started, &n.Seen, &n.Silent, &n.Applied, &n.Refused, &n.Keys, &n.Cache,
+			&n.Boot, &address, &gossip, &n.Fingerprint, &n.Region, &n.Protocol, &n.Leaving)
+		n.Address, _ = netip.ParseAddrPort(address) // or none
+		n.Gossip, _ = netip.ParseAddrPort(gossip)
 		return n, err
 	})
 }

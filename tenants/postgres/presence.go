@@ -3,18 +3,22 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/postern/postern/tenants"
 )
 
 const (
@@ -35,6 +39,7 @@ type presence struct {
 	log     *slog.Logger
 	settled func(context.Context) error
 	boot    string // of this process
+	here    func() tenants.Here
 	started time.Time
 	keys    *Keys
 	cache   func() string // id of the key that the cache file needs
@@ -57,9 +62,12 @@ type report struct {
 func (r report) same(o report) bool { return r.at == o.at && slices.Equal(r.refused, o.refused) }
 
 func newPresence(o *Options, cache func() string) *presence {
-	p := &presence{log: o.Log, settled: o.Settled, boot: rand.Text(), started: time.Now(), name: o.Node, keys: o.Keys, cache: cache, poke: make(chan struct{}, 1)}
+	p := &presence{log: o.Log, settled: o.Settled, boot: cmp.Or(o.Boot, rand.Text()), here: o.Here, started: time.Now(), name: o.Node, keys: o.Keys, cache: cache, poke: make(chan struct{}, 1)}
 	if p.settled == nil {
 		p.settled = func(context.Context) error { return nil }
+	}
+	if p.here == nil {
+		p.here = func() tenants.Here { return tenants.Here{} }
 	}
 	return p
 }
@@ -76,9 +84,13 @@ func (p *presence) reach(h head, bad map[string]refused) {
 	same := p.reached.same(r)
 	p.reached = r
 	p.mu.Unlock()
-	if same {
-		return
+	if !same {
+		p.hurry()
 	}
+}
+
+// hurry has the node's row written soon.
+func (p *presence) hurry() {
 	select {
 	case p.poke <- struct{}{}:
 	default:
@@ -124,12 +136,22 @@ func (p *presence) take(ctx context.Context, tx pgx.Tx) error {
 		// until then, or until it would be silent, nothing can be in force on "all" nodes.
 		p.quiet = time.Now().Add(silentAfter - time.Duration(silent*float64(time.Second)))
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO postern.nodes (name, boot, started, seen, epoch, applied, refused, keys, cache)
-		VALUES ($1, $2, $3, clock_timestamp(), '', 0, '{}', $4, $5)
+	h := p.here()
+	_, err = tx.Exec(ctx, `INSERT INTO postern.nodes (name, boot, started, seen, epoch, applied, refused, keys, cache, address, gossip, fingerprint, region, protocol, leaving)
+		VALUES ($1, $2, $3, clock_timestamp(), '', 0, '{}', $4, $5, $6, $7, $8, $9, $10, $11)
 		ON CONFLICT (name) DO UPDATE SET boot = excluded.boot, started = excluded.started, seen = excluded.seen, epoch = excluded.epoch,
-		applied = excluded.applied, refused = excluded.refused, keys = excluded.keys, cache = excluded.cache`,
-		p.name, p.boot, p.started, p.keys.IDs(), p.cache())
+		applied = excluded.applied, refused = excluded.refused, keys = excluded.keys, cache = excluded.cache, address = excluded.address,
+		gossip = excluded.gossip, fingerprint = excluded.fingerprint, region = excluded.region, protocol = excluded.protocol, leaving = excluded.leaving`,
+		p.name, p.boot, p.started, p.keys.IDs(), p.cache(), addressText(h.Address), addressText(h.Gossip), h.Fingerprint, h.Region, h.Protocol, h.Leaving)
 	return err
+}
+
+// addressText is an address as a row has it; "": there is none.
+func addressText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // attend tells the store how the node is, until ctx ends or the store cannot be told any more.
@@ -204,8 +226,8 @@ func (p *presence) tell(ctx context.Context, conn *pgx.Conn, r report, news bool
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), beatTimeout)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue(`UPDATE postern.nodes SET seen = clock_timestamp(), epoch = $3, applied = $4, refused = $5, keys = $6, cache = $7 WHERE name = $1 AND boot = $2`,
-		p.name, p.boot, r.at.epoch, r.at.version, append([]string{}, r.refused...), p.keys.IDs(), p.cache()).
+	b.Queue(`UPDATE postern.nodes SET seen = clock_timestamp(), epoch = $3, applied = $4, refused = $5, keys = $6, cache = $7, leaving = $8 WHERE name = $1 AND boot = $2`,
+		p.name, p.boot, r.at.epoch, r.at.version, append([]string{}, r.refused...), p.keys.IDs(), p.cache(), p.here().Leaving).
 		Exec(func(tag pgconn.CommandTag) error { there = tag.RowsAffected() == 1; return nil })
 	if news && r.at.epoch != "" {
 		b.Queue(`INSERT INTO postern.applied (node, epoch, version, at, refused)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +24,13 @@ type Options struct {
 	KeyFile   string // that Keys were read from, and are read from again when it changes; "": they stay
 	CacheFile string // keeps what is known over a restart; "": nothing does
 	Node      string // the name of this process among those that follow the store
+	Boot      string // tells it from others of the name, before and after it; "": one is made up
 	Directory *tenants.Directory
 	Judge     Judge
 	// Settled returns once the changes that the directory has told of are in force: open sessions were judged. nil: they are at once.
 	Settled func(context.Context) error
+	// Here is what the store is told of this node beside that, again and again; nil: it is none of several.
+	Here func() tenants.Here
 	// ApplyBan is told of bans that other nodes have written to the store: see [Store.TellBan]. nil: bans are not shared.
 	ApplyBan func(netrestrict.Ban)
 	Log      *slog.Logger
@@ -93,7 +97,11 @@ func (s *Store) probe(ctx context.Context) error {
 	if _, err := readHead(ctx, conn); err != nil {
 		return err
 	}
-	if err := checkRights(ctx, conn); err != nil {
+	tables := nodeTables
+	if s.opts.Here != nil {
+		tables = slices.Concat(nodeTables, clusterTables)
+	}
+	if err := checkRights(ctx, conn, tables); err != nil {
 		return err
 	}
 	return checkKeys(ctx, conn, s.opts.Keys)
@@ -123,6 +131,9 @@ var (
 	errEnded  = errors.New("the store is not followed any more")
 	errSilent = errors.New("the store of tenants does not answer")
 )
+
+// Announce has the store told soon how this node is: Options.Here says something new.
+func (s *Store) Announce() { s.node.hurry() }
 
 // ask has all versions compared.
 func (s *Store) ask() (answer chan error) {
