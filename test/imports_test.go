@@ -64,7 +64,7 @@ var walls = map[string]wall{
 	commandRoom + "/demo": {ours: []string{"machines", "tenants", "proxy/scram"}, modules: []string{pgx, goproxy}},
 	commandRoom + "/ctl":  {ours: []string{"proxy/scram"}, modules: []string{cobra, yaml}},
 	"files":               {modules: []string{fsnotify}},
-	"cluster":             {ours: []string{"tenants"}, modules: []string{memberlist, prometheus}},
+	"cluster":             {ours: []string{"files", "tenants"}, modules: []string{memberlist, prometheus}},
 	"configs":             {ours: []string{"files"}, modules: []string{viper, mapstruct, yaml}},
 	"admin":               {ours: []string{"files", "pool", "tenants", "tenants/document", "netrestrict", "machines"}, modules: []string{prometheus, xtime}},
 	"proxy": {

@@ -1,0 +1,106 @@
+// The hello: each node greets each other one once, so that who cannot work together is told at both sides before anybody needs it.
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/postern/postern/tenants"
+)
+
+const hello = "hello"
+
+// answerHello says nothing: that it answers is the answer. Keys and protocols are judged before.
+func (c *Cluster) answerHello(context.Context, string, []byte) ([]byte, error) { return nil, nil }
+
+// understands reports whether what the other side speaks and what we speak are neighbours.
+func (c *Cluster) understands(h http.Header) bool {
+	theirs, err := strconv.Atoi(h.Get(headerProtocol))
+	return err == nil && theirs >= c.protocol-1 && theirs <= c.protocol+1
+}
+
+// refusedProtocol logs that a node speaks something else.
+func (c *Cluster) refusedProtocol(node string, h http.Header) {
+	theirs, _ := strconv.Atoi(h.Get(headerProtocol))
+	c.warn("another node is of a version that does not work together with this one: nothing is asked or answered", "node", node, "protocol", theirs, "here", c.protocol)
+}
+
+// greetings are the processes that were greeted.
+type greetings struct {
+	mu   sync.Mutex
+	all  map[string]bool // by boot
+	poke chan struct{}   // holds one if there are rows to look at
+}
+
+func newGreetings() *greetings {
+	return &greetings{all: make(map[string]bool), poke: make(chan struct{}, 1)}
+}
+
+// keep forgets who has no row any more, and has the others looked at.
+func (g *greetings) keep(all []tenants.Node) {
+	boots := make(map[string]bool, len(all))
+	for _, n := range all {
+		boots[n.Boot] = true
+	}
+	g.mu.Lock()
+	for boot := range g.all {
+		if !boots[boot] {
+			delete(g.all, boot)
+		}
+	}
+	g.mu.Unlock()
+	select {
+	case g.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (g *greetings) done(boot string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all[boot] = true
+}
+
+func (g *greetings) has(boot string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.all[boot]
+}
+
+// greet greets who is new, until ctx ends. Who does not answer is greeted again, as long as the store hears of it.
+func (c *Cluster) greet(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.greeted.poke:
+		}
+		var all sync.WaitGroup
+		for _, n := range c.rows.list() {
+			if n.Silent || c.greeted.has(n.Boot) {
+				continue
+			}
+			if _, ok := c.callable(n.Name); !ok {
+				continue
+			}
+			all.Go(func() {
+				_, err := c.Call(ctx, n.Name, hello, nil)
+				if err == nil || errors.Is(err, ErrProtocol) {
+					c.greeted.done(n.Boot)
+				}
+			})
+		}
+		all.Wait()
+		pause := time.NewTimer(joinEvery)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
