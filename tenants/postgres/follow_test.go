@@ -419,7 +419,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	role := w.dsn
 	w.dsn = owner
-	w.exec(`GRANT INSERT, UPDATE, DELETE ON postern.nodes, postern.applied, postern.bans TO ` + harness.Other)
+	w.exec(`GRANT INSERT, UPDATE, DELETE ON postern.nodes, postern.applied, postern.bans, postern.leases, postern.uses TO ` + harness.Other)
 	w.dsn = role
 	f := w.follow()
 	f.has(t, "acme")

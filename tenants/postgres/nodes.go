@@ -46,10 +46,10 @@ func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string
 // epochNow is the epoch of the store.
 const epochNow = `(SELECT epoch FROM (` + selectHead + `) h (version, epoch))`
 
-// What a node has to write: how it is, and bans; one of several nodes, what those share beside.
+// What a node has to write: how it is, bans, and what it does to machines; one of several nodes, what those share beside.
 var (
-	nodeTables    = []string{"postern.nodes", "postern.applied", "postern.bans"}
-	clusterTables = []string{"postern.leases", "postern.budgets", "postern.portions"}
+	nodeTables    = []string{"postern.nodes", "postern.applied", "postern.bans", "postern.leases", "postern.uses"}
+	clusterTables = []string{"postern.budgets", "postern.portions"}
 )
 
 // checkRights says whether a node may write tables.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -30,18 +31,35 @@ var registryParams = [][2]string{{"lock_timeout", "5s"}, {"idle_in_transaction_s
 
 // Registry implements [tenants.Registry].
 type Registry struct {
+	asker
 	opts  Options
 	store *Store // that is followed here; nil: none is
-	pool  *pgxpool.Pool
 	known knownTokens
-	told  atomic.Bool // the log has been told that the store is away
 }
+
+// asker asks the store over a few connections, which are made when they are needed.
+type asker struct {
+	pool *pgxpool.Pool
+	log  *slog.Logger
+	told atomic.Bool // the log has been told that the store is away
+}
+
+func (a *asker) itself() *asker { return a }
 
 var _ tenants.Registry = (*Registry)(nil)
 
 // NewRegistry makes a registry of a store, which is connected to when it is needed. Of the options it takes Conn, Keys, Judge and
 // Log. The caller closes it.
 func NewRegistry(o Options) (*Registry, error) {
+	pool, err := newPool(&o)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{asker: asker{pool: pool, log: o.Log}, opts: o}, nil
+}
+
+// newPool makes connections to a store, when they are needed.
+func newPool(o *Options) (*pgxpool.Pool, error) {
 	conf, err := pgxpool.ParseConfig(o.Conn.ConnString()) // for what a pool has beside: the rest is taken as it was read
 	if err != nil {
 		return nil, errors.New("the connection string of the store cannot be read a second time")
@@ -62,11 +80,7 @@ func NewRegistry(o Options) (*Registry, error) {
 		}
 		return nil
 	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), conf)
-	if err != nil {
-		return nil, err
-	}
-	return &Registry{opts: o, pool: pool}, nil
+	return pgxpool.NewWithConfig(context.Background(), conf)
 }
 
 // Registry makes a registry of the store that is followed. The caller closes it.
@@ -133,7 +147,8 @@ func (r *Registry) record(reader *document.Reader, in row) (tenants.Record, erro
 }
 
 // ask bounds a call, and says so if the store is away.
-func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, error)) (T, error) {
+func ask[T any](ctx context.Context, of interface{ itself() *asker }, f func(context.Context) (T, error)) (T, error) {
+	r := of.itself()
 	out, err := bounded(ctx, callTimeout, f)
 	if err == nil || ctx.Err() != nil || !isAway(err) {
 		if err == nil {
@@ -149,7 +164,7 @@ func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, er
 		r.pool.Reset() // connections to a server that is no primary any more are of no use: the next ones find the one that is
 	}
 	if !r.told.Swap(true) {
-		r.opts.Log.Error("the store of tenants cannot be asked", "error", away.cause)
+		r.log.Error("the store of tenants cannot be asked", "error", away.cause)
 	}
 	return out, away
 }

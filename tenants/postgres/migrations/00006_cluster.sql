@@ -19,6 +19,17 @@ CREATE TABLE postern.leases (
 	until timestamptz NOT NULL        -- by this clock
 );
 
+-- Which nodes use what leases are about: while another node has a row here, nobody may put the machine to sleep. A silent one's
+-- counts, too: it goes a while after its process has none among postern.nodes any more. Whoever adds one, or relies on there being none, has
+-- the lock of the lease's row.
+CREATE TABLE postern.uses (
+	key   text COLLATE "C" NOT NULL,
+	boot  text NOT NULL,
+	node  text COLLATE "C" NOT NULL,
+	since timestamptz NOT NULL,
+	PRIMARY KEY (key, boot)
+);
+
 -- One row for each tenant that nodes share limits of: who holds its lock may look at the portions and change its own.
 CREATE TABLE postern.budgets (
 	tenant text COLLATE "C" PRIMARY KEY
