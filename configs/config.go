@@ -14,6 +14,8 @@ type Config struct {
 	Auth      Auth       `mapstructure:"auth"`
 	Admin     Admin      `mapstructure:"admin"`
 	Tenants   Tenants    `mapstructure:"tenants"`
+	Region    string     `mapstructure:"region"` // where this process is; empty: FLY_REGION, and else it does not say
+	Cluster   Cluster    `mapstructure:"cluster"`
 	Machines  Machines   `mapstructure:"machines"`
 	Timeouts  Timeouts   `mapstructure:"timeouts"`
 	Limits    Limits     `mapstructure:"limits"`
@@ -118,6 +120,21 @@ type TenantsPostgres struct {
 
 // InPostgres reports whether tenants are read from a database, not from a file.
 func (t Tenants) InPostgres() bool { return t.Postgres != (TenantsPostgres{}) }
+
+// Cluster makes this process a node among others on the same database of tenants.
+type Cluster struct {
+	Name      string   `mapstructure:"name"`      // of this node; empty: as of Tenants.Postgres.Node
+	Bind      string   `mapstructure:"bind"`      // as Listener.Address: of the gossip; the next port is for other nodes' calls
+	Advertise string   `mapstructure:"advertise"` // an IP address, perhaps with a port, at which others reach Bind; empty: found out
+	Join      []string `mapstructure:"join"`      // addresses and DNS names, perhaps with a port, beside those of the database
+	KeyFile   string   `mapstructure:"key_file"`  // that all nodes share
+	MaxNodes  int      `mapstructure:"max_nodes"` // there will be no more
+}
+
+// Configured reports whether there is a cluster at all.
+func (c Cluster) Configured() bool {
+	return c.Name != "" || c.Bind != "" || c.Advertise != "" || len(c.Join) > 0 || c.KeyFile != "" || c.MaxNodes != 0
+}
 
 // Machines is what starts and stops the machines of tenants. A provider that is left out runs none.
 type Machines struct {

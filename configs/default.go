@@ -46,6 +46,16 @@ func (f *FlyMachines) setDefaults() {
 	}
 }
 
+// DefaultMaxNodes is how many nodes of a cluster are counted with.
+const DefaultMaxNodes = 8
+
+// setDefaults fills in what the file left out, if there is to be a cluster at all.
+func (c *Cluster) setDefaults() {
+	if c.Configured() && c.MaxNodes == 0 {
+		c.MaxNodes = DefaultMaxNodes
+	}
+}
+
 // setDefaults fills in what the file left out of a listener.
 func (l *Listener) setDefaults() {
 	d := DefaultListener()

@@ -43,13 +43,19 @@ func TestExampleCommentedPartsLoad(t *testing.T) {
 	}
 	on := strings.NewReplacer("# tls:", "tls:", "#   certificates:", "  certificates:", "#     - {cert", "    - {cert",
 		"#   tenant_domain:", "  tenant_domain:", "  # mock_secret_file", "  mock_secret_file",
-		"  # token_file", "  token_file", "  # local:", "  local:", "  #   dir:", "    dir:", "  # state_file:", "  state_file:").Replace(string(text))
+		"  # token_file", "  token_file", "  # local:", "  local:", "  #   dir:", "    dir:", "  # state_file:", "  state_file:",
+		"  file: tenants.example.yaml", "  # file", "  # postgres:", "  postgres:", "  #   dsn_file", "    dsn_file", "  #   key_file", "    key_file",
+		"# region:", "region:", "# cluster:", "cluster:", "#   name:", "  name:", "#   bind:", "  bind:", "#   advertise:", "  advertise:", "#   join:", "  join:",
+		"#   key_file: cluster", "  key_file: cluster", "#   max_nodes:", "  max_nodes:").Replace(string(text))
 	c, err := loadBytes([]byte(on), "/d")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(c.TLS.Certificates) != 1 || c.TLS.TenantDomain == "" || c.Auth.MockSecretFile == "" || c.Admin.TokenFile == "" {
 		t.Errorf("got %+v, %+v, %+v", c.TLS, c.Auth, c.Admin)
+	}
+	if c.Region == "" || c.Cluster.Name == "" || len(c.Cluster.Join) != 1 || c.Cluster.KeyFile != "/d/cluster.key" || c.Cluster.MaxNodes != DefaultMaxNodes {
+		t.Errorf("got %q, %+v", c.Region, c.Cluster)
 	}
 	if c.Machines.Local.Dir == "" || c.Machines.KnownFile() != "/d/known.json" {
 		t.Errorf("got %+v", c.Machines)

@@ -53,6 +53,7 @@ func loadBytes(data []byte, dir string) (*Config, error) {
 		c.Listeners[i].setDefaults()
 	}
 	c.Machines.Fly.setDefaults()
+	c.Cluster.setDefaults()
 	found.addNew(c.validate())
 	if len(found) > 0 {
 		for _, p := range found {
@@ -145,6 +146,7 @@ func (c *Config) resolvePaths() {
 	c.resolve(&c.Tenants.Postgres.DSNFile)
 	c.resolve(&c.Tenants.Postgres.KeyFile)
 	c.resolve(&c.Tenants.Postgres.CacheFile)
+	c.resolve(&c.Cluster.KeyFile)
 	c.resolve(&c.Machines.Fly.TokenFile)
 	c.resolve(&c.Machines.Local.Dir)
 	c.resolve(&c.Machines.StateFile)

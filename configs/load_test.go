@@ -256,8 +256,9 @@ func TestLoadErrorHoldsProblems(t *testing.T) {
 
 // TestEnvironmentOverrides sets every variable there is, one at a time, and looks for its value in the result.
 func TestEnvironmentOverrides(t *testing.T) {
-	special := map[string]string{"tenants.postgres.node": "n1",
-		"log.level": "debug", "log.format": "text", "io_uring": "off", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
+	special := map[string]string{"tenants.postgres.node": "n1", "region": "fra", "cluster.name": "n1", "cluster.bind": "127.0.0.1:3", "cluster.advertise": "192.0.2.7:7",
+		"cluster.max_nodes": "9",
+		"log.level":         "debug", "log.format": "text", "io_uring": "off", "admin.address": "127.0.0.1:1", "admin.metrics_public": "true",
 		"tls.tenant_domain": "x.example.com", "tcp.keepalive_count": "9", "machines.fly.api": "http://x:1",
 		"auth.throttle.tenant_failures": "9", "auth.throttle.address_failures": "9", "auth.throttle.window": "77s", "auth.throttle.block": "77s",
 	}
@@ -285,8 +286,11 @@ func TestEnvironmentOverrides(t *testing.T) {
 			}
 			t.Setenv("POSTERN_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")), value)
 			base := base
-			if strings.HasPrefix(key, "tenants.postgres.") { // which is beside no file
+			if strings.HasPrefix(key, "tenants.postgres.") || section == "cluster" { // which are beside no file
 				base = strings.Replace(base, "tenants:\n  file: tenants.yaml", "tenants: {postgres: {dsn_file: a, key_file: b}}", 1)
+			}
+			if section == "cluster" {
+				base += "cluster: {bind: '127.0.0.1:7946', key_file: c}\n"
 			}
 			after, err := loadBytes([]byte(base), "/d")
 			if err != nil {

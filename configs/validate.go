@@ -25,6 +25,7 @@ func (c *Config) validate() problems {
 	c.checkAdmin(&ps)
 	c.checkConsole(&ps)
 	c.checkTenants(&ps)
+	c.checkCluster(&ps)
 	c.checkMachines(&ps)
 	c.checkTimeouts(&ps)
 	c.checkNumbers(&ps)
@@ -156,9 +157,6 @@ func (c *Config) checkAdmin(ps *problems) {
 		}
 	}
 }
-
-// nodeName is what a node may be called.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
 // verifier is the shape of a SCRAM-SHA-256 verifier: iterations, salt, stored key and server key.
 var verifier = regexp.MustCompile(`^SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
