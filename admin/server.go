@@ -56,6 +56,8 @@ type Options struct {
 	// Degraded returns what is not as it should be while new clients are welcome all the same, or nil; /readyz says it with 200.
 	// What holds for Ready's text and its speed holds for this one. nil: nothing ever is.
 	Degraded func() error
+	// Members tells which other nodes the gossip sees. nil: this node is in no cluster.
+	Members func() []Member
 	// Gate answers for tenants and their machines. nil: requests about them are answered 503.
 	Gate Gate
 	// Registry reads and changes the store of tenants, and knows tokens beside those of TokenFile. nil: requests about what it has

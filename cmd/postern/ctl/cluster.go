@@ -17,6 +17,7 @@ func clusterCommand() *cobra.Command {
 
 func clusterStatus(r *remote) *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "List the nodes", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		return r.printList(cmd, get("v1", "cluster"), "nodes", []column{{"NODE", "name"}, {"SEEN", "seen"}, {"SILENT", "silent"}, {"IN FORCE", "applied"}, {"NOT IN FORCE", "refused"}, {"KEYS", "keys"}})
+		return r.printList(cmd, get("v1", "cluster"), "nodes", []column{{"NODE", "name"}, {"REGION", "region"}, {"ADDRESS", "address"}, {"MEMBER", "member.state"},
+			{"SEEN", "seen"}, {"SILENT", "silent"}, {"LEAVING", "leaving"}, {"IN FORCE", "applied"}, {"NOT IN FORCE", "refused"}, {"KEYS", "keys"}})
 	}}
 }
