@@ -42,9 +42,10 @@ const (
 type Console struct {
 	Users    map[string]scram.Verifier
 	Version  string
-	Settings []console.Setting // what SHOW CONFIG shows
-	Reload   func() error      // reads tenants and certificates again
-	Shutdown func()            // begins to drain the process, and returns
+	Settings []console.Setting     // what SHOW CONFIG shows
+	Reload   func() error          // reads tenants and certificates again
+	Shutdown func()                // begins to drain the process, and returns
+	Nodes    func() []console.Node // what SHOW NODES shows; nil: nothing
 }
 
 // isConsole reports whether a database of this name is the console, where there is one.

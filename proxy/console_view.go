@@ -57,6 +57,14 @@ func (v *consoleGate) Version() string { return v.gate.opts.Console.Version }
 // Settings are the process's configuration.
 func (v *consoleGate) Settings() []console.Setting { return v.gate.opts.Console.Settings }
 
+// Nodes are those of the cluster, as far as this one knows them.
+func (v *consoleGate) Nodes() []console.Node {
+	if v.gate.opts.Console.Nodes == nil {
+		return nil
+	}
+	return v.gate.opts.Console.Nodes()
+}
+
 // State is whether a PAUSE of everything is in force.
 func (v *consoleGate) State() console.State {
 	return console.State{Paused: v.gate.consoles.pausedAll()}

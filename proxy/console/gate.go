@@ -20,6 +20,7 @@ type Gate interface {
 	Tenants() []Tenant
 	Bans() []Ban
 	Refusals() []Refusal
+	Nodes() []Node
 	State() State
 	// Do carries a control command out and returns when it is done. An error of
 	// type *pgwire.Error is told as it is.
@@ -138,6 +139,17 @@ type Refusal struct {
 	User                    string // that it named last, fit to be shown; "": none
 	Count                   uint64
 	First, Last             time.Time
+}
+
+// Node is a process on the same database of tenants, where they are a cluster.
+type Node struct {
+	Name, Region, Address string
+	Member                string // alive, suspect or left, as the gossip has it; "": it does not know it
+	Since                 time.Time
+	Seen                  time.Time // by the store; zero: it has no row
+	Silent, Leaving       bool
+	Protocol              int
+	Applied               int64
 }
 
 // State is whether a PAUSE of everything is in force.

@@ -57,6 +57,10 @@ func (g *fakeGate) Tenants() []Tenant {
 func (g *fakeGate) Bans() []Ban {
 	return []Ban{{"", "198.51.100.7", 1500 * time.Millisecond, 50}, {"acme", "2001:db8::/64", 2 * time.Minute, 10}}
 }
+func (g *fakeGate) Nodes() []Node {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return []Node{{Name: "gate-1", Region: "ams", Address: "192.0.2.1:7947", Member: "alive", Since: at, Seen: at, Leaving: true, Protocol: 1, Applied: 7}, {Name: "gate-2"}}
+}
 func (g *fakeGate) Refusals() []Refusal {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return []Refusal{{"acme", "198.51.100.7", "address", "enforce", "app", math.MaxInt64, at, at.Add(time.Minute)}, {Tenant: "acme", Address: "2001:db8::1", Reason: "address", Mode: "observe", Count: 1, First: at, Last: at}}
@@ -200,6 +204,7 @@ func TestRows(t *testing.T) {
 		"stats_totals":   {"D acme|100|200|300|400|9223372036854775807|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
 		"stats_averages": {"D acme|3|6|15|0|461168601842738816|0|0|0|0|0|0", "D globex|0|0|0|0|0|0|0|0|0|0|0"},
 		"bans":           {"D -|198.51.100.7|2|50", "D acme|2001:db8::/64|120|10"},
+		"nodes":          {"D gate-1|ams|192.0.2.1:7947|alive|2026-01-02 03:04:05 UTC|2026-01-02 03:04:05 UTC|0|1|1|7", "D gate-2|-|-|-|-|-|0|0|0|0"},
 		"refusals": {"D acme|198.51.100.7|address|enforce|app|9223372036854775807|2026-01-02 03:04:05 UTC|2026-01-02 03:05:05 UTC",
 			"D acme|2001:db8::1|address|observe|-|1|2026-01-02 03:04:05 UTC|2026-01-02 03:04:05 UTC"},
 		"tenants":        {"D acme|asleep|-|-|0|0|0|0|0|0|0|0|0|0|a, b"},

@@ -71,6 +71,7 @@ var shows = map[string]show{
 		servers_idle:4 max_clients:4 max_servers:4 paused:4 disabled:4 in_use_because`), func(g Gate) table { return tableOf(g.Tenants(), tenantRow) }},
 	"BANS":     {columns(`tenant address seconds_left:4 failures:4`), func(g Gate) table { return tableOf(g.Bans(), banRow) }},
 	"REFUSALS": {columns(`tenant address reason mode user count:n first last`), func(g Gate) table { return tableOf(g.Refusals(), refusalRow) }},
+	"NODES":    {columns(`name region address member since seen silent:4 leaving:4 protocol:4 applied:8`), func(g Gate) table { return tableOf(g.Nodes(), nodeRow) }},
 	"PINS":     {columns(`client tenant user database kinds since id:4 remote_pid:4`), pins},
 
 	// What drivers ask for when they set a session up.
@@ -156,6 +157,10 @@ func banRow(b *Ban) []any {
 
 func refusalRow(r *Refusal) []any {
 	return []any{r.Tenant, r.Address, r.Reason, r.Mode, orNull(r.User), r.Count, when(r.First), when(r.Last)}
+}
+
+func nodeRow(n *Node) []any {
+	return []any{n.Name, orNull(n.Region), orNull(n.Address), orNull(n.Member), orNull(when(n.Since)), orNull(when(n.Seen)), n.Silent, n.Leaving, n.Protocol, n.Applied}
 }
 
 func socketTable(list []Socket, debug bool) table {
