@@ -231,10 +231,13 @@ func (c *Cluster) setList(l *memberlist.Memberlist) {
 	c.list = l
 }
 
-// Leave says at once that this node drains: it serves those that it has, and takes no more. Whoever writes the node's row has to be told, too.
+// Leave says at once that this node drains: it serves those that it has, and takes no more.
 func (c *Cluster) Leave(ctx context.Context) {
 	if c.leaving.Swap(true) {
 		return
+	}
+	if c.opts.Announce != nil {
+		c.opts.Announce()
 	}
 	c.mu.Lock()
 	list := c.list

@@ -32,7 +32,9 @@ type Options struct {
 	MaxNodes int    // as many nodes are counted with; more are a mistake that is logged
 
 	// Nodes reads the rows of the store. Everything that nodes believe of each other comes from there.
-	Nodes      func(ctx context.Context) ([]tenants.Node, error)
+	Nodes func(ctx context.Context) ([]tenants.Node, error)
+	// Announce has the node's own row written soon: Here says something new. nil: that is done often anyhow.
+	Announce   func()
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // nil: nothing is measured
 

@@ -96,7 +96,8 @@ func TestDocsKeysOfTheProcess(t *testing.T) {
 		}
 	}
 	walk(reflect.ValueOf(configs.Default()), "")
-	want["machines.fly.api"] = configs.DefaultFlyAPI // filled in where Fly is wanted at all
+	want["machines.fly.api"] = configs.DefaultFlyAPI // filled in where Fly is wanted at all, as the next one where a cluster is
+	want["cluster.max_nodes"] = fmt.Sprint(configs.DefaultMaxNodes)
 	compareKeys(t, documented(t, "### Of the process", "### Of a tenant"), want, "../configs/postern.example.yaml")
 }
 

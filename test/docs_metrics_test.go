@@ -28,7 +28,7 @@ func TestDocsMetrics(t *testing.T) {
 		}
 	}
 	built := make(map[string]bool)
-	for _, dir := range []string{"proxy", "admin", "cmd/postern"} {
+	for _, dir := range []string{"proxy", "admin", "cluster", "cmd/postern"} {
 		files, err := filepath.Glob("../" + dir + "/*.go")
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %d files, %v", dir, len(files), err)

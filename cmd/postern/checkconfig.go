@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/admin"
+	"github.com/postern/postern/cluster"
 	"github.com/postern/postern/configs"
 	"github.com/postern/postern/files"
 )
@@ -33,6 +34,11 @@ func newCheckConfig() *cobra.Command {
 		}
 		if _, err := loadCertificates(conf); err != nil {
 			problems = append(problems, err)
+		}
+		if conf.Cluster.KeyFile != "" {
+			if _, err := cluster.ReadKeys(conf.Cluster.KeyFile); err != nil {
+				problems = append(problems, err)
+			}
 		}
 		if _, err := consoleUsers(conf); err != nil {
 			problems = append(problems, err)

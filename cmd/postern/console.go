@@ -21,7 +21,7 @@ func (p *process) console() (*proxy.Console, error) {
 		return nil, err
 	}
 	return &proxy.Console{Users: users, Version: "Postern " + buildVersion(), Settings: consoleSettings(p.conf),
-		Reload: p.reload,
+		Reload: p.reload, Nodes: p.cluster.nodes,
 		Shutdown: func() {
 			select {
 			case p.shutdown <- struct{}{}:

@@ -54,7 +54,7 @@ func (p *process) reloadWhenAsked(ctx context.Context, log *slog.Logger) {
 		_ = p.compareConfig(lane, log) // which has no part in the outcome: nothing of it is applied
 		err := p.store.Reload()
 		p.drivers.again(p.directory)
-		return errors.Join(err, p.reloadCertificates(log))
+		return errors.Join(err, p.cluster.reload(), p.reloadCertificates(log))
 	}
 	for {
 		select {

@@ -71,6 +71,7 @@ type process struct {
 	path      string // conf was read from; "": not to be read again
 	directory *tenants.Directory
 	store     tenantStore // which fills it
+	cluster   *fellowship // nil: it is the only node
 	certs     *certificates
 	drivers   *drivers
 	endRoles  func() // see roleStore
@@ -96,7 +97,14 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.directory, err = tenants.NewDirectory(); err != nil {
 		return nil, err
 	}
+	registry := newRegistry(p, dropped)
+	if p.cluster, err = openCluster(conf, registry, log); err != nil {
+		return nil, err
+	}
 	if p.store, err = openStore(conf, p.directory, p.storeHooks(), log); err != nil {
+		return nil, err
+	}
+	if err = p.cluster.follow(p.store); err != nil {
 		return nil, err
 	}
 	if p.certs, err = loadCertificates(conf); err != nil {
@@ -106,7 +114,6 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if err != nil {
 		return nil, err
 	}
-	registry := newRegistry(p, dropped)
 	if p.drivers, err = newDrivers(conf, log, registry); err != nil {
 		return nil, err
 	}
@@ -137,7 +144,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		p.admin, err = admin.New(admin.Options{Registry: store,
 			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
 			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts,
-			Ways: p.ways, TenantDomain: conf.TLS.TenantDomain, Log: log})
+			Ways: p.ways, Members: p.cluster.members(), TenantDomain: conf.TLS.TenantDomain, Log: log})
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +159,8 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 
 // storeHooks are called when there is a gate.
 func (p *process) storeHooks() storeHooks {
-	return storeHooks{settled: func(ctx context.Context) error { return p.gate.Settled(ctx) }, applyBan: func(b proxy.Ban) { p.gate.ApplyBan(b) }}
+	return storeHooks{settled: func(ctx context.Context) error { return p.gate.Settled(ctx) }, applyBan: func(b proxy.Ban) { p.gate.ApplyBan(b) },
+		here: p.cluster.here(), boot: p.cluster.boot()}
 }
 
 // openFiles is how many files the process may have open, 0 if that is not known. The soft limit is the hard one by now: Go
@@ -240,6 +248,15 @@ func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// allowThreads is for event loops, which hold a thread each while they are busy; everything else needs some, too.
+func (p *process) allowThreads() {
+	loops := p.conf.Loops
+	if loops == 0 {
+		loops = runtime.NumCPU()
+	}
+	runtime.GOMAXPROCS(runtime.NumCPU() + loops)
+}
+
 // run serves until a signal: SIGTERM or SIGINT drains, a second one ends at
 // once, SIGHUP reloads. The end of until drains, too. started is called once
 // every address answers; it must not wait for what run does next.
@@ -247,13 +264,7 @@ func (e expiryCollector) Collect(ch chan<- prometheus.Metric) {
 // Nothing that reads files stands on the way of a signal, and each kind of signal has a channel: one that is full of SIGHUPs
 // would lose the SIGTERM.
 func (p *process) run(until context.Context, log *slog.Logger, started func()) error {
-	// Event loops hold a thread while they are busy; everything else needs some too.
-	loops := p.conf.Loops
-	if loops == 0 {
-		loops = runtime.NumCPU()
-	}
-	runtime.GOMAXPROCS(runtime.NumCPU() + loops)
-
+	p.allowThreads()
 	p.drivers.sweep() // while a signal still ends the process at once
 
 	signals := make(chan os.Signal, 4)
@@ -272,6 +283,8 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	})
 	defer stopReading()
 
+	endCluster := p.cluster.start()
+	defer endCluster()
 	reading.Go(func() { p.watch(ctx, log) })
 	reading.Go(func() { p.reloadWhenAsked(ctx, log) })
 	if err := p.gate.Start(); err != nil {
@@ -307,6 +320,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	log.Info("draining", "for", p.conf.Timeouts.Drain.String())
 	drainCtx, drained := context.WithTimeout(context.Background(), p.conf.Timeouts.Drain)
 	defer drained()
+	p.cluster.drain(drainCtx)
 	side.Go(func() {
 		select {
 		case s := <-signals:
@@ -320,6 +334,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	if err := p.drivers.close(); err != nil {
 		log.Error("machines on this computer were not all stopped in order", "error", err)
 	}
+	endCluster() // which those needed that were left
 	stopReading()
 	log.Info("stopped")
 	return nil

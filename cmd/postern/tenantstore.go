@@ -45,6 +45,8 @@ func (s fileStore) Degraded() error { return nil }
 type storeHooks struct {
 	settled  func(context.Context) error // returns when changes are in force
 	applyBan func(proxy.Ban)
+	here     func() tenants.Here // what it is told of this node; nil: nothing
+	boot     string              // "": made up
 }
 
 // registryOf is a store as the admin API asks and changes it, and what closes the connections that this takes.
@@ -66,7 +68,7 @@ func openStore(conf *configs.Config, d *tenants.Directory, hooks storeHooks, log
 		if err != nil {
 			return nil, err
 		}
-		o.Directory, o.Log, o.Settled, o.ApplyBan = d, log, hooks.settled, hooks.applyBan
+		o.Directory, o.Log, o.Settled, o.ApplyBan, o.Here, o.Boot = d, log, hooks.settled, hooks.applyBan, hooks.here, hooks.boot
 		if o.Node, err = nodeName(conf); err != nil {
 			return nil, err
 		}
@@ -118,7 +120,7 @@ func postgresOptions(conf *configs.Config) (o postgres.Options, err error) {
 // nodeName tells this process from all others on the same store, and is the same after a restart: a machine of Fly's has an id, and
 // elsewhere no two processes of one host listen on the same address.
 func nodeName(conf *configs.Config) (string, error) {
-	if name := cmp.Or(conf.Tenants.Postgres.Node, os.Getenv("FLY_MACHINE_ID")); name != "" {
+	if name := cmp.Or(conf.Cluster.Name, conf.Tenants.Postgres.Node, os.Getenv("FLY_MACHINE_ID")); name != "" {
 		return name, nil
 	}
 	host, err := os.Hostname()
