@@ -52,6 +52,8 @@ type Tenant struct {
 	AuthQuery     *AuthQuery     // nil: Users are all there are
 	// ConnectionRate is how many clients may come in a second, on average; 0: no limit.
 	ConnectionRate int
+	// Paused has its clients wait, and Disabled keeps new ones out: what commands say of the tenant where all nodes read it.
+	Paused, Disabled bool
 }
 
 // Refuses reports whether the tenant's restrictions keep somebody out now.

@@ -269,7 +269,7 @@ func TestValidateRepeatsNoSecret(t *testing.T) {
 
 // TestRulesAreOfEveryField: a field that no row breaks has no rule, and is in this list.
 func TestRulesAreOfEveryField(t *testing.T) {
-	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Upstream.RootPEM", "Tenant.ClientCAPEM"} // an AllowList is good from the start
+	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Tenant.Paused", "Tenant.Disabled", "Upstream.RootPEM", "Tenant.ClientCAPEM"} // an AllowList is good from the start
 	broken := map[string]bool{}
 	for _, rule := range rules {
 		before, after := rule.of("a"), rule.of("a")

@@ -200,7 +200,7 @@ tenants:
 		"pool.max_database_clients": fmt.Sprint(a.Pool.MaxDatabaseClients), "pool.max_database_servers": fmt.Sprint(a.Pool.MaxDatabaseServers),
 		"caps.size": fmt.Sprint(a.Caps.Size), "caps.max_clients": fmt.Sprint(a.Caps.MaxClients), "caps.max_servers": fmt.Sprint(a.Caps.MaxServers),
 		"caps.max_database_clients": fmt.Sprint(a.Caps.MaxDatabaseClients), "caps.max_database_servers": fmt.Sprint(a.Caps.MaxDatabaseServers),
-		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
+		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "paused": fmt.Sprint(a.Paused), "disabled": fmt.Sprint(a.Disabled), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
 	})
 	compareKeys(t, documented(t, "### Of a tenant", "\n## "), want, "../configs/tenants.example.yaml")
 }

@@ -39,6 +39,8 @@ type Tenant struct {
 	State          map[tenants.StateKind]tenants.Policy `json:"state"`
 	ResetAlways    bool                                 `json:"server_reset_always"`
 	AuthQuery      *authQuery                           `json:"auth_query,omitempty"`
+	Paused         bool                                 `json:"paused,omitempty"`
+	Disabled       bool                                 `json:"disabled,omitempty"`
 }
 
 type authQuery struct {
@@ -190,7 +192,7 @@ func Of(t *tenants.Tenant) Tenant {
 		}
 		d.AllowList = &list
 	}
-	d.ConnectionRate = t.ConnectionRate
+	d.ConnectionRate, d.Paused, d.Disabled = t.ConnectionRate, t.Paused, t.Disabled
 	if len(t.NeverBan) > 0 {
 		d.NeverBan = textsOf(t.NeverBan)
 	}
@@ -299,7 +301,7 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 			return nil, tenants.Problem{Path: "flycast", Message: err.Error()}
 		}
 	}
-	t.ConnectionRate = d.ConnectionRate
+	t.ConnectionRate, t.Paused, t.Disabled = d.ConnectionRate, d.Paused, d.Disabled
 	if len(d.NeverBan) > 0 {
 		if t.NeverBan, err = networks(d.NeverBan); err != nil {
 			return nil, tenants.Problem{Path: "never_ban", Message: err.Error()}

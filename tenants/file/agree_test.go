@@ -80,6 +80,7 @@ func drawTenant(r draw) *tenants.Tenant {
 		t.AuthQuery = &tenants.AuthQuery{User: pick(r, "asker", "a", "a b", "a\x00"), Password: tenants.NewSecret(pick(r, "password", "p", "p w")), Database: pick(r, "where", "", "d", "\x00")}
 	}
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
+	t.Paused, t.Disabled = rapid.Bool().Draw(r.T, "paused"), rapid.Bool().Draw(r.T, "disabled")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
 		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
 	if rapid.Bool().Draw(r.T, "capped") {
@@ -169,7 +170,7 @@ func written(t *tenants.Tenant, files map[string]string) section {
 	if t.Upstream.Port != 0 {
 		up["port"] = int(t.Upstream.Port)
 	}
-	all := section{"id": t.ID, "database": t.Database, "databases": t.Databases, "require_tls": t.RequireTLS, "server_reset_always": t.ResetAlways,
+	all := section{"id": t.ID, "database": t.Database, "databases": t.Databases, "require_tls": t.RequireTLS, "server_reset_always": t.ResetAlways, "paused": t.Paused, "disabled": t.Disabled,
 		"client_address": string(t.ClientAddress), "restrictions_mode": string(t.Restrictions), "timeouts": clocks(t.Timeouts), "state": t.State}
 	put(all, "client_ca", text(t.ClientCAPEM))
 	put(all, "client_cert", string(t.ClientCert))

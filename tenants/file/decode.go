@@ -46,6 +46,8 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"client_address":      func(v value) { t.ClientAddress = word[tenants.ClientAddress](v) },
 		"state":               func(v value) { state(v, t.State) },
 		"server_reset_always": func(v value) { t.ResetAlways = v.boolean() },
+		"paused":              func(v value) { t.Paused = v.boolean() },
+		"disabled":            func(v value) { t.Disabled = v.boolean() },
 		"regions":             regions,
 	})
 	if seen["upstream"] && seen["machine"] { // which have the one Upstream between them

@@ -59,6 +59,7 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	x.Database = rapid.SampledFrom([]string{"postgres", "x", "ä \"'\n"}).Draw(t, "database")
 	x.Databases = rapid.SampledFrom([][]string{nil, {x.Database}, {"a", x.Database}}).Draw(t, "databases")
 	x.RequireTLS, x.ResetAlways = rapid.Bool().Draw(t, "tls"), rapid.Bool().Draw(t, "reset")
+	x.Paused, x.Disabled = rapid.Bool().Draw(t, "paused"), rapid.Bool().Draw(t, "disabled")
 	x.Timeouts = limits()
 	x.ClientAddress = rapid.SampledFrom([]tenants.ClientAddress{tenants.AddressOff, tenants.AddressName, tenants.AddressGUC}).Draw(t, "address")
 	for kind := range x.State {
@@ -154,7 +155,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 22, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 24, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.AuthQuery](): 3, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
