@@ -122,7 +122,7 @@ func (r reservation) release() { r.tenant.gate.release(r.tenant, r.place) }
 // only who has proved a password may know; nil: nothing.
 func (v *visitor) refusal(r reservation) error {
 	switch {
-	case v.gate.consoles.closed(r.conf.ID):
+	case v.gate.disabled(r.conf):
 		return deny(denyDisabled)
 	case v.startup.Replication != "":
 		return nil // see replica.refusal

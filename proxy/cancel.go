@@ -26,6 +26,21 @@ func guessLimit() netrestrict.ThrottleConfig {
 	return netrestrict.ThrottleConfig{TenantFailures: 100, AddressFailures: 100, Window: 10 * time.Second, Block: 10 * time.Second}
 }
 
+// cancelUnknown is what comes of a request with a key that nobody has.
+const cancelUnknown = "unknown"
+
+// cancelRequest is a CancelRequest that came here or, told by another node, there.
+type cancelRequest struct {
+	pid    uint32
+	secret []byte
+	who    netrestrict.Who // has sent it
+	came   time.Time
+	// dropped reports whether it is too late for it; nil: it is not, and does not get old.
+	dropped func() bool
+}
+
+func (r *cancelRequest) late() bool { return r.dropped != nil && r.dropped() }
+
 // cancel deals with a CancelRequest. The client gets no answer, whatever comes
 // of it; the allowlist of the session's tenant holds for it too. As with
 // Postgres, the end of its connection says that the request has arrived: a
@@ -33,52 +48,75 @@ func guessLimit() netrestrict.ThrottleConfig {
 func (h *handshake) cancel(body []byte) {
 	g := h.gate
 	count := func(result string) { g.metrics.cancels.WithLabelValues(result).Inc() }
-	addr := h.peer.Client.Addr()
+	r := cancelRequest{who: whoIs(&h.peer), came: time.Now()}
 	var wait time.Duration
-	g.guesses.with(func(t throttle) { wait = t.Wait(time.Now(), "", addr) })
+	g.guesses.with(func(t throttle) { wait = t.Wait(r.came, "", r.who.Address) })
 	if wait > 0 {
 		count("limit")
 		return
 	}
-	pid, secret, ok := pgwire.CancelKey(body)
-	var found keyed
-	if ok {
-		found = g.keys.find(pid, secret)
-	}
-	if found.session == nil {
-		count("unknown")
-		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", addr) })
+	var ok bool
+	if r.pid, r.secret, ok = pgwire.CancelKey(body); ok && g.cancel(r) != cancelUnknown {
 		return
+	}
+	result := cancelUnknown
+	if ok {
+		result = g.forward(r)
+	}
+	count(result)
+	if result == cancelUnknown {
+		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", r.who.Address) })
+	}
+}
+
+// cancel deals with a request whose key is of a session that is here, and counts what has come of it when that is known, as it
+// mostly is when it returns. Else it is cancelUnknown, which is not counted yet.
+func (g *Gate) cancel(r cancelRequest) (result string) {
+	count := func(result string) string {
+		g.metrics.cancels.WithLabelValues(result).Inc()
+		return result
+	}
+	if result, ok := g.consoles.cancel(r.pid, r.secret); ok {
+		return count(result)
+	}
+	found := g.keys.find(r.pid, r.secret)
+	if found.session == nil {
+		return cancelUnknown
 	}
 	conf, known := g.opts.Directory.Tenant(found.tenant.id)
-	now, who := time.Now(), whoIs(&h.peer)
-	if !known || conf.Refuses(now, who) {
-		count("refused")
+	now := time.Now()
+	if !known || conf.Refuses(now, r.who) {
 		g.count(denyAddress, found.tenant.id)
-		g.list(denyAddress, found.tenant.id, addr, "")
-		return
+		g.list(denyAddress, found.tenant.id, r.who.Address, "")
+		return count("refused")
 	}
-	g.observe(conf, now, who, "")
+	g.observe(conf, now, r.who, "")
 	c, ok := found.session.(*client)
 	if !ok {
-		count(found.session.(*replica).cancel())
-		return
+		if r.late() {
+			return count("late")
+		}
+		return count(found.session.(*replica).cancel())
 	}
-	over := make(chan struct{})
-	done := func(result string) {
-		count(result)
-		close(over)
-	}
-	if !c.tenant.post(func() { c.cancel(done) }) {
-		return
+	over := make(chan string, 1)
+	done := func(result string) { over <- count(result) }
+	if !c.tenant.post(func() {
+		if r.late() {
+			done("late")
+			return
+		}
+		c.cancel(done)
+	}) {
+		return ""
 	}
 	limit := time.NewTimer(g.opts.Timeouts.ServerConnect)
 	defer limit.Stop()
 	select {
-	case <-over:
+	case result = <-over:
 	case <-limit.C:
 	case <-g.ctx.Done():
 	}
+	return result
 }
 
 // aim is what a cancel request is meant for: what there is when it comes.

@@ -22,7 +22,8 @@ const (
 )
 
 // cancelKey is what a client proves its session with: a process id, sign bit
-// clear, and a secret of 4 bytes in protocol 3.0 and 32 in 3.2, which is random.
+// clear, and a secret of 4 bytes in protocol 3.0 and 32 in 3.2, which is random
+// or, in a cluster, mostly so: see Cluster.CancelSecret.
 // The id is the server's where a session has a server of its own, and made up
 // where servers change. Tenants' servers know nothing of each other, so several
 // sessions may have the same; it is the secret that proves.
@@ -31,19 +32,22 @@ type cancelKey struct {
 	secret []byte
 }
 
-// newCancelKey makes a key with a process id that is made up; long is for
-// protocol 3.2. taken says which ids are those of sessions that are open.
-func newCancelKey(long bool, taken func(pid uint32) bool) cancelKey {
+// secretOf makes a secret, unlike those before it, that goes with a process id; long is for protocol 3.2.
+type secretOf func(pid uint32, long bool) []byte
+
+// newCancelKey makes a key with a process id that is made up. taken says which ids are those of sessions that are open.
+func newCancelKey(long bool, secret secretOf, taken func(pid uint32) bool) cancelKey {
 	pid := uint32(0)
 	for pid == 0 || taken(pid) {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails
 		pid = binary.BigEndian.Uint32(b[:])&^(1<<31) | ownPID
 	}
-	return cancelKey{pid, newSecret(long)}
+	return cancelKey{pid, secret(pid, long)}
 }
 
-func newSecret(long bool) []byte {
+// newSecret is the secretOf of a gate without other nodes.
+func newSecret(_ uint32, long bool) []byte {
 	secret := make([]byte, 4)
 	if long {
 		secret = make([]byte, 32)
@@ -57,8 +61,9 @@ func (k cancelKey) is(secret []byte) bool { return subtle.ConstantTimeCompare(k.
 
 // cancelKeys finds sessions by their key. Safe for concurrent use.
 type cancelKeys struct {
-	mu    sync.Mutex
-	byPID map[uint32][]keyed
+	secret secretOf // static
+	mu     sync.Mutex
+	byPID  map[uint32][]keyed
 }
 
 // keyed is a session, a *client or a *replica, and its key.
@@ -79,12 +84,12 @@ func (k *cancelKeys) add(session any, t *tenant, long bool, pid uint32) cancelKe
 	}
 	var key cancelKey
 	if k.mayShare(t, pid) {
-		key = cancelKey{pid, newSecret(long)}
+		key = cancelKey{pid, k.secret(pid, long)}
 		for k.at(pid, key.secret) >= 0 {
-			key.secret = newSecret(long)
+			key.secret = k.secret(pid, long)
 		}
 	} else {
-		key = newCancelKey(long, func(pid uint32) bool { return k.byPID[pid] != nil })
+		key = newCancelKey(long, k.secret, func(pid uint32) bool { return k.byPID[pid] != nil })
 	}
 	k.byPID[key.pid] = append(k.byPID[key.pid], keyed{key, t, session})
 	return key

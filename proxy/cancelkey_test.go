@@ -40,10 +40,10 @@ func TestWhichProcessIDAKeyHas(t *testing.T) {
 		{"one that all have", 4711, many(maxSharing, others, 4711), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			keys := &cancelKeys{byPID: map[uint32][]keyed{tc.pid: tc.open}}
+			keys := &cancelKeys{secret: newSecret, byPID: map[uint32][]keyed{tc.pid: tc.open}}
 			for _, long := range []bool{false, true} {
 				if long {
-					keys = &cancelKeys{byPID: map[uint32][]keyed{tc.pid: tc.open}}
+					keys = &cancelKeys{secret: newSecret, byPID: map[uint32][]keyed{tc.pid: tc.open}}
 				}
 				key := keys.add(new(client), acme, long, tc.pid)
 				if own := key.pid>>30 == 1 && key.pid != tc.pid; own != tc.own || !own && key.pid != tc.pid || key.pid == 0 || key.pid>>31 != 0 {
@@ -60,7 +60,7 @@ func TestWhichProcessIDAKeyHas(t *testing.T) {
 // TestKeysFindTheirSession and nothing else does, whatever process ids servers say, and whoever leaves.
 func TestKeysFindTheirSession(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var keys cancelKeys
+		keys := cancelKeys{secret: newSecret}
 		acme, globex := &tenant{}, &tenant{}
 		open := make(map[any]cancelKey)
 		for i := range rapid.IntRange(1, 40).Draw(t, "steps") {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -46,6 +47,9 @@ type Console struct {
 	Reload   func() error          // reads tenants and certificates again
 	Shutdown func()                // begins to drain the process, and returns
 	Nodes    func() []console.Node // what SHOW NODES shows; nil: nothing
+	// Keep writes down what a command says of a tenant where all nodes read it, and returns when they have, or with ctx: then it
+	// names those that have not. nil: that cannot be written, and a command says it to this process alone.
+	Keep func(ctx context.Context, by tenants.Actor, action, tenant string, edit func(*tenants.Tenant)) (missing []string, err error)
 }
 
 // isConsole reports whether a database of this name is the console, where there is one.
@@ -124,6 +128,7 @@ func (h *handshake) loginConsole() error {
 		return deny(denyConsoles)
 	}
 	c := &consoleSession{gate: g, conn: h.stream(), tcp: h.tcp, tls: h.tls, br: h.br, interrupt: make(chan struct{}, 1),
+		user: s.User, from: h.peer.Client,
 		log: g.log.With("console_user", clip(s.User), "client", h.peer.Client.String())}
 	h.tcp = nil
 	hello := c.greeting(pgwire.AppendAuthenticationOk(final), s)
@@ -155,6 +160,8 @@ type consoleSession struct {
 	tls  *tls.Conn     // nil in plaintext
 	br   *bufio.Reader // of conn
 	log  *slog.Logger
+	user string
+	from netip.AddrPort
 
 	key       cancelKey
 	interrupt chan struct{} // a cancel request came
@@ -174,35 +181,25 @@ func (c *consoleSession) greeting(dst []byte, s *pgwire.Startup) []byte {
 		{Name: "session_authorization", Value: params.CleanName(s.User)}, {Name: params.ApplicationName, Value: params.CleanName(name)}} {
 		dst = pgwire.AppendParameterStatus(dst, p)
 	}
-	c.key = newCancelKey(s.Version == pgwire.Version32, c.gate.consoles.has)
+	c.key = newCancelKey(s.Version == pgwire.Version32, c.gate.keys.secret, c.gate.consoles.has)
 	dst = pgwire.AppendBackendKeyData(dst, c.key.pid, c.key.secret)
 	return pgwire.AppendReady(dst, 'I')
 }
 
-// cancelConsole takes a CancelRequest for a session of the console, and
-// reports whether it was one.
-func (h *handshake) cancelConsole(body []byte) bool {
-	var wait time.Duration
-	h.gate.guesses.with(func(t throttle) { wait = t.Wait(time.Now(), "", h.peer.Client.Addr()) })
-	if wait > 0 {
-		return false // an address that guesses: cancel counts it
+// cancel takes a CancelRequest for a session of the console, and reports whether it was one.
+func (c *consoles) cancel(pid uint32, secret []byte) (result string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[pid]
+	if s == nil || !s.key.is(secret) {
+		return "", false
 	}
-	pid, secret, ok := pgwire.CancelKey(body)
-	g := h.gate.consoles
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	c := g.sessions[pid]
-	if !ok || c == nil || !c.key.is(secret) {
-		return false
-	}
-	result := "sent"
 	select {
-	case c.interrupt <- struct{}{}:
+	case s.interrupt <- struct{}{}:
+		return "sent", true
 	default:
-		result = "repeated"
+		return "repeated", true
 	}
-	h.gate.metrics.cancels.WithLabelValues(result).Inc()
-	return true
 }
 
 // run is the session from the greeting to the end.

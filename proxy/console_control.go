@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -39,7 +38,7 @@ func (v *consoleGate) Do(c console.Command) error {
 		if c.Arg == "" && c.Verb == console.Pause {
 			return v.pauseAll()
 		} else if c.Arg == "" {
-			return v.gate.resumeAll()
+			return v.resumeAll()
 		}
 	}
 	if c.Arg != "" {
@@ -53,10 +52,9 @@ func (v *consoleGate) Do(c console.Command) error {
 	case console.Resume:
 		return v.resume(c.Arg)
 	case console.Kill:
-		return v.gate.withTenant(c.Arg, (*tenant).kill)
+		return v.kill(c.Arg)
 	case console.Disable, console.Enable:
-		v.gate.consoles.disable(c.Arg, c.Verb == console.Disable)
-		return nil
+		return v.disable(c.Arg, c.Verb == console.Disable)
 	case console.Reconnect:
 		for _, t := range v.inUse(c.Arg) {
 			t.call(t.reconnect)
@@ -91,100 +89,18 @@ func (v *consoleGate) inUse(id string) []*tenant {
 // released waits until busy says no of every tenant.
 func (v *consoleGate) released(list []*tenant, busy func(*tenant) bool) error {
 	return v.session.until(func() bool {
-		list = slices.DeleteFunc(list, func(t *tenant) bool {
-			still := false
-			t.call(func() { still = busy(t) })
-			return !still
-		})
+		list = still(list, busy)
 		return len(list) == 0
 	})
 }
 
-// pause has a tenant's clients wait, and is done when it has no server connection left.
-func (v *consoleGate) pause(id string) error {
-	if err := v.gate.Pause(id); err != nil {
-		return err
-	}
-	return v.released(v.inUse(id), (*tenant).leaving)
-}
-
-// leaving reports whether a paused tenant still has servers.
-func (t *tenant) leaving() bool {
-	return t.paused && (t.books.Servers() > 0 || t.counters.replicaServers.Load() > 0)
-}
-
-func (v *consoleGate) resume(id string) error {
-	paused := false
-	if err := v.gate.withTenant(id, func(t *tenant) {
-		if paused = t.paused; paused {
-			t.resume()
-		}
-	}); err != nil {
-		return err
-	}
-	if !paused {
-		return consoleError("55000", "database "+id+" is not paused", "")
-	}
-	return nil
-}
-
-// pauseAll pauses every tenant that is not paused. If the client leaves or
-// cancels before it is done, they are resumed, as in PgBouncer.
-func (v *consoleGate) pauseAll() error {
-	if err := v.gate.pauseAll(); err != nil {
-		return err
-	}
-	err := v.released(v.inUse(""), (*tenant).leaving)
-	if errors.Is(err, errQuiet) || errors.Is(err, errCancelled) {
-		_ = v.gate.resumeAll()
-	}
-	return err
-}
-
-func (g *Gate) pauseAll() error {
-	c := g.consoles
-	c.pausing.Lock()
-	defer c.pausing.Unlock()
-	if c.pausedAll() {
-		return consoleError("55000", "already suspended/paused", "")
-	}
-	var ids []string
-	for _, conf := range g.opts.Directory.All() {
-		_ = g.withTenant(conf.ID, func(t *tenant) { // which fails for what is going away
-			if !t.paused {
-				t.pause()
-				ids = append(ids, conf.ID)
-			}
-		})
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.all, c.paused = true, ids
-	return nil
-}
-
-// resumeAll resumes what a PAUSE of everything has paused.
-func (g *Gate) resumeAll() error {
-	c := g.consoles
-	c.pausing.Lock()
-	defer c.pausing.Unlock()
-	if !c.pausedAll() {
-		return consoleError("55000", "pooler is not paused/suspended", "")
-	}
-	c.mu.Lock()
-	ids := c.paused
-	c.all, c.paused = false, nil
-	c.mu.Unlock()
-	for _, id := range ids {
-		_ = g.Resume(id) // which fails for what is going away
-	}
-	return nil
-}
-
-func (c *consoles) pausedAll() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.all
+// still are the tenants of which busy says yes.
+func still(list []*tenant, busy func(*tenant) bool) []*tenant {
+	return slices.DeleteFunc(list, func(t *tenant) bool {
+		is := false
+		t.call(func() { is = busy(t) })
+		return !is
+	})
 }
 
 func (c *consoles) disable(tenant string, is bool) {
@@ -195,19 +111,6 @@ func (c *consoles) disable(tenant string, is bool) {
 	} else {
 		delete(c.disabled, tenant)
 	}
-}
-
-// kill ends every session and every server connection now, and has those wait who come next.
-func (t *tenant) kill() {
-	t.endReplicas(&ending{"killed", errKilled})
-	t.pause()
-	for _, c := range slices.Clone(t.clients) {
-		c.fail(errKilled, "killed")
-	}
-	for s := range t.servers {
-		s.shut("killed")
-	}
-	t.publish()
 }
 
 // reconnect has every server connection replaced, those in use when they are released.

@@ -137,7 +137,8 @@ func (v *consoleGate) Tenants() (out []console.Tenant) {
 			row.Machine = "unknown"
 		}
 		row.ID, row.MaxClients, row.MaxServers = conf.ID, conf.Pool.MaxClients, conf.Pool.MaxServers
-		row.Disabled = v.gate.consoles.closed(conf.ID)
+		row.Paused = row.Paused || conf.Paused
+		row.Disabled = v.gate.disabled(conf)
 		out = append(out, row)
 	}
 	return sorted(out, func(t *console.Tenant) string { return t.ID })
@@ -166,7 +167,7 @@ func (v *consoleGate) Databases() (out []console.Database) {
 			d := console.Database{Tenant: conf.ID, Name: name, Host: host, Port: int(port), PoolSize: limits.Size, MinPoolSize: limits.Min,
 				ReservePoolSize: limits.Reserve, Mode: limits.Mode, ServerLifetime: orZero(conf.Timeouts.Over(v.gate.opts.Session).ServerLifetime),
 				MaxServers: tighter(limits.MaxDatabaseServers, limits.MaxServers), MaxClients: tighter(limits.MaxDatabaseClients, limits.MaxClients),
-				Paused: u.paused, Disabled: v.gate.consoles.closed(conf.ID)}
+				Paused: u.paused || conf.Paused, Disabled: v.gate.disabled(conf)}
 			if n := u.databases[name]; n != nil {
 				d.Servers, d.Clients = n.servers, n.clients
 			}

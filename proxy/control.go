@@ -86,13 +86,6 @@ func (g *Gate) SuspendMachine(id string) error {
 	})
 }
 
-// Pause has all clients of a tenant wait: what runs may finish, and what comes
-// waits until Resume, for as long as it would wait for a machine to wake.
-func (g *Gate) Pause(id string) error { return g.withTenant(id, (*tenant).pause) }
-
-// Resume ends a pause.
-func (g *Gate) Resume(id string) error { return g.withTenant(id, (*tenant).resume) }
-
 // Knows reports whether a tenant is in the directory.
 func (g *Gate) Knows(id string) bool {
 	_, ok := g.opts.Directory.Tenant(id)

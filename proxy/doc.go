@@ -35,6 +35,8 @@
 //	password.go             the proof of who tells the password
 //	door.go                 the way in for callers without a connection
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
+//	peers.go                those that other nodes were sent, and orders of other nodes
+//	pause.go                what has a tenant's clients wait, here and everywhere
 //	client.go               a session: greeting, reading, asking for a server
 //	client_feed.go          client to server: what each message means for the lease
 //	statements.go           prepared statements: the bytes that are put in, renamed or replaced

@@ -62,6 +62,7 @@ type Gate struct {
 	perClient  guarded[map[netip.Addr]int]    // handshakes by client address
 	rates      guarded[*rates]
 	keys       cancelKeys
+	forwards   forwards      // of cancels
 	ids        atomic.Uint64 // numbers of sessions
 	sessionIDs sessionIDs    // and their names outside
 	replicas   replicas
@@ -106,6 +107,9 @@ func New(o Options) (*Gate, error) {
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.rates.v = newRates()
+	if g.keys.secret = newSecret; o.Cluster != nil {
+		g.keys.secret = o.Cluster.CancelSecret
+	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	o.Directory.Subscribe(g.changed)
 	g.room = g.makeRoom()
@@ -326,7 +330,7 @@ func (g *Gate) forgetUnused() {
 func (g *Gate) forgetTenant(t *tenant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.admitted.Load() > 0 || t.books.Servers() > 0 || t.paused || t.awake() || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
+	if t.admitted.Load() > 0 || t.books.Servers() > 0 || t.held || t.awake() || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
 		return
 	}
 	t.letGo()

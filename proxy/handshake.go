@@ -146,9 +146,7 @@ func (h *handshake) negotiate() error {
 		}
 		switch code {
 		case pgwire.CodeCancel:
-			if !h.cancelConsole(body) {
-				h.cancel(body)
-			}
+			h.cancel(body)
 			return errQuiet
 		case pgwire.CodeSSL:
 			if h.sslDone || len(body) != 0 {

@@ -106,14 +106,18 @@ func (d *door) visit(l *Listener, client func(net.Conn)) {
 }
 
 // refusals are the counters of postern_refusals_total that are not 0.
-func (d *door) refusals() map[string]int {
+func (d *door) refusals() map[string]int { return counted(d.t, d.registry, "postern_refusals_total") }
+
+// counted are the counters of a family that are not 0, by the value of their only label.
+func counted(t *testing.T, from prometheus.Gatherer, family string) map[string]int {
+	t.Helper()
 	out := make(map[string]int)
-	families, err := d.registry.Gather()
+	families, err := from.Gather()
 	if err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() != "postern_refusals_total" {
+		if f.GetName() != family {
 			continue
 		}
 		for _, m := range f.GetMetric() {

@@ -297,22 +297,6 @@ func (t *tenant) letGo() {
 	}
 }
 
-// pause has all clients wait: what runs may finish, and what comes waits.
-func (t *tenant) pause() {
-	t.paused = true
-	t.unseatReplicas(nil, &ending{"paused", errPaused})
-	t.noteReach()
-	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("paused") })
-	t.publish()
-}
-
-// resume lets the waiting clients go on.
-func (t *tenant) resume() {
-	t.paused = false
-	t.noteReach()
-	t.dialMore()
-}
-
 // waiting is what clients are told of what they wait for.
 type waiting struct {
 	notice, fatal *pgwire.Error

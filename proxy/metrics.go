@@ -57,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	for _, p := range []string{"proxy_header", "tls", "auth", "server_login"} {
 		m.phase.WithLabelValues(p)
 	}
-	for _, r := range []string{"sent", "unknown", "refused", "idle", "waiting", "failed", "limit", "repeated"} {
+	for _, r := range []string{"sent", "unknown", "refused", "idle", "waiting", "failed", "limit", "repeated", "forwarded", "lost", "late"} {
 		m.cancels.WithLabelValues(r)
 	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")

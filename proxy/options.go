@@ -35,6 +35,8 @@ type Options struct {
 	// TellBan is told of every ban at a tenant, or at all tenants, that begins here and, with nothing left of it, of every one that is
 	// lifted here, for other nodes. It returns at once. nil: there are none. What they tell goes to Gate.ApplyBan.
 	TellBan func(Ban)
+	// Cluster reaches the other nodes; nil: there are none.
+	Cluster Cluster
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
 	Driver func(*tenants.Tenant) (machines.Driver, error)
 	// Stalled is called once when a loop or a lock of the gate has not moved for half a minute, which it will not again: with its

@@ -37,7 +37,7 @@ type bench struct {
 	tcp    bool // sockets are such, with small buffers
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, change ...func(*Options)) *bench {
 	t.Helper()
 	conf := &tenants.Tenant{ID: "acme", Database: "app", Users: map[string]*tenants.User{"app": {Name: "app", ServerUser: "app"}},
 		Pool: tenants.Pool{Size: 2, MaxClients: 100, MaxServers: 2}}
@@ -46,9 +46,13 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Listeners: []Listener{{Name: "a", Network: "tcp4", Address: "127.0.0.1:0"}}, Directory: directory, Log: log, Registerer: prometheus.NewRegistry(), Loops: 1,
+	o := Options{Listeners: []Listener{{Name: "a", Network: "tcp4", Address: "127.0.0.1:0"}}, Directory: directory, Log: log, Registerer: prometheus.NewRegistry(), Loops: 1,
 		Timeouts: Timeouts{Login: time.Second, ServerConnect: time.Second},
-		Session:  tenants.Timeouts{QueryWait: new(10 * time.Second)}, Limits: Limits{Clients: 1000, Handshakes: 10}})
+		Session:  tenants.Timeouts{QueryWait: new(10 * time.Second)}, Limits: Limits{Clients: 1000, Handshakes: 10}}
+	for _, c := range change {
+		c(&o)
+	}
+	g, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,7 @@ type tenant struct {
 	redial   *loop.Timer
 	machine  machine
 	policies lease.Policies
+	held     bool // see pause.go
 	paused   bool // what clients ask for waits until it is resumed
 	// forgotten says that the gate has let go of it: what changes is the next one's affair.
 	forgotten bool
@@ -102,7 +103,7 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
 	t.open()
 	if conf != nil {
-		t.policies = policiesOf(conf)
+		t.policies, t.paused = policiesOf(conf), conf.Paused
 	}
 	t.touch()
 	t.machine.reachable = conf != nil
@@ -303,6 +304,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 		return
 	}
 	t.policies = policiesOf(conf)
+	t.repause()
 	t.books.SetSettings(t.settings())
 	t.limitGroups()
 	t.renewTimeouts()
