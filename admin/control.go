@@ -1,4 +1,4 @@
-// The handlers that show and change how a tenant is served: its machine, its pause.
+// The handlers that show and change how a tenant is served: its machine.
 
 package admin
 
@@ -78,20 +78,6 @@ func (s *Server) note(r *http.Request, tenant string, err error) {
 func (s *Server) started(ctx context.Context, tenant string) (int, any, error) {
 	m, err := s.opts.Gate.Machine(ctx, tenant)
 	return http.StatusAccepted, m, err
-}
-
-// pauseState is what pause and resume answer.
-type pauseState struct {
-	Tenant string `json:"tenant"`
-	Paused bool   `json:"paused"`
-}
-
-func paused(_ context.Context, tenant string) (int, any, error) {
-	return http.StatusOK, pauseState{tenant, true}, nil
-}
-
-func resumed(_ context.Context, tenant string) (int, any, error) {
-	return http.StatusOK, pauseState{tenant, false}, nil
 }
 
 // subject returns the tenant's id that the path names. What has not the form of one is nobody's, and goes no further: it

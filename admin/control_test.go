@@ -34,7 +34,8 @@ type fakeGate struct {
 
 	sessions     []Session
 	bans         []Ban
-	locked, open int // what LockedOut says
+	locked, open int      // what LockedOut says
+	silent       []string // nodes
 
 	done func() // what happens once a call is done; nil: nothing
 

@@ -27,7 +27,8 @@ type Gate interface {
 	// SuspendMachine starts a suspend and returns: ErrNoTenant, ErrNoMachine, a *BusyError while something keeps the machine
 	// awake. Suspending a machine that sleeps, or is falling asleep, is no error and does nothing.
 	SuspendMachine(ctx context.Context, tenant string) error
-	// Pause lets what runs finish and what comes wait. It returns at once: ErrNoTenant. Pausing twice is pausing once.
+	// Pause lets what runs finish and what comes wait, at this node, until it ends: for tenants that cannot be changed. It returns at
+	// once: ErrNoTenant. Pausing twice is pausing once.
 	Pause(ctx context.Context, tenant string) error
 	// Metrics collects what concerns the tenant alone: ErrNoTenant.
 	Metrics(tenant string) (prometheus.Gatherer, error)
@@ -35,16 +36,16 @@ type Gate interface {
 	CheckAddress(tenant string, who netrestrict.Who) (Check, error)
 	// Refusals lists whom the tenant has turned away lately, the latest first: ErrNoTenant.
 	Refusals(tenant string) ([]Refusal, error)
-	// Resume ends a pause: ErrNoTenant. Without a pause it does nothing.
+	// Resume ends Pause, and what commands about all tenants have paused on any node: ErrNoTenant. Without a pause it does nothing.
 	Resume(ctx context.Context, tenant string) error
 
-	// Sessions lists those of a tenant that came after one ("": from the first), in the order in which they came, at most limit:
-	// ErrNoTenant, ErrNoSession if there never was that one.
-	Sessions(ctx context.Context, tenant, after string, limit int) ([]Session, error)
-	// EndSession ends one at its next message boundary: ErrNoTenant, ErrNoSession.
+	// Sessions lists those of a tenant that stand behind a place ("": from the first), by nodes and in the order in which they came,
+	// at most limit: ErrNoTenant, ErrNoSession if there never was one at that place. Nodes that do not answer in time are missing.
+	Sessions(ctx context.Context, tenant, after string, limit int) (all []Session, missing []string, err error)
+	// EndSession ends one, wherever it is, at its next message boundary: ErrNoTenant, ErrNoSession, *SilentError.
 	EndSession(ctx context.Context, tenant, session string) error
-	// EndSessions ends all that there are, and says how many: ErrNoTenant.
-	EndSessions(ctx context.Context, tenant string) (int, error)
+	// EndSessions ends all that there are, and says how many, and which nodes have not answered: ErrNoTenant.
+	EndSessions(ctx context.Context, tenant string) (n int, missing []string, err error)
 	// LockedOut says how many of a tenant's sessions would end if this were its configuration, and how many there are.
 	LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error)
 	// Bans lists who may not log in at the tenant for now: ErrNoTenant.
@@ -63,8 +64,16 @@ var (
 	ErrNoBan       = errors.New("nothing at the tenant bans this address")
 	ErrNeverBanned = errors.New("the tenant has the network in its never_ban")
 	ErrTooManyBans = errors.New("the tenant has too many manual bans already: lift one")
-	ErrNoSession   = errors.New("the tenant has no such session on this node")
+	ErrNoSession   = errors.New("the tenant has no such session")
+	ErrConfigured  = errors.New("the tenants file says that the tenant is paused")
 )
+
+// SilentError says that something may be on nodes that have not answered. On all others it is not.
+type SilentError struct{ Nodes []string }
+
+func (e *SilentError) Error() string {
+	return "nodes have not answered: " + strings.Join(e.Nodes, ", ") + "; on all others it is not"
+}
 
 // BusyError says why a machine cannot be suspended now.
 type BusyError struct {

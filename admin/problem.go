@@ -63,6 +63,7 @@ func problemOf(err error) (int, problem) {
 	var often *tooOften
 	var busy *BusyError
 	var locked *lockedOut
+	var silent *SilentError
 	var fields invalid
 	var wrong tenants.Problems
 	var conflict *tenants.ConflictError
@@ -76,6 +77,8 @@ func problemOf(err error) (int, problem) {
 		return http.StatusConflict, problem{Detail: busy.Error(), Reasons: busy.Reasons}
 	case errors.As(err, &locked):
 		return http.StatusConflict, problem{Detail: locked.Error(), Sessions: locked.open}
+	case errors.As(err, &silent):
+		return of(http.StatusServiceUnavailable, silent)
 	case errors.As(err, &fields):
 		return http.StatusUnprocessableEntity, problem{Detail: fields.Error(), Errors: fields}
 	case errors.As(err, &wrong):
@@ -88,7 +91,7 @@ func problemOf(err error) (int, problem) {
 	}
 	for known, status := range map[error]int{
 		ErrNoTenant: http.StatusNotFound, ErrNoMachine: http.StatusConflict, ErrPaused: http.StatusConflict, ErrNoSession: http.StatusNotFound,
-		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict,
+		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict, ErrConfigured: http.StatusConflict,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
 		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
 		tenants.ErrChanged: http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,

@@ -1,4 +1,4 @@
-// A tenant's sessions on this node: listed, and ended one by one or all at once.
+// A tenant's sessions, on all nodes: listed, and ended one by one or all at once.
 
 package admin
 
@@ -16,6 +16,7 @@ import (
 // Session is a client that is logged in.
 type Session struct {
 	ID          string // is no other session's, now or later
+	Node        string // that it is on; "": there is one alone
 	User        string
 	Database    string
 	Listener    string
@@ -33,6 +34,7 @@ type Session struct {
 func (s Session) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		ID          string  `json:"id"`
+		Node        *string `json:"node"`
 		User        string  `json:"user"`
 		Database    string  `json:"database"`
 		Listener    string  `json:"listener"`
@@ -45,19 +47,29 @@ func (s Session) MarshalJSON() ([]byte, error) {
 		TLS         bool    `json:"tls"`
 		Application string  `json:"application_name"`
 		Server      bool    `json:"has_server"`
-	}{s.ID, s.User, s.Database, s.Listener, s.Client.Addr().String(), s.Client.Port(), s.Mode, s.State, instant(s.Since), instant(s.Active), s.TLS,
+	}{s.ID, present(s.Node), s.User, s.Database, s.Listener, s.Client.Addr().String(), s.Client.Port(), s.Mode, s.State, instant(s.Since), instant(s.Active), s.TLS,
 		s.Application, s.Server})
+}
+
+// place is where the session stands in the list of all.
+func (s Session) place() string {
+	if s.Node == "" {
+		return s.ID
+	}
+	return s.Node + ":" + s.ID
 }
 
 // sessionList is a page of sessions.
 type sessionList struct {
 	Sessions []Session `json:"sessions"`
-	Next     *string   `json:"next"` // ?after= of the next page; null: this is the last one
+	Next     *string   `json:"next"`    // ?after= of the next page; null: this is the last one
+	Missing  []string  `json:"missing"` // nodes that have not answered
 }
 
 // ended is the answer when sessions were ended.
 type ended struct {
-	Ended int `json:"ended"`
+	Ended   int      `json:"ended"`
+	Missing []string `json:"missing"` // nodes that have not answered
 }
 
 func (s *Server) listSessions(w http.ResponseWriter, r *http.Request) {
@@ -80,41 +92,42 @@ func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
 	defer cancel()
-	all, err := s.opts.Gate.Sessions(ctx, tenant, after, limit+1)
+	all, missing, err := s.opts.Gate.Sessions(ctx, tenant, after, limit+1)
 	if errors.Is(err, ErrNoSession) {
-		err = bad("after must be a session's id, as this node has told it since it started")
+		err = bad("after must be what a page has told as next, of a node that has not started again since")
 	}
 	if err != nil {
 		return list, err
 	}
 	if len(all) > limit {
 		all = all[:limit]
-		list.Next = &all[limit-1].ID
+		list.Next = new(all[limit-1].place())
 	}
+	list.Missing = append([]string{}, missing...)
 	list.Sessions = append([]Session{}, all...)
 	return list, nil
 }
 
 func (s *Server) endSessions(w http.ResponseWriter, r *http.Request) {
-	s.end(w, r, func(ctx context.Context, tenant string) (int, error) {
-		n, err := s.opts.Gate.EndSessions(ctx, tenant)
+	s.end(w, r, func(ctx context.Context, tenant string) (done ended, err error) {
+		n, missing, err := s.opts.Gate.EndSessions(ctx, tenant)
 		callerOf(r).hasDone("sessions", strconv.Itoa(n), "0")
-		return n, err
+		return ended{n, append([]string{}, missing...)}, err
 	})
 }
 
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
-	s.end(w, r, func(ctx context.Context, tenant string) (int, error) {
+	s.end(w, r, func(ctx context.Context, tenant string) (ended, error) {
 		id := r.PathValue("session")
 		callerOf(r).hasDone(fmt.Sprintf("sessions[%q]", id), strconv.Quote("open"), "")
-		return 1, s.opts.Gate.EndSession(ctx, tenant, id)
+		return ended{1, []string{}}, s.opts.Gate.EndSession(ctx, tenant, id)
 	})
 }
 
-func (s *Server) end(w http.ResponseWriter, r *http.Request, call func(ctx context.Context, tenant string) (int, error)) {
-	n := 0
+func (s *Server) end(w http.ResponseWriter, r *http.Request, call func(ctx context.Context, tenant string) (ended, error)) {
+	var done ended
 	s.do(w, r, saysNothing, func(ctx context.Context, tenant string) (err error) {
-		n, err = call(ctx, tenant)
+		done, err = call(ctx, tenant)
 		return err
-	}, func(context.Context, string) (int, any, error) { return http.StatusOK, ended{n}, nil })
+	}, func(context.Context, string) (int, any, error) { return http.StatusOK, done, nil })
 }

@@ -15,18 +15,18 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-func (g *fakeGate) Sessions(ctx context.Context, tenant, after string, limit int) ([]Session, error) {
+func (g *fakeGate) Sessions(ctx context.Context, tenant, after string, limit int) ([]Session, []string, error) {
 	if err := g.called(ctx, fmt.Sprintf("sessions after %q of", after), tenant); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	from := 0
 	if after != "" {
-		from = 1 + slices.IndexFunc(g.sessions, func(s Session) bool { return s.ID == after })
+		from = 1 + slices.IndexFunc(g.sessions, func(s Session) bool { return s.place() == after })
 		if from == 0 {
-			return nil, fmt.Errorf("a fake: %w", ErrNoSession)
+			return nil, nil, fmt.Errorf("a fake: %w", ErrNoSession)
 		}
 	}
-	return g.sessions[from:min(from+limit, len(g.sessions))], nil
+	return g.sessions[from:min(from+limit, len(g.sessions))], g.silent, nil
 }
 
 func (g *fakeGate) EndSession(ctx context.Context, tenant, session string) error {
@@ -34,13 +34,16 @@ func (g *fakeGate) EndSession(ctx context.Context, tenant, session string) error
 		return err
 	}
 	if !slices.ContainsFunc(g.sessions, func(s Session) bool { return s.ID == session }) {
+		if len(g.silent) > 0 {
+			return fmt.Errorf("a fake: %w", &SilentError{g.silent})
+		}
 		return ErrNoSession
 	}
 	return nil
 }
 
-func (g *fakeGate) EndSessions(ctx context.Context, tenant string) (int, error) {
-	return len(g.sessions), g.called(ctx, "end all of", tenant)
+func (g *fakeGate) EndSessions(ctx context.Context, tenant string) (int, []string, error) {
+	return len(g.sessions), g.silent, g.called(ctx, "end all of", tenant)
 }
 
 func (g *fakeGate) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error) {
@@ -59,9 +62,9 @@ func TestSessionsAreListed(t *testing.T) {
 		w.gate.sessions = append(w.gate.sessions, aSession(fmt.Sprint("s", i)))
 	}
 	const path = "/v1/tenants/acme/sessions"
-	w.to(t, "read", "GET", path+"?limit=1", "").is(200, `{"sessions":[{"id":"s0","user":"app","database":"postgres","listener":"transaction",`+
+	w.to(t, "read", "GET", path+"?limit=1", "").is(200, `{"sessions":[{"id":"s0","node":null,"user":"app","database":"postgres","listener":"transaction",`+
 		`"client_address":"2001:db8::7","client_port":5555,"mode":"transaction","state":"idle","since":"2027-01-15T08:00:00Z",`+
-		`"last_activity":"2027-01-15T08:01:00Z","tls":true,"application_name":"psql","has_server":true}],"next":"s0"}`)
+		`"last_activity":"2027-01-15T08:01:00Z","tls":true,"application_name":"psql","has_server":true}],"next":"s0","missing":[]}`)
 	var got []string
 	for query := "?limit=2"; query != ""; {
 		page := w.to(t, "operator", "GET", path+query, "").is(200)
@@ -76,19 +79,36 @@ func TestSessionsAreListed(t *testing.T) {
 	if strings.Join(got, " ") != "s0 s1 s2 s3 s4" {
 		t.Errorf("pages: %v", got)
 	}
-	w.to(t, "read", "GET", path+"?after=s4", "").is(200, `{"sessions":[],"next":null}`)
+	w.to(t, "read", "GET", path+"?after=s4", "").is(200, `{"sessions":[],"next":null,"missing":[]}`)
 	w.to(t, "read", "GET", path+"?after=gone", "").is(400)
 	w.to(t, "read", "GET", path+"?limit=1001", "").is(400)
 	w.gate.fail = map[string]error{`sessions after "" of`: ErrNoTenant}
 	w.to(t, "operator", "GET", path, "").is(404)
 }
 
+// TestSessionsOfAllNodes: each names its node, in its page's end, too, and so do nodes that do not answer.
+func TestSessionsOfAllNodes(t *testing.T) {
+	w := newWorld(t)
+	w.gate.sessions, w.gate.silent = []Session{aSession("s0"), aSession("s1"), aSession("s2")}, []string{"c"}
+	for i, node := range []string{"a", "a", "b:1"} {
+		w.gate.sessions[i].Node = node
+	}
+	const path = "/v1/tenants/acme/sessions"
+	w.to(t, "read", "GET", path+"?limit=2", "").is(200, `"id":"s1","node":"a"`, `"next":"a:s1","missing":["c"]`)
+	w.to(t, "read", "GET", path+"?limit=2&after=a:s1", "").is(200, `"id":"s2","node":"b:1"`, `"next":null,"missing":["c"]`)
+	w.to(t, "read", "GET", path+"?after=b:1:s2", "").is(200, `{"sessions":[],"next":null,"missing":["c"]}`)
+	w.to(t, "read", "GET", path+"?after=s1", "").is(400)
+	w.to(t, "write", "DELETE", path, "").is(200, `{"ended":3,"missing":["c"]}`)
+	w.to(t, "write", "DELETE", path+"/s2", "").is(200, `{"ended":1,"missing":[]}`)
+	w.to(t, "write", "DELETE", path+"/s3", "").is(503, "nodes have not answered: c; on all others it is not")
+}
+
 func TestSessionsAreEnded(t *testing.T) {
 	w := newWorld(t)
 	w.gate.sessions = []Session{aSession("s0"), aSession("s1")}
-	w.to(t, "write", "DELETE", "/v1/tenants/acme/sessions/s1", "").is(200, `{"ended":1}`)
-	w.to(t, "write", "DELETE", "/v1/tenants/acme/sessions/s2", "").is(404, "no such session on this node")
-	w.to(t, "operator", "DELETE", "/v1/tenants/acme/sessions", "").is(200, `{"ended":2}`)
+	w.to(t, "write", "DELETE", "/v1/tenants/acme/sessions/s1", "").is(200, `{"ended":1,"missing":[]}`)
+	w.to(t, "write", "DELETE", "/v1/tenants/acme/sessions/s2", "").is(404, "no such session")
+	w.to(t, "operator", "DELETE", "/v1/tenants/acme/sessions", "").is(200, `{"ended":2,"missing":[]}`)
 	w.to(t, "operator", "DELETE", "/v1/tenants/acme/sessions", `{"a":1}`).is(400)
 	w.to(t, "operator", "DELETE", "/v1/tenants/acme/sessions?user=app", "").is(400)
 	w.to(t, "read", "DELETE", "/v1/tenants/acme/sessions", "").is(403)
@@ -104,7 +124,7 @@ func TestSessionsAreEnded(t *testing.T) {
 			}
 		}
 	}
-	if len(outcomes) != 7 || outcomes[0] != "write: session.end: done" || outcomes[1] != "write: session.end: the tenant has no such session on this node" ||
+	if len(outcomes) != 7 || outcomes[0] != "write: session.end: done" || outcomes[1] != "write: session.end: the tenant has no such session" ||
 		outcomes[2] != "operator: session.end_all: done" {
 		t.Errorf("the audit log has %q", outcomes)
 	}
