@@ -19,8 +19,11 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// control is the gate as the admin API wants it.
-type control struct{ gate *proxy.Gate }
+// control is the gate as the admin API wants it, and those of other nodes.
+type control struct {
+	gate  *proxy.Gate
+	peers *peers // nil: there are none
+}
 
 func (c control) Machine(_ context.Context, tenant string) (admin.Machine, error) {
 	info, err := c.gate.Machine(tenant)
@@ -84,26 +87,58 @@ func (c control) Refusals(tenant string) (out []admin.Refusal, err error) {
 
 func (c control) Pause(_ context.Context, tenant string) error { return refusal(c.gate.Pause(tenant)) }
 func (c control) Resume(_ context.Context, tenant string) error {
-	return refusal(c.gate.Resume(tenant))
+	_, err := c.gate.Resume(tenant) // who is silent is told of where the row is in force, or not
+	return refusal(err)
 }
 
-func (c control) Sessions(_ context.Context, tenant, after string, limit int) ([]admin.Session, error) {
-	list, err := c.gate.Sessions(tenant, after, limit)
-	var out []admin.Session
+func (c control) Sessions(ctx context.Context, tenant, after string, limit int) (out []admin.Session, missing []string, err error) {
+	list, missing, err := c.sessions(ctx, tenant, after, limit)
 	for _, s := range list {
-		out = append(out, admin.Session{ID: s.ID, User: s.User, Database: s.Database, Listener: s.Listener, Client: s.Client, Mode: s.Mode, State: s.State,
+		out = append(out, admin.Session{ID: s.ID, Node: s.node, User: s.User, Database: s.Database, Listener: s.Listener, Client: s.Client, Mode: s.Mode, State: s.State,
 			Since: s.Since, Active: s.Active, TLS: s.TLS, Application: s.Application, Server: s.Server})
 	}
-	return out, refusal(err)
+	return out, missing, refusal(err)
 }
 
-func (c control) EndSession(_ context.Context, tenant, session string) error {
-	return refusal(c.gate.EndSession(tenant, session))
+func (c control) sessions(ctx context.Context, tenant, after string, limit int) (all []nodeSession, missing []string, err error) {
+	if !c.gate.Knows(tenant) {
+		return nil, nil, proxy.ErrNoTenant
+	}
+	if c.peers == nil {
+		list, err := c.gate.Sessions(tenant, after, limit)
+		for _, s := range list {
+			all = append(all, nodeSession{s, ""})
+		}
+		return all, nil, err
+	}
+	node, id, ok := placeOf(after)
+	if !ok {
+		return nil, nil, proxy.ErrNoSession
+	}
+	return c.peers.allSessions(ctx, tenant, node, id, limit)
 }
 
-func (c control) EndSessions(_ context.Context, tenant string) (int, error) {
-	n, err := c.gate.EndSessions(tenant)
-	return n, refusal(err)
+func (c control) EndSession(ctx context.Context, tenant, session string) error {
+	err := c.gate.EndSession(tenant, session)
+	if c.peers == nil || !errors.Is(err, proxy.ErrNoSession) {
+		return refusal(err)
+	}
+	switch n, missing := c.peers.endElsewhere(ctx, tenant, session); {
+	case n > 0:
+		return nil
+	case len(missing) > 0:
+		return &admin.SilentError{Nodes: missing}
+	}
+	return refusal(err)
+}
+
+func (c control) EndSessions(ctx context.Context, tenant string) (n int, missing []string, err error) {
+	n, err = c.gate.EndSessions(tenant)
+	if c.peers == nil || err != nil {
+		return n, nil, refusal(err)
+	}
+	others, missing := c.peers.endElsewhere(ctx, tenant, "")
+	return n + others, missing, nil
 }
 
 func (c control) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error) {

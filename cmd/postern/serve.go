@@ -27,7 +27,6 @@ import (
 	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/proxy/link"
 	"github.com/postern/postern/tenants"
-	"github.com/postern/postern/tenants/postgres"
 )
 
 func newServe() *cobra.Command {
@@ -76,9 +75,10 @@ type process struct {
 	drivers   *drivers
 	endRoles  func() // see roleStore
 	gate      *proxy.Gate
+	peers     *peers // nil: there are none
 	admin     *admin.Server
 	adminLn   net.Listener
-	left      func() // closes what the admin HTTP has asked with
+	left      func() // closes what the admin HTTP and the console have asked with
 
 	shutdown chan struct{}   // the console's; what is sent to it drains
 	hups     chan os.Signal  // SIGHUPs, also those that come before run
@@ -129,21 +129,20 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if options.Roles, p.endRoles, err = roleStore(p.store); err != nil {
 		return nil, err
 	}
-	if shared, ok := p.store.(*postgres.Store); ok {
-		options.TellBan = shared.TellBan
+	store, left, err := registryOf(p.store)
+	if err != nil {
+		return nil, err
 	}
+	p.left = left
+	p.share(&options, store)
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
 	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
-		var store tenants.Registry
-		if store, p.left, err = registryOf(p.store); err != nil {
-			return nil, err
-		}
 		p.admin, err = admin.New(admin.Options{Registry: store,
 			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
-			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate}, Hosts: conf.Admin.Hosts,
+			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate, p.peers}, Hosts: conf.Admin.Hosts,
 			Ways: p.ways, Members: p.cluster.members(), TenantDomain: conf.TLS.TenantDomain, Log: log})
 		if err != nil {
 			return nil, err

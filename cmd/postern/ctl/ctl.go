@@ -78,11 +78,13 @@ func (r *remote) print(cmd *cobra.Command, answer json.RawMessage, people func()
 func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []column) error {
 	rows := []any{}
 	for c.query = maps.Clone(c.query); ; {
-		page, next, err := r.page(cmd, c, key)
+		page, v, err := r.page(cmd, c, key)
 		if err != nil {
 			return err
 		}
 		rows = append(rows, page...)
+		warnMissing(cmd, v)
+		next, _ := at(v, "next").(string)
 		if next == "" {
 			break
 		}
@@ -94,22 +96,28 @@ func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []col
 	return r.printRows(cmd, rows, key, columns)
 }
 
-// page asks for one page of a list.
-func (r *remote) page(cmd *cobra.Command, c call, key string) (rows []any, next string, err error) {
-	answer, err := r.ask(cmd, c)
-	if err != nil {
-		return nil, "", err
+// warnMissing names the nodes that an answer says nothing of, where it tells that.
+func warnMissing(cmd *cobra.Command, answer any) {
+	if nodes, _ := at(answer, "missing").([]any); len(nodes) > 0 {
+		cmd.PrintErrln("nodes that have not answered: " + cell(nodes))
 	}
-	v, err := decode(answer)
+}
+
+// page asks for one page of a list, and returns all of the answer, too.
+func (r *remote) page(cmd *cobra.Command, c call, key string) (rows []any, answer any, err error) {
+	text, err := r.ask(cmd, c)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
+	}
+	v, err := decode(text)
+	if err != nil {
+		return nil, nil, err
 	}
 	rows, ok := at(v, key).([]any)
 	if !ok {
-		return nil, "", fmt.Errorf("the answer has no list of %s", key)
+		return nil, nil, fmt.Errorf("the answer has no list of %s", key)
 	}
-	next, _ = at(v, "next").(string)
-	return rows, next, nil
+	return rows, v, nil
 }
 
 func (r *remote) printRows(cmd *cobra.Command, rows []any, key string, columns []column) error {
@@ -134,6 +142,7 @@ func (r *remote) change(cmd *cobra.Command, c call, done string) error {
 			return err
 		}
 		cmd.Println(done + inForce(v))
+		warnMissing(cmd, v)
 		return nil
 	})
 }

@@ -141,7 +141,10 @@ func TestCommands(t *testing.T) {
 		{"token list --tenant acme", `200 {"tokens":[]}`, "GET /v1/tokens tenant=acme", "ID  NAME  SCOPE  TENANT  CREATED  EXPIRES  USED\n"},
 		{"session end acme", "", "", "name one session, or say --all"},
 		{"session end acme x --all", "", "", "name one session, or say --all"},
-		{"session end acme --all", `200 {"ended":3}`, "DELETE /v1/tenants/acme/sessions", "ended\n"},
+		{"session list acme", `200 {"sessions":[{"id":"s1","node":"a","user":"app"}],"next":"a:s1","missing":["c"]}|200 {"sessions":[{"id":"s2","node":null}],"next":null,"missing":["c"]}`,
+			"GET /v1/tenants/acme/sessions|GET /v1/tenants/acme/sessions after=a%3As1",
+			"ID  NODE  USER  DATABASE  ADDRESS  MODE  STATE  APPLICATION  SINCE  LAST ACTIVITY\ns1  a     app   -         -        -     -      -            -      -\ns2  -     -     -         -        -     -      -            -      -\n"},
+		{"session end acme --all", `200 {"ended":3,"missing":["c"]}`, "DELETE /v1/tenants/acme/sessions", "ended\n"},
 		{"session end acme s1", `200 {"ended":1}`, "DELETE /v1/tenants/acme/sessions/s1", "ended\n"},
 		{"audit list --limit 1", `200 {"entries":[{"number":3,"by":{"name":"ops"},"action":"tenant.put","changes":[{"path":"pool.size"},{"path":"database"}],"applied":[{"node":"a"},{"node":"b"}]}],"next":3}`, "GET /v1/audit limit=1",
 			"NUMBER  AT  WHO  FROM  ACTION      TENANT  OUTCOME  IN FORCE  CHANGED\n3       -   ops  -     tenant.put  -       -        a,b       pool.size,database\n"},
@@ -288,5 +291,21 @@ func TestCompletion(t *testing.T) {
 	}
 	if lines := strings.Split(out, "\n"); !slices.Contains(lines, "acme") || !slices.Contains(lines, "acme2") || slices.Contains(lines, "b") {
 		t.Errorf("completes to %q", out)
+	}
+}
+
+// TestMissingNodesAreTold on stderr: they are not part of the list.
+func TestMissingNodesAreTold(t *testing.T) {
+	for text, want := range map[string]string{`{"missing":["b","c"]}`: "nodes that have not answered: b,c\n", `{"missing":[]}`: "", `{}`: ""} {
+		var said bytes.Buffer
+		cmd := &cobra.Command{}
+		cmd.SetErr(&said)
+		v, err := decode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warnMissing(cmd, v); said.String() != want {
+			t.Errorf("%s: %q", text, &said)
+		}
 	}
 }

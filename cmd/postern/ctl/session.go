@@ -11,8 +11,8 @@ import (
 
 func sessionCommand() *cobra.Command {
 	return group("session", "See and end the sessions of a tenant",
-		listing("list TENANT", "List the sessions that are open on this node", 1, "sessions",
-			[]column{{"ID", "id"}, {"USER", "user"}, {"DATABASE", "database"}, {"ADDRESS", "client_address"}, {"MODE", "mode"}, {"STATE", "state"}, {"APPLICATION", "application_name"}, {"SINCE", "since"}, {"LAST ACTIVITY", "last_activity"}},
+		listing("list TENANT", "List the sessions that are open, on all nodes", 1, "sessions",
+			[]column{{"ID", "id"}, {"NODE", "node"}, {"USER", "user"}, {"DATABASE", "database"}, {"ADDRESS", "client_address"}, {"MODE", "mode"}, {"STATE", "state"}, {"APPLICATION", "application_name"}, {"SINCE", "since"}, {"LAST ACTIVITY", "last_activity"}},
 			func(args []string) call { return get("v1", "tenants", args[0], "sessions") }),
 		endSession)
 }
