@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/postern/postern/tenants"
@@ -91,7 +90,7 @@ func (c *Cluster) ask(ctx context.Context, row tenants.Node, what string, body [
 	deadline, _ := ctx.Deadline()
 	req.Header.Set(headerProtocol, strconv.Itoa(c.protocol))
 	req.Header.Set(headerWithin, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
-	resp, err := c.peers.client(row).Do(req)
+	resp, err := c.peers.roundTrip(ctx, row, req)
 	if err != nil {
 		return nil, c.failure(ctx, row, err)
 	}
@@ -134,80 +133,4 @@ func (c *Cluster) failure(ctx context.Context, row tenants.Node, err error) erro
 		c.warn("what answers at the address of a node is not that node: no byte was sent", "node", row.Name, "address", row.Address.String())
 	}
 	return fmt.Errorf("%s: %w: %w", row.Name, ErrAway, err)
-}
-
-var errWrongKey = errors.New("who answers there has another key than the node's row")
-
-// peers are the connections to other nodes: for each process one that carries all calls.
-type peers struct {
-	c   *Cluster
-	mu  sync.Mutex // guards what follows; held briefly
-	all map[string]*peer
-}
-
-type peer struct {
-	row    tenants.Node
-	client *http.Client
-}
-
-func newPeers(c *Cluster) *peers { return &peers{c: c, all: make(map[string]*peer)} }
-
-// client is for the process that a row is of.
-func (p *peers) client(row tenants.Node) *http.Client {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if is := p.all[row.Name]; is != nil {
-		if sameRow(is.row, row) {
-			return is.client
-		}
-		is.client.CloseIdleConnections()
-	}
-	is := &peer{row, p.c.newClient(row.Fingerprint)}
-	p.all[row.Name] = is
-	return is.client
-}
-
-// keep lets go of those whose row is gone or of another process.
-func (p *peers) keep(all []tenants.Node) {
-	rows := make(map[string]tenants.Node, len(all))
-	for _, n := range all {
-		rows[n.Name] = n
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for name, is := range p.all {
-		if now, ok := rows[name]; !ok || !sameRow(now, is.row) {
-			is.client.CloseIdleConnections()
-			delete(p.all, name)
-		}
-	}
-}
-
-func (p *peers) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for name, is := range p.all {
-		is.client.CloseIdleConnections()
-		delete(p.all, name)
-	}
-}
-
-// newClient speaks to whoever has the key, and to nobody else.
-func (c *Cluster) newClient(fingerprint string) *http.Client {
-	only := new(http.Protocols)
-	only.SetHTTP2(true)
-	return &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: handshakeWait, KeepAlive: 15 * time.Second}).DialContext,
-			TLSClientConfig: tlsConfig(c.own, func(key string) error {
-				if key != fingerprint {
-					return errWrongKey
-				}
-				return nil
-			}),
-			TLSHandshakeTimeout: handshakeWait, Protocols: only, DisableCompression: true, IdleConnTimeout: idleWait, MaxResponseHeaderBytes: maxHeader,
-			HTTP2: &http.HTTP2Config{StrictMaxConcurrentRequests: true, SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second, WriteByteTimeout: callWait},
-		},
-	}
 }

@@ -52,7 +52,7 @@ func Open(o Options) (*Cluster, error) {
 	if !nodeName.MatchString(o.Name) || !nodeName.MatchString(o.Boot) || o.Region != "" && !nodeName.MatchString(o.Region) {
 		return nil, errors.New("cluster: names of nodes, boots and regions are letters, digits and any of . : _ -, 64 at most")
 	}
-	c := &Cluster{opts: o, protocol: Protocol, log: o.Log, members: newMembers(o.Log), rows: newRows(o.Nodes, o.Log), handlers: make(map[string]handler),
+	c := &Cluster{opts: o, protocol: Protocol, log: o.Log, members: newMembers(gossipName(o.Name, o.Boot), o.Log), rows: newRows(o.Nodes, o.Log), handlers: make(map[string]handler),
 		counts: newCounts()}
 	if o.protocol != 0 {
 		c.protocol = o.protocol
@@ -80,7 +80,7 @@ func Open(o Options) (*Cluster, error) {
 }
 
 // bindTries is how often a free pair of ports is looked for, where any will do.
-const bindTries = 20
+const bindTries = 200
 
 func (c *Cluster) bind() error {
 	host, port, err := splitBind(c.opts.Bind)

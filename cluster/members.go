@@ -32,13 +32,16 @@ func gossipName(name, boot string) string { return name + "/" + boot }
 // members is a book of who is there. memberlist writes it, under a lock of its own.
 type members struct {
 	log *slog.Logger
+	own string // name of this node in the gossip
 
 	mu         sync.Mutex // guards what follows; held briefly
 	all        map[string]*Member
 	suspicions uint64
 }
 
-func newMembers(log *slog.Logger) *members { return &members{log: log, all: make(map[string]*Member)} }
+func newMembers(own string, log *slog.Logger) *members {
+	return &members{log: log, own: own, all: make(map[string]*Member)}
+}
 
 var errNotOurs = errors.New("is none of ours")
 
@@ -56,8 +59,11 @@ func parse(n *memberlist.Node) (Member, error) {
 		Protocol: told.Protocol, Leaving: told.Leaving}, nil
 }
 
-// NotifyAlive implements memberlist.AliveDelegate.
+// NotifyAlive implements memberlist.AliveDelegate. This node itself is always one: memberlist relies on that.
 func (m *members) NotifyAlive(n *memberlist.Node) error {
+	if n.Name == m.own {
+		return nil
+	}
 	_, err := parse(n)
 	m.mu.Lock()
 	defer m.mu.Unlock()
