@@ -101,6 +101,12 @@ func TestCommands(t *testing.T) {
 	if err := os.WriteFile(list, []byte("[10.0.0.0/8]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	two, none := filepath.Join(t.TempDir(), "two.yaml"), filepath.Join(t.TempDir(), "none.yaml")
+	for path, text := range map[string]string{two: "database: a\n---\ndatabase: b\n", none: "# nothing\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	body := `{"allow_list":["10.0.0.0/8"],"upstream":{"host":"db","port":5432}}`
 	stored := `200 {"id":"acme","applied":{"everywhere":true,"missing":[]}}`
 	for _, row := range []struct{ args, answers, asked, out string }{
@@ -150,6 +156,8 @@ func TestCommands(t *testing.T) {
 		{"restriction add acme 10.0.0.0/8 --for -1h", "", "", "--for must be 1s at least; without it there is no end"},
 		{"token make ci --scope operator --for 10ms", "", "", "--for must be 1s at least; without it there is no end"},
 		{"tenant put acme " + list, "", "", list + " must have keys and values, such as upstream: {host: acme-db.internal}"},
+		{"tenant put acme " + two, "", "", two + " must hold one document, and nothing after it"},
+		{"tenant patch acme " + none, "", "", none + " has no document"},
 		{"cluster forget n1", `200 {}`, "DELETE /v1/cluster/n1", "forgotten\n"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
@@ -209,6 +217,22 @@ func TestRestrictionsAreEdited(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &body); err != nil || len(body.AllowList) != 1 || body.AllowList[0].Comment != "x" || body.AllowList[0].Expires == "" {
 		t.Errorf("asked %s (%v)", text, err)
 	}
+
+	// An expired rule for the same network goes, and is marked until then; one that lasts stays, and so does another's.
+	was = `200 {"revision":"7","document":{"allow_list":[{"cidr":"203.0.113.7/32","expires":"2026-01-01T00:00:00Z"},{"cidr":"203.0.113.7/32","expires":"9999-01-01T00:00:00Z"},{"cidr":"10.0.0.0/8","expires":"2026-01-01T00:00:00Z"}]}}`
+	a = newAPI(t, was, `200 {}`, was)
+	if _, err := a.run("restriction", "add", "acme", "203.0.113.7"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "asked last", a.asked[1], `PATCH /v1/tenants/acme "7" {"allow_list":[{"cidr":"203.0.113.7/32","expires":"9999-01-01T00:00:00Z"},{"cidr":"10.0.0.0/8","expires":"2026-01-01T00:00:00Z"},"203.0.113.7"]}`)
+	out, err = a.run("restriction", "list", "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "printed", out, "RULE            EXPIRES                         COMMENT\n"+
+		"203.0.113.7/32  2026-01-01T00:00:00Z (expired)  -\n"+
+		"203.0.113.7/32  9999-01-01T00:00:00Z            -\n"+
+		"10.0.0.0/8      2026-01-01T00:00:00Z (expired)  -\n")
 
 	a = newAPI(t, `200 {"revision":"1","document":{}}`)
 	out, err = a.run("restriction", "list", "acme")
