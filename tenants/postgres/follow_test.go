@@ -86,6 +86,28 @@ func (w *world) visit() {
 	}
 }
 
+// TestReady: until all is read new clients go better elsewhere, but not because the store went away meanwhile: that may last.
+func TestReady(t *testing.T) {
+	d, err := tenants.NewDirectory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{opts: Options{Directory: d}}
+	is := func(when string, ready, degraded bool) {
+		if (s.Ready() == nil) != ready || (s.Degraded() != nil) != degraded {
+			t.Errorf("%s: ready %v, degraded %v", when, s.Ready(), s.Degraded())
+		}
+	}
+	d.SetFilling(true)
+	is("being read", false, false)
+	s.confirmed(errors.New("gone"))
+	is("away before all is read", true, true)
+	d.SetFilling(false)
+	is("away with what the cache file has", true, true)
+	s.confirmed(nil)
+	is("read", true, false)
+}
+
 // TestManyWriters: each transaction has a version of its own, whatever others do at the same time, and nothing that they change is
 // missed.
 func TestManyWriters(t *testing.T) {
