@@ -7,6 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -68,14 +71,48 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 	return checkSchema(ctx, conn)
 }
 
-// plain is an error of connecting without the connection's settings, which pgx repeats, though not the password.
+// plain is an error of connecting in one line and without the connection's settings, which pgx repeats, though not the password.
 func plain(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
 		return server
 	}
-	return err
+	var connecting *pgconn.ConnectError
+	if !errors.As(err, &connecting) {
+		return err
+	}
+	var why []string
+	for _, one := range each(connecting.Unwrap()) {
+		var network *net.OpError // has the address, and no more
+		text := one.Error()
+		if errors.As(one, &network) {
+			text = network.Error()
+		}
+		if !slices.Contains(why, text) { // with TLS and without it, say
+			why = append(why, text)
+		}
+	}
+	return unreachable{strings.Join(why, "; "), err}
 }
+
+// each takes joined errors apart.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// unreachable is an error of connecting in our words.
+type unreachable struct {
+	text  string
+	cause error
+}
+
+// Error implements error.
+func (e unreachable) Error() string { return e.text }
+
+func (e unreachable) Unwrap() error { return e.cause }
 
 func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -141,10 +142,7 @@ func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, er
 		}
 		return out, err
 	}
-	var away awayError
-	if !errors.As(err, &away) {
-		away = awayError{plain(err)}
-	}
+	away := awayBecause(err)
 	if sqlState(err) == readOnlyServer {
 		r.pool.Reset() // connections to a server that is no primary any more are of no use: the next ones find the one that is
 	}
@@ -161,6 +159,22 @@ type awayError struct{ cause error }
 func (e awayError) Error() string { return tenants.ErrAway.Error() }
 
 func (e awayError) Unwrap() []error { return []error{tenants.ErrAway, e.cause} }
+
+func awayBecause(err error) awayError {
+	var away awayError
+	if !errors.As(err, &away) {
+		away = awayError{plain(err)}
+	}
+	return away
+}
+
+// Explain is an error of a registry for the operator's own eyes: if it is that the store is away, with the cause.
+func Explain(err error) error {
+	if err == nil || !isAway(err) {
+		return err
+	}
+	return fmt.Errorf("the store of tenants cannot be asked: %w", awayBecause(err).cause)
+}
 
 // isAway reports whether an error says that the store cannot be had now: a broken connection, a server that ends, starts, is
 // full or a standby, a lock that somebody does not let go of.
