@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/files"
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
 )
 
 var verifierForm = regexp.MustCompile(`^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$`)
@@ -497,7 +498,8 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 
 func TestUpstreamSame(t *testing.T) {
 	dir := t.TempDir()
-	ca := newCA(t)
+	ca, _ := harness.SelfSigned(t)
+	other, _ := harness.SelfSigned(t)
 	pool := func(name, content string) tenants.Upstream {
 		l := &loader{read: files.Read, dir: dir}
 		write(t, dir, name, content)
@@ -509,7 +511,7 @@ func TestUpstreamSame(t *testing.T) {
 		}
 		return u
 	}
-	a, b, c := pool("a.pem", ca), pool("b.pem", ca), pool("c.pem", newCA(t))
+	a, b, c := pool("a.pem", ca), pool("b.pem", ca), pool("c.pem", other)
 	if !a.Same(b) {
 		t.Error("a renamed CA file is a change")
 	}

@@ -50,15 +50,7 @@ func TestRegistryChanges(t *testing.T) {
 // TestRegistryGenerations does so with newer servers.
 func TestRegistryGenerations(t *testing.T) {
 	t.Parallel()
-	majors := []int{18}
-	if harness.Long() {
-		majors = []int{16, 17, 18}
-	}
-	for _, major := range majors {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			newWorld(t, harness.PostgresOf(t, major)).registryChanges()
-		})
-	}
+	newer(t, func(w *world) { w.registryChanges() })
 }
 
 func (w *world) registryChanges() {

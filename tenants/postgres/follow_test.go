@@ -29,17 +29,10 @@ func TestFollow(t *testing.T) {
 // TestFollowGenerations does so with newer servers.
 func TestFollowGenerations(t *testing.T) {
 	t.Parallel()
-	majors := []int{18}
-	if harness.Long() {
-		majors = []int{16, 17, 18}
-	}
-	for _, major := range majors {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			w := newWorld(t, harness.PostgresOf(t, major))
-			w.load(sample("acme"))
-			w.visit()
-		})
-	}
+	newer(t, func(w *world) {
+		w.load(sample("acme"))
+		w.visit()
+	})
 }
 
 func (w *world) visit() {
