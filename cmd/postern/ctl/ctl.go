@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,7 +46,9 @@ func group(use, short string, subs ...func(*remote) *cobra.Command) *cobra.Comma
 	flags.StringVar(&r.tokenFile, "token-file", "", "a file with the bearer token, also from POSTERN_TOKEN_FILE; without one the token is in POSTERN_TOKEN")
 	flags.BoolVar(&r.json, "json", false, "print the API's answer, for programs")
 	for _, sub := range subs {
-		cmd.AddCommand(sub(r))
+		c := sub(r)
+		c.ValidArgsFunction = r.complete
+		cmd.AddCommand(c)
 	}
 	return cmd
 }
@@ -152,7 +155,7 @@ func inForce(answer any) string {
 // simple is a command that makes one call about what its arguments name, and says that it is done.
 func simple(use, short, done string, args int, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error { return r.change(cmd, make(args), done) }}
 	}
 }
@@ -160,7 +163,7 @@ func simple(use, short, done string, args int, make func(args []string) call) fu
 // listing is a command that shows a list about what its arguments name.
 func listing(use, short string, args int, key string, columns []column, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return r.printList(cmd, make(args), key, columns)
 			}}
@@ -170,7 +173,7 @@ func listing(use, short string, args int, key string, columns []column, make fun
 // showing is a command that shows one thing as JSON, which is what people edit.
 func showing(use, short string, args int, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				answer, err := r.ask(cmd, make(args))
 				if err != nil {
@@ -188,9 +191,12 @@ func showing(use, short string, args int, make func(args []string) call) func(*r
 // get is a call that reads.
 func get(path ...string) call { return call{method: http.MethodGet, path: path} }
 
-// completeTenant completes a command's first argument with the ids of tenants.
-func (r *remote) completeTenant(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+// complete completes a command's arguments by what its usage calls them: files, and tenants with their ids.
+func (r *remote) complete(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	switch words := strings.Fields(cmd.Use)[1:]; {
+	case len(args) < len(words) && words[len(args)] == "FILE":
+		return nil, cobra.ShellCompDirectiveDefault
+	case len(args) > 0 || len(words) == 0 || words[0] != "TENANT":
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	query := url.Values{"limit": {"100"}}

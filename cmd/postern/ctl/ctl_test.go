@@ -302,15 +302,37 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestCompletion completes the ids of tenants.
+// TestCompletion completes the ids of tenants and the names of files, each in its place.
 func TestCompletion(t *testing.T) {
-	a := newAPI(t, `200 {"tenants":[{"id":"acme"},{"id":"acme2"},{"id":"b"}],"next":null}`)
 	t.Setenv("POSTERN_TOKEN", token)
-	out, err := command(t, "", "__complete", "session", "list", "--api", a.URL, "acm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if lines := strings.Split(out, "\n"); !slices.Contains(lines, "acme") || !slices.Contains(lines, "acme2") || slices.Contains(lines, "b") {
-		t.Errorf("completes to %q", out)
+	const files, nothing = "\n:0\n", "\n:4\n" // cobra's directives
+	for _, c := range []struct {
+		args  string
+		asked bool
+		says  string
+	}{
+		{"session list acm", true, "acme\nacme2\n:4\n"},
+		{"tenant delete acm", true, "acme\nacme2\n:4\n"},
+		{"tenant patch acm", true, "acme\nacme2\n:4\n"},
+		{"tenant patch acme acm", false, files},
+		{"user put acme app x", false, files},
+		{"user put acme acm", false, nothing},
+		{"restriction check acme 10", false, nothing},
+		{"token revoke acm", false, nothing},
+		{"token list acm", false, nothing},
+		{"cluster forget acm", false, nothing},
+	} {
+		var answers []string
+		if c.asked {
+			answers = []string{`200 {"tenants":[{"id":"acme"},{"id":"acme2"},{"id":"b"}],"next":null}`}
+		}
+		a := newAPI(t, answers...)
+		args := strings.Fields(c.args)
+		last := len(args) - 1
+		out, err := command(t, "", slices.Concat([]string{"__complete"}, args[:last], []string{"--api", a.URL}, args[last:])...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, c.args, "\n"+out, "\n"+strings.TrimPrefix(c.says, "\n"))
 	}
 }

@@ -80,7 +80,7 @@ func names(cidrs []string, rule map[string]any) bool {
 }
 
 func listRestrictions(r *remote) *cobra.Command {
-	return &cobra.Command{Use: "list TENANT", Short: "List the rules of who may connect", Args: cobra.ExactArgs(1), ValidArgsFunction: r.completeTenant,
+	return &cobra.Command{Use: "list TENANT", Short: "List the rules of who may connect", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			entries, _, err := r.readRestrictions(cmd, args[0])
 			if err != nil {
@@ -134,7 +134,7 @@ func addRestriction(r *remote) *cobra.Command {
 	var comment string
 	var lasts time.Duration
 	var confirm bool
-	cmd := &cobra.Command{Use: "add TENANT CIDR...", Short: "Let a network connect, beside those that may", Args: cobra.MinimumNArgs(2), ValidArgsFunction: r.completeTenant,
+	cmd := &cobra.Command{Use: "add TENANT CIDR...", Short: "Let a network connect, beside those that may", Args: cobra.MinimumNArgs(2),
 		Long: "Lets networks connect. With the first rule of a tenant everybody else is refused from then on, and who is connected from elsewhere is\nended; " +
 			"if that is everybody, it is asked for --confirm. A rule for the same network that has expired goes."}
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for people")
@@ -177,7 +177,7 @@ func addRestriction(r *remote) *cobra.Command {
 
 func removeRestriction(r *remote) *cobra.Command {
 	var confirm bool
-	cmd := &cobra.Command{Use: "remove TENANT CIDR...", Short: "Take rules out; without any left nobody may connect", Args: cobra.MinimumNArgs(2), ValidArgsFunction: r.completeTenant}
+	cmd := &cobra.Command{Use: "remove TENANT CIDR...", Short: "Take rules out; without any left nobody may connect", Args: cobra.MinimumNArgs(2)}
 	cmd.Flags().BoolVar(&confirm, "confirm", false, "even if all sessions that are open now are ended by it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return r.changeRestrictions(cmd, args[0], confirm, "removed", func(entries *[]json.RawMessage) ([]json.RawMessage, error) {
@@ -207,7 +207,7 @@ func canonical(cidr string) string {
 }
 
 func checkRestriction(r *remote) *cobra.Command {
-	return &cobra.Command{Use: "check TENANT ADDRESS", Short: "Say whether an address may connect, and which rule decides", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
+	return &cobra.Command{Use: "check TENANT ADDRESS", Short: "Say whether an address may connect, and which rule decides", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := r.ask(cmd, call{method: http.MethodPost, path: []string{"v1", "tenants", args[0], "restrictions", "check"}, body: map[string]any{"address": args[1]}})
 			if err != nil {
