@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -165,12 +167,24 @@ func TestRegistry(t *testing.T) {
 func TestRegistryRights(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
-	for _, sql := range []string{`GRANT USAGE ON SCHEMA postern TO `, `GRANT SELECT ON ALL TABLES IN SCHEMA postern TO `,
-		`GRANT INSERT, UPDATE, DELETE ON postern.tenants, postern.users, postern.tokens TO `, `GRANT INSERT ON postern.audit TO `} {
-		w.exec(sql + harness.Other)
+	page, err := os.ReadFile("../../docs/configure.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants := regexp.MustCompile(`(?m)^(GRANT .* TO )gate;`).FindAllSubmatch(page, -1)
+	if len(grants) < 6 {
+		t.Fatalf("the documentation has %d grants only", len(grants))
+	}
+	for _, sql := range grants {
+		w.exec(string(sql[1]) + harness.Other)
 	}
 	w.as(harness.Other, harness.OtherPassword)
+	w.load(asking("globex"))
 	r := w.registry()
+	if err := r.WriteRoles(t.Context(), "globex", []byte("roles"), time.Now()); err != nil {
+		t.Error(err)
+	}
+	w.follow().has(t, "globex")
 	for _, c := range []tenants.Edit{put(sample("acme"), 0), with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = 3 })} {
 		if _, err := r.Change(t.Context(), c); err != nil {
 			t.Errorf("%s: %v", c.Action, err)
