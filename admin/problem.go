@@ -168,6 +168,18 @@ func respond(w http.ResponseWriter, r *http.Request, status int, p problem) {
 // reply answers v as JSON.
 func reply(w http.ResponseWriter, status int, v any) { send(w, status, "application/json", v) }
 
+// shown makes a handler that answers with what is read for a request, or with why that cannot be.
+func shown[T any](s *Server, read func(*http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := read(r)
+		if err != nil {
+			s.refuse(w, r, r.PathValue("id"), err)
+			return
+		}
+		reply(w, http.StatusOK, v)
+	}
+}
+
 func send(w http.ResponseWriter, status int, contentType string, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {

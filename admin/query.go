@@ -48,6 +48,14 @@ func pageOf(r *http.Request) (after string, limit int, err error) {
 	return q.Get("after"), limit, err
 }
 
+// cut takes a page off a list that was read with one item more, and says where it ends if there is a next one.
+func cut[T, K any](all []T, limit int, key func(T) K) (page []T, next *K) {
+	if len(all) <= limit {
+		return all, nil
+	}
+	return all[:limit], new(key(all[limit-1]))
+}
+
 // limitOf is how many items of a list are asked for.
 func limitOf(q url.Values) (int, error) {
 	if !q.Has("limit") {

@@ -32,7 +32,7 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/metrics/tenants/{id}", who: tenantScrapes, name: "tenant.metrics", handler: s.tenantMetrics},
 		{method: "GET", path: "/openapi.yaml", who: everybody, name: "document", handler: s.document},
 
-		{method: "GET", path: "/v1/tenants", who: operators, name: "tenant.list", handler: s.listTenants},
+		{method: "GET", path: "/v1/tenants", who: operators, name: "tenant.list", handler: shown(s, s.tenantPage)},
 		{method: "GET", path: "/v1/tenants/{id}", who: readers, name: "tenant.get", handler: s.getTenant},
 		{method: "PUT", path: "/v1/tenants/{id}", who: operators, name: "tenant.put", handler: s.putTenant, body: maxDocument},
 		{method: "PATCH", path: "/v1/tenants/{id}", who: writers, name: "tenant.patch", handler: s.patchTenant, body: maxDocument},
@@ -51,8 +51,8 @@ func (s *Server) routes() []route {
 		{method: "POST", path: "/v1/tokens", who: operators, name: "token.add", handler: s.makeToken},
 		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},
 		{method: "DELETE", path: "/v1/tokens/{token}", who: operators, name: "token.revoke", handler: s.revokeToken},
-		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: s.listAudit},
-		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: s.getCluster},
+		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: shown(s, s.auditPage)},
+		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: shown(s, s.nodes)},
 		{method: "DELETE", path: "/v1/cluster/{node}", who: operators, name: "node.forget", handler: s.forgetNode},
 
 		{method: "GET", path: "/v1/tenants/{id}/machine", who: operators, name: "machine.get", handler: s.machine},
@@ -63,7 +63,7 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/tenants/{id}/bans", who: readers, name: "bans.list", handler: s.listBans},
 		{method: "POST", path: "/v1/tenants/{id}/bans", who: writers, name: "bans.create", handler: s.makeBan},
 		{method: "DELETE", path: "/v1/tenants/{id}/bans", who: writers, name: "bans.lift", handler: s.liftBan},
-		{method: "GET", path: "/v1/tenants/{id}/sessions", who: readers, name: "session.list", handler: s.listSessions},
+		{method: "GET", path: "/v1/tenants/{id}/sessions", who: readers, name: "session.list", handler: shown(s, s.sessionPage)},
 		{method: "DELETE", path: "/v1/tenants/{id}/sessions", who: writers, name: "session.end_all", handler: s.endSessions},
 		{method: "DELETE", path: "/v1/tenants/{id}/sessions/{session}", who: writers, name: "session.end", handler: s.endSession},
 

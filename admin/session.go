@@ -60,15 +60,6 @@ type ended struct {
 	Ended int `json:"ended"`
 }
 
-func (s *Server) listSessions(w http.ResponseWriter, r *http.Request) {
-	list, err := s.sessionPage(r)
-	if err != nil {
-		s.refuse(w, r, r.PathValue("id"), err)
-		return
-	}
-	reply(w, http.StatusOK, list)
-}
-
 func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	after, limit, err := pageOf(r)
 	if err != nil {
@@ -87,10 +78,7 @@ func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	if err != nil {
 		return list, err
 	}
-	if len(all) > limit {
-		all = all[:limit]
-		list.Next = &all[limit-1].ID
-	}
+	all, list.Next = cut(all, limit, func(open Session) string { return open.ID })
 	list.Sessions = append([]Session{}, all...)
 	return list, nil
 }

@@ -48,15 +48,6 @@ type tenantList struct {
 	Next    *string      `json:"next"` // ?after= of the next page; null: this is the last one
 }
 
-func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) {
-	list, err := s.tenantPage(r)
-	if err != nil {
-		s.refuse(w, r, "", err)
-		return
-	}
-	reply(w, http.StatusOK, list)
-}
-
 func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 	after, limit, err := pageOf(r)
 	if err != nil {
@@ -74,10 +65,7 @@ func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 	if err != nil {
 		return list, err
 	}
-	if len(all) > limit {
-		all = all[:limit]
-		list.Next = &all[limit-1].Tenant.ID
-	}
+	all, list.Next = cut(all, limit, func(rec tenants.Record) string { return rec.Tenant.ID })
 	list.Tenants = []tenantView{}
 	for _, rec := range all {
 		list.Tenants = append(list.Tenants, view(callerOf(r), rec))
@@ -86,11 +74,7 @@ func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 }
 
 func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
-	_, err := query(r)
-	var rec tenants.Record
-	if err == nil {
-		rec, err = s.record(r)
-	}
+	rec, err := s.project(r)
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return

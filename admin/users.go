@@ -94,11 +94,7 @@ func (s *Server) userPage(r *http.Request) (list userList, rec tenants.Record, e
 }
 
 func (s *Server) getUser(w http.ResponseWriter, r *http.Request) {
-	_, err := query(r)
-	var rec tenants.Record
-	if err == nil {
-		rec, err = s.record(r)
-	}
+	rec, err := s.project(r)
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return
