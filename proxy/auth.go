@@ -122,6 +122,9 @@ func (v *visitor) judge(login func() error) (err error) {
 		err = d
 	})
 	v.gate.began(began)
+	if err == nil {
+		v.gate.proved(v)
+	}
 	return err
 }
 
