@@ -181,7 +181,7 @@ func TestRegistryRights(t *testing.T) {
 	w.as(harness.Other, harness.OtherPassword)
 	w.load(asking("globex"))
 	r := w.registry()
-	if err := r.WriteRoles(t.Context(), "globex", []byte("roles"), time.Now()); err != nil {
+	if err := r.WriteRoles(t.Context(), "globex", []byte("roles"), 0); err != nil {
 		t.Error(err)
 	}
 	w.follow().has(t, "globex")
