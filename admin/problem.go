@@ -66,8 +66,13 @@ func problemOf(err error) (int, problem) {
 	var fields invalid
 	var wrong tenants.Problems
 	var conflict *tenants.ConflictError
+	var some *partly
 	of := func(status int, text error) (int, problem) { return status, problem{Detail: text.Error()} }
 	switch {
+	case errors.As(err, &some):
+		status, why := problemOf(some.err)
+		why.Detail = (&partly{some.done, some.left, errors.New(why.Detail)}).Error()
+		return status, why
 	case errors.As(err, &early):
 		return of(early.status, early)
 	case errors.As(err, &often):
@@ -91,7 +96,8 @@ func problemOf(err error) (int, problem) {
 		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
 		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
-		tenants.ErrChanged: http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,
+		tenants.ErrUnreadable: http.StatusInternalServerError,
+		tenants.ErrChanged:    http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,
 	} {
 		if errors.Is(err, known) {
 			return of(status, known)

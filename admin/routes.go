@@ -47,9 +47,9 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/tenants/{id}/refusals", who: readers, name: "refusal.list", handler: s.listRefusals},
 		{method: "POST", path: "/v1/tenants/{id}/restrictions/check", who: readers, name: "restriction.check", handler: s.checkRestrictions},
 
-		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: s.listTokens},
+		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: shown(s, s.tokenPage)},
 		{method: "POST", path: "/v1/tokens", who: operators, name: "token.add", handler: s.makeToken},
-		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},
+		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: shown(s, s.token)},
 		{method: "DELETE", path: "/v1/tokens/{token}", who: operators, name: "token.revoke", handler: s.revokeToken},
 		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: shown(s, s.auditPage)},
 		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: shown(s, s.nodes)},
@@ -107,7 +107,8 @@ func (s *Server) mux() http.Handler {
 	}
 	mux.HandleFunc("/", nothing)
 	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path.Clean(r.URL.Path) != r.URL.Path { // "..", "//": ServeMux would redirect, and a tenant named ".." is none
+		// ServeMux would redirect from "..", "//" and the like. What stands in a path encoded is a name: %2E%2E, a%2F%2Fb.
+		if p := r.URL.EscapedPath(); path.Clean(p) != p {
 			nothing(w, r)
 			return
 		}

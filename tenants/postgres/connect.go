@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,28 +175,35 @@ func snapshot(ctx context.Context, conn *pgx.Conn, f func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f)
 }
 
-// checkKeys opens one secret of the store: with another key file none would open, and better all tenants stay than none.
+// checkKeys opens some of the store's secrets until one opens: with another key file none would, and better all tenants stay than none.
+// What does not open beside one that does is its tenant's affair.
 func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
-	var tenant, user, field string
-	var sealed []byte
-	err := conn.QueryRow(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
+	rows, err := conn.Query(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
 		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
 		WHERE sealed IS NOT NULL
 		UNION ALL SELECT id, '', field, sealed FROM postern.tenants,
 		LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password), ('machine_token', machine_token)) v (field, sealed)
-		WHERE sealed IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+		WHERE sealed IS NOT NULL LIMIT 100`)
+	if err != nil {
+		return fmt.Errorf("opening a secret of the store: %w", err)
 	}
-	if err == nil {
+	var tenant, user, field string
+	var sealed []byte
+	var lost error
+	opened := false
+	if _, err := pgx.ForEachRow(rows, []any{&tenant, &user, &field, &sealed}, func() error {
 		at := userPlace(tenant, user, field)
 		if user == "" {
 			at = tenantPlace(tenant, field)
 		}
-		_, err = k.open(at, sealed)
-	}
-	if err != nil {
+		_, err := k.open(at, sealed)
+		opened, lost = opened || err == nil, cmp.Or(lost, err)
+		return nil
+	}); err != nil {
 		return fmt.Errorf("opening a secret of the store: %w", err)
+	}
+	if lost != nil && !opened {
+		return fmt.Errorf("opening a secret of the store: %w", lost)
 	}
 	return nil
 }

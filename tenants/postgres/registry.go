@@ -88,8 +88,11 @@ func (r *Registry) Tenant(ctx context.Context, id string) (tenants.Record, error
 		var found []tenants.Record
 		err := readRows(ctx, r.pool, func(in row) error {
 			record, err := r.record(&document.Reader{}, in)
+			if err != nil {
+				return r.unreadable(in.ID, err)
+			}
 			found = append(found, record)
-			return err
+			return nil
 		}, selectThese, []string{sane(id)})
 		if err == nil && len(found) == 0 {
 			err = tenants.ErrNoSuchTenant
@@ -112,7 +115,7 @@ func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tena
 				after = in.ID
 				record, err := r.record(reader, in)
 				if err != nil {
-					r.opts.Log.Error("a tenant of the store cannot be read", "tenant", in.ID, "error", err)
+					_ = r.unreadable(in.ID, err)
 				} else if len(found) < limit {
 					found = append(found, record)
 				}
@@ -125,18 +128,22 @@ func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tena
 	})
 }
 
+// record is what can be read of a row, and why not all of it.
 func (r *Registry) record(reader *document.Reader, in row) (tenants.Record, error) {
-	t, err := rowTenant(reader, in, r.opts.Keys)
-	if err != nil {
-		return tenants.Record{}, err
-	}
-	return tenants.Record{Tenant: t, Revision: in.Mark, Version: in.version, Changed: in.at}, nil
+	t, lost := readable(reader, in, r.opts.Keys)
+	return tenants.Record{Tenant: t, Revision: in.Mark, Version: in.version, Changed: in.at}, lost
 }
 
-// ask bounds a call, and says so if the store is away.
+// unreadable tells the log why a tenant cannot be read, and the caller that it cannot.
+func (r *Registry) unreadable(id string, why error) error {
+	r.opts.Log.Error("a tenant of the store cannot be read", "tenant", id, "error", why)
+	return tenants.ErrUnreadable
+}
+
+// ask bounds a call, and says so if the store is away, or slower than the caller can wait.
 func ask[T any](ctx context.Context, r *Registry, f func(context.Context) (T, error)) (T, error) {
 	out, err := bounded(ctx, callTimeout, f)
-	if err == nil || ctx.Err() != nil || !isAway(err) {
+	if err == nil || errors.Is(ctx.Err(), context.Canceled) || !isAway(err) {
 		if err == nil {
 			r.told.Store(false)
 		}

@@ -79,22 +79,30 @@ func (r *remote) print(cmd *cobra.Command, answer json.RawMessage, people func()
 
 // printList shows all pages of a list, which answers have under key.
 func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []column) error {
+	rows, err := r.pages(cmd, c, key)
+	if err != nil {
+		return err
+	}
+	return r.printRows(cmd, rows, key, columns)
+}
+
+// pages asks for all pages of a list.
+func (r *remote) pages(cmd *cobra.Command, c call, key string) ([]any, error) {
 	rows := []any{}
 	for c.query = maps.Clone(c.query); ; {
 		page, next, err := r.page(cmd, c, key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		rows = append(rows, page...)
 		if next == "" {
-			break
+			return rows, nil
 		}
 		if c.query == nil {
 			c.query = url.Values{}
 		}
 		c.query.Set("after", next)
 	}
-	return r.printRows(cmd, rows, key, columns)
 }
 
 // page asks for one page of a list.
