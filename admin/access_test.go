@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -38,6 +39,7 @@ type world struct {
 	log   *strings.Builder
 	*Server
 	tokens map[string]string // by kind
+	called string            // the Host of requests; "": newRequest's
 }
 
 func newWorld(t testing.TB) *world {
@@ -91,6 +93,7 @@ func (w *world) ask(kind, method, path, body string, headers ...string) *httptes
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
+	r.Host = cmp.Or(w.called, r.Host)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}

@@ -80,15 +80,6 @@ type entryList struct {
 	Next    *int64      `json:"next"` // ?before= of the next page
 }
 
-func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) {
-	list, err := s.auditPage(r)
-	if err != nil {
-		s.refuse(w, r, "", err)
-		return
-	}
-	reply(w, http.StatusOK, list)
-}
-
 func (s *Server) auditPage(r *http.Request) (list entryList, err error) {
 	q, err := query(r, "tenant", "limit", "before")
 	if err != nil {
@@ -117,10 +108,7 @@ func (s *Server) auditPage(r *http.Request) (list entryList, err error) {
 	if err != nil {
 		return list, err
 	}
-	if len(all) > limit {
-		all = all[:limit]
-		list.Next = &all[limit-1].Number
-	}
+	all, list.Next = cut(all, limit, func(e tenants.Entry) int64 { return e.Number })
 	list.Entries = []entryView{}
 	for _, e := range all {
 		list.Entries = append(list.Entries, viewEntry(e))

@@ -63,15 +63,6 @@ type clusterView struct {
 	Strangers []strangerView `json:"strangers"`
 }
 
-func (s *Server) getCluster(w http.ResponseWriter, r *http.Request) {
-	view, err := s.nodes(r)
-	if err != nil {
-		s.refuse(w, r, "", err)
-		return
-	}
-	reply(w, http.StatusOK, view)
-}
-
 func (s *Server) nodes(r *http.Request) (view clusterView, err error) {
 	if _, err := query(r); err != nil {
 		return view, err

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -26,35 +27,49 @@ func existing(e func(old *tenants.Tenant) (*tenants.Tenant, error)) edit {
 	}
 }
 
-// commit has the store change the tenant that the path names, if it is what the request's conditions say. created says that
-// it was not there.
-func (s *Server) commit(r *http.Request, e edit) (rec tenants.Record, created bool, err error) {
+// commit has the store change the tenant that the path names, if it is what the request's conditions say.
+func (s *Server) commit(r *http.Request, e edit) (tenants.Record, error) {
+	when, err := conditionOf(r)
+	if err != nil {
+		return tenants.Record{}, err
+	}
+	rec, _, err := s.commitIf(r, when, e)
+	return rec, err
+}
+
+// commitIf does so if the tenant is what the condition says. created says that it was not there.
+func (s *Server) commitIf(r *http.Request, when condition, e edit) (rec tenants.Record, created bool, err error) {
 	c := callerOf(r)
 	id, err := s.stored(r)
-	if err != nil {
-		return rec, false, err
-	}
-	when, err := conditionOf(r)
 	if err != nil {
 		return rec, false, err
 	}
 	if when.mustExist {
 		e = existing(e)
 	}
+	size := 0
 	if c.isTenants() {
-		e = asOwner(e)
+		e = asOwner(e, func(changes []tenants.Difference) error {
+			size = sizeOf(changes)
+			return c.meter.room(size)
+		})
 	}
 	ctx, cancel := s.storeContext(r)
 	defer cancel()
 	c.asked = true
-	rec, err = s.opts.Registry.Change(ctx, tenants.Edit{By: c.Actor, Action: c.action, Tenant: id, Match: when.match,
+	rec, err = s.opts.Registry.Change(ctx, tenants.Edit{By: c.Actor, Action: c.action, Tenant: id, Match: when.match, Unread: when.unread,
 		Unnoted: c.meter.refused.Tokens() < 1,
 		Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
 			created = old == nil
 			return e(old)
 		}})
-	if err != nil {
+	if err == nil {
+		c.meter.changed(size)
+	} else {
 		c.meter.refused.Allow() // so many, and no more, are written down
+	}
+	if errors.Is(err, tenants.ErrTaken) { // which If-None-Match has asked about
+		err = &refusal{http.StatusPreconditionFailed, tenants.ErrTaken.Error()}
 	}
 	s.note(r, id, err)
 	return rec, created, err

@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"github.com/postern/postern/tenants"
@@ -51,11 +52,13 @@ func (s *Server) do(w http.ResponseWriter, r *http.Request, says func(*http.Requ
 		err = call(ctx, tenant)
 	}
 	s.note(r, tenant, err)
+	if err == nil || errors.As(err, new(*partly)) {
+		s.writeDownDone(r, tenant)
+	}
 	if err != nil {
 		s.refuse(w, r, tenant, err)
 		return
 	}
-	s.writeDownDone(r, tenant)
 	status, answer, err := result(ctx, tenant)
 	if err != nil {
 		s.refuse(w, r, tenant, err)

@@ -23,15 +23,21 @@ const (
 	operatorCalls = 6000
 	wrongTokens   = 60 // of an address, in a minute
 	refusalsKept  = 60 // of a token, in an hour: changes that were refused and are written down
+
+	changesKept = 4 << 20 // bytes of what a token of a tenant has changed, in an hour: all of it is in the audit log, for ever
 )
 
 // perMinute lets n through at once, and n in each minute from then on.
 func perMinute(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(float64(n)/60), n) }
 
+// perHour lets n through at once, and n in each hour from then on.
+func perHour(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(float64(n)/3600), n) }
+
 // meter counts what one token is used for.
 type meter struct {
 	calls   *rate.Limiter
 	refused *rate.Limiter
+	changes *rate.Limiter // bytes, of a tenant's token
 }
 
 func newMeter(scope tenants.Scope) *meter {
@@ -39,7 +45,7 @@ func newMeter(scope tenants.Scope) *meter {
 	if scope == tenants.ScopeOperator {
 		n = operatorCalls
 	}
-	return &meter{perMinute(n), rate.NewLimiter(rate.Limit(refusalsKept/3600.0), refusalsKept)}
+	return &meter{perMinute(n), perHour(refusalsKept), perHour(changesKept)}
 }
 
 func (m *meter) full() float64 { return m.calls.Tokens() / float64(m.calls.Burst()) }
@@ -53,9 +59,32 @@ func (m *meter) take(h http.Header) error {
 	h.Set("X-RateLimit-Remaining", strconv.Itoa(int(left)))
 	h.Set("X-RateLimit-Reset", strconv.Itoa(seconds(burst-left)))
 	if !ok {
-		return &tooOften{time.Duration(max(1, seconds(1-left))) * time.Second}
+		return &tooOften{tooMany, time.Duration(max(1, seconds(1-left))) * time.Second}
 	}
 	return nil
+}
+
+// room refuses a change of so many bytes if too much was changed lately. One that has more than all the room there can be has to wait
+// until all of it is free.
+func (m *meter) room(bytes int) error {
+	missing := float64(min(bytes, m.changes.Burst())) - m.changes.Tokens()
+	if missing <= 0 {
+		return nil
+	}
+	return &tooOften{"too much was changed in the last hour", time.Duration(math.Ceil(missing/float64(m.changes.Limit()))) * time.Second}
+}
+
+// changed counts a change that was made.
+func (m *meter) changed(bytes int) {
+	m.changes.ReserveN(time.Now(), min(bytes, m.changes.Burst()))
+}
+
+// sizeOf is how many bytes there are to write down of a change.
+func sizeOf(changes []tenants.Difference) (n int) {
+	for _, d := range changes {
+		n += len(d.Path) + len(d.Old) + len(d.New)
+	}
+	return n
 }
 
 // stranger counts the wrong tokens that come from one address.
@@ -63,10 +92,15 @@ type stranger struct{ wrong *rate.Limiter }
 
 func (s *stranger) full() float64 { return s.wrong.Tokens() / float64(s.wrong.Burst()) }
 
-// tooOften refuses who asks too often.
-type tooOften struct{ wait time.Duration }
+const tooMany = "too many requests"
 
-func (t *tooOften) Error() string { return fmt.Sprintf("too many requests: wait %v", t.wait) }
+// tooOften refuses who asks too often.
+type tooOften struct {
+	why  string
+	wait time.Duration
+}
+
+func (t *tooOften) Error() string { return fmt.Sprintf("%s: wait %v", t.why, t.wait) }
 
 // setRetry says when to come again, if err is about that.
 func setRetry(h http.Header, err error) {

@@ -3,11 +3,13 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,17 +22,18 @@ type memory struct {
 	away    error // of every call
 	applied func(version int64) tenants.Applied
 
-	mu      sync.Mutex
-	all     map[string]tenants.Record
-	tokens  map[[32]byte]tenants.Token
-	version int64
-	entries []tenants.Entry
-	finds   int
-	found   func() // what happens once a token was found; nil: nothing
+	mu         sync.Mutex
+	all        map[string]tenants.Record
+	unreadable map[string]bool
+	tokens     map[[32]byte]tenants.Token
+	version    int64
+	entries    []tenants.Entry
+	finds      int
+	found      func() // what happens once a token was found; nil: nothing
 }
 
 func newMemory(all ...*tenants.Tenant) *memory {
-	m := &memory{all: make(map[string]tenants.Record), tokens: make(map[[32]byte]tenants.Token)}
+	m := &memory{all: make(map[string]tenants.Record), tokens: make(map[[32]byte]tenants.Token), unreadable: make(map[string]bool)}
 	for _, t := range all {
 		m.version++
 		m.all[t.ID] = tenants.Record{Tenant: t, Revision: m.version, Version: m.version, Changed: time.Unix(1_800_000_000, 0)}
@@ -50,8 +53,11 @@ func (m *memory) Tenant(ctx context.Context, id string) (tenants.Record, error) 
 	unlock, err := m.begin(ctx)
 	defer unlock()
 	rec, ok := m.all[id]
-	if err == nil && !ok {
+	switch {
+	case err == nil && !ok:
 		err = tenants.ErrNoSuchTenant
+	case err == nil && m.unreadable[id]:
+		return tenants.Record{}, tenants.ErrUnreadable
 	}
 	return rec, err
 }
@@ -80,8 +86,13 @@ func (m *memory) Change(ctx context.Context, e tenants.Edit) (rec tenants.Record
 			_ = m.outcome(entry, err)
 		}
 	}()
-	if e.Match == tenants.MatchNone && ok || e.Match > 0 && e.Match != old.Revision {
+	switch {
+	case e.Match == tenants.MatchNone && ok:
+		return rec, tenants.ErrTaken
+	case e.Match > 0 && e.Match != old.Revision:
 		return rec, tenants.ErrChanged
+	case m.unreadable[e.Tenant] && !e.Unread:
+		return rec, tenants.ErrUnreadable
 	}
 	before := fmt.Sprintf("%v", document.Differences(nil, old.Tenant))
 	now, err := e.Edit(old.Tenant)
@@ -108,6 +119,7 @@ func (m *memory) Change(ctx context.Context, e tenants.Edit) (rec tenants.Record
 	}
 	m.version++
 	entry.Version = m.version
+	delete(m.unreadable, e.Tenant)
 	rec = tenants.Record{Tenant: now, Revision: m.version, Version: m.version, Changed: time.Now()}
 	if now == nil {
 		delete(m.all, e.Tenant)
@@ -133,16 +145,27 @@ func (m *memory) Applied(ctx context.Context, version int64) (tenants.Applied, e
 	return tenants.Applied{Everywhere: true, At: time.Now()}, err
 }
 
-func (m *memory) Tokens(ctx context.Context, tenant string) (list []tenants.Token, err error) {
+func (m *memory) Tokens(ctx context.Context, tenant, after string, limit int) (list []tenants.Token, err error) {
 	unlock, err := m.begin(ctx)
 	defer unlock()
 	for _, t := range m.tokens {
-		if tenant == "" || t.Tenant == tenant {
+		if (tenant == "" || t.Tenant == tenant) && t.ID > after {
 			list = append(list, t)
 		}
 	}
-	slices.SortFunc(list, func(a, b tenants.Token) int { return a.Created.Compare(b.Created) })
-	return list, err
+	slices.SortFunc(list, func(a, b tenants.Token) int { return strings.Compare(a.ID, b.ID) })
+	return list[:min(limit, len(list))], err
+}
+
+func (m *memory) Token(ctx context.Context, id string) (tenants.Token, error) {
+	unlock, err := m.begin(ctx)
+	defer unlock()
+	for _, t := range m.tokens {
+		if t.ID == id {
+			return t, err
+		}
+	}
+	return tenants.Token{}, cmp.Or(err, tenants.ErrNoSuchToken)
 }
 
 func (m *memory) AddToken(ctx context.Context, by tenants.Actor, t tenants.Token, digest [32]byte) (tenants.Token, error) {

@@ -77,8 +77,8 @@ func eachKey(at string, text json.RawMessage, judge func(path string) error) err
 	return nil
 }
 
-// asOwner does an edit for a tenant's owner, and refuses what is not the owner's.
-func asOwner(e edit) edit {
+// asOwner does an edit for a tenant's owner, and refuses what is not the owner's, and what is too much.
+func asOwner(e edit, room func([]tenants.Difference) error) edit {
 	return existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		now, err := e(old)
 		if err != nil {
@@ -87,10 +87,14 @@ func asOwner(e edit) edit {
 		if now == nil {
 			return nil, notOwners("that there is such a tenant")
 		}
-		for _, d := range document.Differences(old, now) {
+		changes := document.Differences(old, now)
+		for _, d := range changes {
 			if !isOwners(old, d.Path) {
 				return nil, notOwners(d.Path)
 			}
+		}
+		if err := room(changes); err != nil {
+			return nil, err
 		}
 		if now.Pool != old.Pool {
 			capped := *now

@@ -3,13 +3,17 @@
 package admin
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/postern/postern/tenants/document"
 )
@@ -150,6 +154,64 @@ func TestOwnersDatabases(t *testing.T) {
 	for _, n := range []string{"7", "500", "null"} { // there the operator had no limit
 		w.to(t, "write", "PATCH", "/v1/tenants/acme", `{"pool":{"max_database_servers":`+n+`}}`).is(200)
 	}
+}
+
+// TestOwnersChangesHaveAnEnd: what an owner changes is written down for ever, so there is only so much of it in an hour. What a change
+// leaves as it is does not count, nor what was refused, nor what an operator does.
+func TestOwnersChangesHaveAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		comment := strings.Repeat("a", 200)
+		list := func(net, n int) string {
+			var all []string
+			for i := range n {
+				all = append(all, fmt.Sprintf(`{"cidr":"%d.%d.%d.0/24","comment":%q}`, net, i/256, i%256, comment))
+			}
+			return `"allow_list":[` + strings.Join(all, ",") + `]`
+		}
+		patch := func(kind, body string) answer { return w.to(t, kind, "PATCH", "/v1/tenants/acme", "{"+body+"}") }
+		written := func() (n int) {
+			for _, e := range w.store.entries {
+				n += sizeOf(e.Changes)
+			}
+			return n
+		}
+		patch("write", list(10, 50)).is(200)
+		full := written()
+		m := w.Server.tokens.of[sha256.Sum256([]byte(w.tokens["write"]))]
+		if m.changes.Burst() != changesKept {
+			t.Errorf("%d bytes an hour", m.changes.Burst())
+		}
+		most := 6 * full
+		m.changes = perHour(most) // so that few words are many
+		for i := range 20 {
+			patch("write", list(10, 50)+fmt.Sprintf(`,"pool":{"size":%d}`, i%2+1)).is(200)
+			patch("write", list(10, 50)+`,"pool":{"size":0}`).is(422)
+		}
+		if n := written() - full; n > full/5 {
+			t.Errorf("numbers of a pool were changed in %d bytes", n)
+		}
+		last, changes := answer{}, 0
+		for ; changes < 20; changes++ {
+			time.Sleep(time.Second)
+			if last = patch("write", list(11+changes%2, 50)); last.Code != 200 {
+				break
+			}
+		}
+		last.is(429, "too much was changed in the last hour")
+		if n := written() - full; n < most/2 || n > most+full {
+			t.Errorf("%d changes and %d bytes were written of %d", changes, n, most)
+		}
+		patch("write", `"require_tls":true`).is(200)
+		patch("operator", list(13, 50)).is(200)
+		patch("operator", list(14, 50)).is(200)
+		wait, err := strconv.Atoi(last.Header().Get("Retry-After"))
+		if err != nil || wait < 1 || wait > 3600 {
+			t.Errorf("wait for %d s", wait)
+		}
+		time.Sleep(time.Hour)
+		patch("write", list(15, 50)).is(200)
+	})
 }
 
 // TestOwnersEdits: even an edit that would do more than its route says changes nothing but what is the owner's.

@@ -76,7 +76,7 @@ func (s *Server) keepPause(r *http.Request, is bool) (rec tenants.Record, err er
 	if err := saysNothingMore(r); err != nil {
 		return rec, err
 	}
-	rec, _, err = s.commit(r, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
+	rec, err = s.commit(r, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
 		t := *old
 		t.Paused = is
 		return &t, nil

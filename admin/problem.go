@@ -67,8 +67,13 @@ func problemOf(err error) (int, problem) {
 	var fields invalid
 	var wrong tenants.Problems
 	var conflict *tenants.ConflictError
+	var some *partly
 	of := func(status int, text error) (int, problem) { return status, problem{Detail: text.Error()} }
 	switch {
+	case errors.As(err, &some):
+		status, why := problemOf(some.err)
+		why.Detail = (&partly{some.done, some.left, errors.New(why.Detail)}).Error()
+		return status, why
 	case errors.As(err, &early):
 		return of(early.status, early)
 	case errors.As(err, &often):
@@ -94,7 +99,8 @@ func problemOf(err error) (int, problem) {
 		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict, ErrConfigured: http.StatusConflict,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
 		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
-		tenants.ErrChanged: http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,
+		tenants.ErrUnreadable: http.StatusInternalServerError,
+		tenants.ErrChanged:    http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,
 	} {
 		if errors.Is(err, known) {
 			return of(status, known)
@@ -170,6 +176,18 @@ func respond(w http.ResponseWriter, r *http.Request, status int, p problem) {
 
 // reply answers v as JSON.
 func reply(w http.ResponseWriter, status int, v any) { send(w, status, "application/json", v) }
+
+// shown makes a handler that answers with what is read for a request, or with why that cannot be.
+func shown[T any](s *Server, read func(*http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := read(r)
+		if err != nil {
+			s.refuse(w, r, r.PathValue("id"), err)
+			return
+		}
+		reply(w, http.StatusOK, v)
+	}
+}
 
 func send(w http.ResponseWriter, status int, contentType string, v any) {
 	body, err := json.Marshal(v)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/postern/postern/tenants"
 )
@@ -53,7 +54,7 @@ func (s *Server) putEnforcement(w http.ResponseWriter, r *http.Request) {
 		err = bad("requestedConfig.database is missing: true or false")
 	}
 	if err == nil {
-		rec, _, err = s.commit(r, existing(enforceTLS(*body.Config.Database)))
+		rec, err = s.commit(r, existing(enforceTLS(*body.Config.Database)))
 	}
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
@@ -149,7 +150,7 @@ func (s *Server) hostFor(r *http.Request, tenant string) string {
 	if host, _, err := net.SplitHostPort(r.Host); err == nil {
 		return host
 	}
-	return r.Host
+	return strings.Trim(r.Host, "[]") // an IPv6 address without a port has them
 }
 
 // poolNumbers are what Supabase's clients can change of a pooler; nil is not given.
@@ -162,7 +163,7 @@ func (s *Server) patchPooler(w http.ResponseWriter, r *http.Request) {
 	var body poolNumbers
 	rec, err := tenants.Record{}, onlyBody(r, &body)
 	if err == nil {
-		rec, _, err = s.commit(r, existing(setPool(body)))
+		rec, err = s.commit(r, existing(setPool(body)))
 	}
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)

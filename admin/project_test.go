@@ -139,7 +139,7 @@ func TestRestrictionsThatWait(t *testing.T) {
 			t.Errorf("after %v: %s", took, got.Body)
 		}
 		begin = time.Now()
-		w.to(t, "read", "GET", restrictionsPath, "").is(200, `"config":`+second+`,"old_config":`+first+`,"status":"stored"`)
+		w.to(t, "read", "GET", restrictionsPath, "").is(200, `"config":`+second+`,"status":"stored"`)
 		if took := time.Since(begin); took != 0 {
 			t.Errorf("a question took %v", took)
 		}
@@ -147,32 +147,9 @@ func TestRestrictionsThatWait(t *testing.T) {
 			`"old_config":{"dbAllowedCidrs":[{"address":"203.0.113.0/24","type":"v4"},{"address":"::/0","type":"v6"}]},"status":"stored"`)
 		w.to(t, "write", "PUT", "/v1/projects/acme/ssl-enforcement", `{"requestedConfig":{"database":true}}`).is(200, `{"currentConfig":{"database":true},"appliedSuccessfully":false}`)
 		w.to(t, "read", "GET", "/v1/projects/acme/ssl-enforcement", "").is(200, `{"currentConfig":{"database":true},"appliedSuccessfully":false}`)
-		got = w.to(t, "read", "GET", restrictionsPath, "").is(200, `"status":"stored"`) // of the tenant's last change, which was another one
-		if strings.Contains(got.Body.String(), "old_config") {
-			t.Errorf("%s", got.Body)
-		}
 		w.store.applied = nil
 		w.to(t, "read", "GET", restrictionsPath, "").is(200, `"status":"applied"`)
 	})
-}
-
-// TestFormerNetworks reads lists as the audit log has them.
-func TestFormerNetworks(t *testing.T) {
-	for list, want := range map[string]string{
-		"":                      "0.0.0.0/0 ::/0",
-		`[]`:                    "",
-		`["10.0.0.0/8","::/0"]`: "10.0.0.0/8 ::/0",
-		`[{"cidr":"10.0.0.0/8","comment":"a"},{"endpoint":{"provider":"gcp","id":"1"}},"::/0"]`: "10.0.0.0/8 ::/0",
-		`5`: "",
-	} {
-		var got []string
-		for _, p := range networksIn(list) {
-			got = append(got, p.String())
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%s is %v, want %s", list, got, want)
-		}
-	}
 }
 
 // TestRestrictionsKeepWhatIsOurs: comments and rules for endpoints, of which Supabase's clients know nothing.
@@ -221,6 +198,20 @@ func TestBansOfAProject(t *testing.T) {
 	w.gate.fail = map[string]error{"bans of": ErrNoTenant, "lift 192.0.2.9 at": errors.New("10.1.2.3")}
 	w.to(t, "operator", "POST", path+"/retrieve", "").is(404)
 	w.to(t, "operator", "DELETE", path, `{"ipv4_addresses":["192.0.2.9"]}`).is(500)
+
+	// One that cannot be lifted keeps no other from it, and the answer and the audit log say which were.
+	w.gate.calls, w.store.entries = nil, nil
+	w.gate.fail["lift 198.51.100.9 at"] = ErrNoTenant
+	w.to(t, "write", "DELETE", path, `{"ipv4_addresses":["203.0.113.7","198.51.100.9","192.0.2.1","2001:db8::9"]}`).
+		is(404, "done for 203.0.113.7, 2001:db8::9, not for 198.51.100.9: there is no such tenant")
+	if got := strings.Join(w.gate.calls, ", "); got != "lift 203.0.113.7 at acme, lift 198.51.100.9 at acme, lift 192.0.2.1 at acme, lift 2001:db8::9 at acme" {
+		t.Errorf("the gate was asked: %s", got)
+	}
+	if e := w.store.entries; len(e) != 2 || e[0].Outcome != tenants.OutcomeDone || len(e[0].Changes) != 2 || e[0].Changes[1].Path != `bans["2001:db8::9"]` || !strings.HasPrefix(e[1].Outcome, "done for") {
+		t.Errorf("audit: %+v", e)
+	}
+	w.gate.fail = map[string]error{"lift 203.0.113.7 at": errors.New("10.1.2.3")}
+	w.to(t, "write", "DELETE", path, `{"ipv4_addresses":["203.0.113.7","198.51.100.9"]}`).is(500, "done for 198.51.100.9, not for 203.0.113.7: internal error; the log says why")
 }
 
 func TestEnforcementOfTLS(t *testing.T) {
@@ -242,6 +233,11 @@ func TestPooler(t *testing.T) {
 	w.to(t, "read", "GET", path, "", "Host", "ignored").is(200, `[{"identifier":"acme","database_type":"PRIMARY","is_using_scram_auth":true,"db_user":"app","db_host":"127.0.0.1","db_port":5432,`+
 		`"db_name":"postgres","connection_string":"postgresql://app.acme:[YOUR-PASSWORD]@127.0.0.1:5432/postgres","connectionString":"postgresql://app.acme:[YOUR-PASSWORD]@127.0.0.1:5432/postgres",`+
 		`"default_pool_size":20,"max_client_conn":1000,"pool_mode":"transaction"}]`)
+	for _, host := range []string{"[::1]", "[::1]:9187"} {
+		w.called = host
+		w.to(t, "read", "GET", path, "").is(200, `"db_host":"::1"`, `@[::1]:5432/postgres"`)
+	}
+	w.called = ""
 	w.to(t, "write", "PATCH", path, `{"default_pool_size":7}`).is(200, `{"default_pool_size":7,"pool_mode":"transaction"}`)
 	w.to(t, "write", "PATCH", path, `{"default_pool_size":8,"pool_mode":"session"}`).is(403, "pool.mode")
 	w.to(t, "operator", "PATCH", path, `{"pool_mode":"session"}`).is(200, `{"default_pool_size":7,"pool_mode":"session"}`)

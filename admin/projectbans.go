@@ -4,9 +4,11 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -100,6 +102,18 @@ func (u *unban) addresses(r *http.Request) (all []netip.Addr, err error) {
 	return all, nil
 }
 
+// partly says that some of what was asked for was done, and some could not be.
+type partly struct {
+	done, left []string
+	err        error
+}
+
+func (p *partly) Error() string {
+	return fmt.Sprintf("done for %s, not for %s: %v", strings.Join(p.done, ", "), strings.Join(p.left, ", "), p.err)
+}
+
+func (p *partly) Unwrap() error { return p.err }
+
 // lifted is the answer when bans were lifted.
 type lifted struct {
 	Removed int `json:"removed"`
@@ -116,15 +130,22 @@ func (s *Server) removeBans(w http.ResponseWriter, r *http.Request) {
 		return err
 	}
 	s.do(w, r, says, func(ctx context.Context, tenant string) error {
+		var done, left []string
+		var last error
 		for _, addr := range all {
 			of, err := s.opts.Gate.LiftBan(ctx, tenant, addr)
 			if err != nil {
-				return err
+				left, last = append(left, addr.String()), err
+				continue
 			}
 			if n += of; of > 0 {
+				done = append(done, addr.String())
 				callerOf(r).hasDone(banPath(addr), strconv.Quote("banned"), "")
 			}
 		}
-		return nil
+		if last != nil && len(done) > 0 {
+			return &partly{done, left, last}
+		}
+		return last
 	}, func(context.Context, string) (int, any, error) { return http.StatusOK, lifted{n}, nil })
 }

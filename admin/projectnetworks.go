@@ -3,13 +3,11 @@
 package admin
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
 )
 
@@ -17,7 +15,7 @@ import (
 type restrictionsView struct {
 	Entitlement string  `json:"entitlement"`
 	Config      any     `json:"config"`
-	OldConfig   any     `json:"old_config,omitempty"` // while Status is stored: what was there before, if that is known
+	OldConfig   any     `json:"old_config,omitempty"` // in the answer to a change, while Status is stored: what was there before
 	Status      string  `json:"status"`               // stored, or applied: in force on every node
 	UpdatedAt   *string `json:"updated_at,omitempty"`
 	AppliedAt   *string `json:"applied_at,omitempty"`
@@ -29,12 +27,7 @@ func (s *Server) getRestrictions(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return
 	}
-	at := s.standing(r, rec, 0)
-	var before []netip.Prefix
-	if !at.everywhere {
-		before = s.formerNetworks(r, rec)
-	}
-	reply(w, http.StatusOK, viewRestrictions(rec, at, before, oldShape))
+	reply(w, http.StatusOK, viewRestrictions(rec, s.standing(r, rec, 0), nil, oldShape))
 }
 
 func (s *Server) applyRestrictions(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +71,7 @@ func (s *Server) changeRestrictions(w http.ResponseWriter, r *http.Request, stat
 	rec, err := tenants.Record{}, wrong
 	var before []netip.Prefix
 	if err == nil {
-		rec, _, err = s.commit(r, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		rec, err = s.commit(r, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
 			before = append([]netip.Prefix{}, networksOf(old, time.Now())...)
 			return e(old)
 		}))
@@ -115,47 +108,4 @@ func (s *Server) standing(r *http.Request, rec tenants.Record, wait time.Duratio
 	}
 	a, _ := s.inForce(r, rec.Version, wait)
 	return standing{a.Everywhere, a.At}
-}
-
-// formerNetworks are those of before the tenant's last change, from the audit log; nil: they were the same, or it does not say.
-func (s *Server) formerNetworks(r *http.Request, rec tenants.Record) []netip.Prefix {
-	ctx, cancel := s.storeContext(r)
-	defer cancel()
-	entries, err := s.opts.Registry.Audit(ctx, rec.Tenant.ID, 0, 20)
-	if err != nil {
-		return nil // it is for information only
-	}
-	for _, e := range entries {
-		for _, d := range e.Changes {
-			if e.Version == rec.Version && d.Path == "allow_list" {
-				return networksIn(d.Old)
-			}
-		}
-	}
-	return nil
-}
-
-// networksIn are the networks of an allowlist in JSON, as tenants/document writes it.
-func networksIn(list string) (all []netip.Prefix) {
-	all = []netip.Prefix{}
-	if list == "" { // there was none
-		for _, r := range anywhere() {
-			all = append(all, r.Network)
-		}
-		return all
-	}
-	var rules []json.RawMessage
-	_ = json.Unmarshal([]byte(list), &rules)
-	for _, rule := range rules {
-		var long struct {
-			CIDR string `json:"cidr"`
-		}
-		if json.Unmarshal(rule, &long.CIDR) != nil {
-			_ = json.Unmarshal(rule, &long)
-		}
-		if p, err := netrestrict.ParsePrefix(long.CIDR); err == nil {
-			all = append(all, p)
-		}
-	}
-	return all
 }

@@ -36,9 +36,9 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	return q, nil
 }
 
-// pageOf is which page of a list is asked for: the one behind after, or the first one.
-func pageOf(r *http.Request) (after string, limit int, err error) {
-	q, err := query(r, "limit", "after")
+// pageOf is which page of a list is asked for: the one behind after, or the first one. The request may have more parameters.
+func pageOf(r *http.Request, more ...string) (after string, limit int, err error) {
+	q, err := query(r, append(more, "limit", "after")...)
 	if err == nil {
 		limit, err = limitOf(q)
 	}
@@ -46,6 +46,14 @@ func pageOf(r *http.Request) (after string, limit int, err error) {
 		err = bad("after must be where a page before has ended")
 	}
 	return q.Get("after"), limit, err
+}
+
+// cut takes a page off a list that was read with one item more, and says where it ends if there is a next one.
+func cut[T, K any](all []T, limit int, key func(T) K) (page []T, next *K) {
+	if len(all) <= limit {
+		return all, nil
+	}
+	return all[:limit], new(key(all[limit-1]))
 }
 
 // limitOf is how many items of a list are asked for.
@@ -63,11 +71,14 @@ func limitOf(q url.Values) (int, error) {
 // etag is a revision as a header has it.
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
 
-// condition is what a request says that the tenant must be: an Edit's Match, and whether it must be there.
+// condition is what the tenant must be: an Edit's Match, whether it must be there, and that it may be one that cannot be read.
 type condition struct {
 	match     int64
 	mustExist bool
+	unread    bool
 }
+
+// conditionOf is what a request says.
 
 func conditionOf(r *http.Request) (c condition, err error) {
 	is, not := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
@@ -78,7 +89,7 @@ func conditionOf(r *http.Request) (c condition, err error) {
 	case len(not) == 1 && not[0] == "*":
 		c.match = tenants.MatchNone
 	case len(not) == 1:
-		return c, bad("If-None-Match must be *: there must be no such tenant")
+		return c, bad("If-None-Match must be *: there must be none yet")
 	case is[0] == "*":
 		c.mustExist = true
 	default:

@@ -32,7 +32,7 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/metrics/tenants/{id}", who: tenantScrapes, name: "tenant.metrics", handler: s.tenantMetrics},
 		{method: "GET", path: "/openapi.yaml", who: everybody, name: "document", handler: s.document},
 
-		{method: "GET", path: "/v1/tenants", who: operators, name: "tenant.list", handler: s.listTenants},
+		{method: "GET", path: "/v1/tenants", who: operators, name: "tenant.list", handler: shown(s, s.tenantPage)},
 		{method: "GET", path: "/v1/tenants/{id}", who: readers, name: "tenant.get", handler: s.getTenant},
 		{method: "PUT", path: "/v1/tenants/{id}", who: operators, name: "tenant.put", handler: s.putTenant, body: maxDocument},
 		{method: "PATCH", path: "/v1/tenants/{id}", who: writers, name: "tenant.patch", handler: s.patchTenant, body: maxDocument},
@@ -47,12 +47,12 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/tenants/{id}/refusals", who: readers, name: "refusal.list", handler: s.listRefusals},
 		{method: "POST", path: "/v1/tenants/{id}/restrictions/check", who: readers, name: "restriction.check", handler: s.checkRestrictions},
 
-		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: s.listTokens},
+		{method: "GET", path: "/v1/tokens", who: operators, name: "token.list", handler: shown(s, s.tokenPage)},
 		{method: "POST", path: "/v1/tokens", who: operators, name: "token.add", handler: s.makeToken},
-		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: s.getToken},
+		{method: "GET", path: "/v1/tokens/{token}", who: operators, name: "token.get", handler: shown(s, s.token)},
 		{method: "DELETE", path: "/v1/tokens/{token}", who: operators, name: "token.revoke", handler: s.revokeToken},
-		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: s.listAudit},
-		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: s.getCluster},
+		{method: "GET", path: "/v1/audit", who: operators, name: "audit.list", handler: shown(s, s.auditPage)},
+		{method: "GET", path: "/v1/cluster", who: operators, name: "node.list", handler: shown(s, s.nodes)},
 		{method: "DELETE", path: "/v1/cluster/{node}", who: operators, name: "node.forget", handler: s.forgetNode},
 
 		{method: "GET", path: "/v1/tenants/{id}/machine", who: operators, name: "machine.get", handler: s.machine},
@@ -63,7 +63,7 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/tenants/{id}/bans", who: readers, name: "bans.list", handler: s.listBans},
 		{method: "POST", path: "/v1/tenants/{id}/bans", who: writers, name: "bans.create", handler: s.makeBan},
 		{method: "DELETE", path: "/v1/tenants/{id}/bans", who: writers, name: "bans.lift", handler: s.liftBan},
-		{method: "GET", path: "/v1/tenants/{id}/sessions", who: readers, name: "session.list", handler: s.listSessions},
+		{method: "GET", path: "/v1/tenants/{id}/sessions", who: readers, name: "session.list", handler: shown(s, s.sessionPage)},
 		{method: "DELETE", path: "/v1/tenants/{id}/sessions", who: writers, name: "session.end_all", handler: s.endSessions},
 		{method: "DELETE", path: "/v1/tenants/{id}/sessions/{session}", who: writers, name: "session.end", handler: s.endSession},
 
@@ -107,7 +107,8 @@ func (s *Server) mux() http.Handler {
 	}
 	mux.HandleFunc("/", nothing)
 	return s.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path.Clean(r.URL.Path) != r.URL.Path { // "..", "//": ServeMux would redirect, and a tenant named ".." is none
+		// ServeMux would redirect from "..", "//" and the like. What stands in a path encoded is a name: %2E%2E, a%2F%2Fb.
+		if p := r.URL.EscapedPath(); path.Clean(p) != p {
 			nothing(w, r)
 			return
 		}

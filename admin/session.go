@@ -72,15 +72,6 @@ type ended struct {
 	Missing []string `json:"missing"` // nodes that have not answered
 }
 
-func (s *Server) listSessions(w http.ResponseWriter, r *http.Request) {
-	list, err := s.sessionPage(r)
-	if err != nil {
-		s.refuse(w, r, r.PathValue("id"), err)
-		return
-	}
-	reply(w, http.StatusOK, list)
-}
-
 func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	after, limit, err := pageOf(r)
 	if err != nil {
@@ -99,10 +90,7 @@ func (s *Server) sessionPage(r *http.Request) (list sessionList, err error) {
 	if err != nil {
 		return list, err
 	}
-	if len(all) > limit {
-		all = all[:limit]
-		list.Next = new(all[limit-1].place())
-	}
+	all, list.Next = cut(all, limit, Session.place)
 	list.Missing = append([]string{}, missing...)
 	list.Sessions = append([]Session{}, all...)
 	return list, nil

@@ -5,6 +5,7 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
@@ -48,15 +49,6 @@ type tenantList struct {
 	Next    *string      `json:"next"` // ?after= of the next page; null: this is the last one
 }
 
-func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) {
-	list, err := s.tenantPage(r)
-	if err != nil {
-		s.refuse(w, r, "", err)
-		return
-	}
-	reply(w, http.StatusOK, list)
-}
-
 func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 	after, limit, err := pageOf(r)
 	if err != nil {
@@ -74,10 +66,7 @@ func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 	if err != nil {
 		return list, err
 	}
-	if len(all) > limit {
-		all = all[:limit]
-		list.Next = &all[limit-1].Tenant.ID
-	}
+	all, list.Next = cut(all, limit, func(rec tenants.Record) string { return rec.Tenant.ID })
 	list.Tenants = []tenantView{}
 	for _, rec := range all {
 		list.Tenants = append(list.Tenants, view(callerOf(r), rec))
@@ -86,11 +75,7 @@ func (s *Server) tenantPage(r *http.Request) (list tenantList, err error) {
 }
 
 func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
-	_, err := query(r)
-	var rec tenants.Record
-	if err == nil {
-		rec, err = s.record(r)
-	}
+	rec, err := s.project(r)
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return
@@ -160,6 +145,9 @@ func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
 	var text []byte
 	var secrets given
 	err := waitQuery(r, "confirm")
+	if id := r.PathValue("id"); err == nil && !tenants.ValidID(id) {
+		err = invalid{{"", fmt.Sprintf("%.64q is no tenant id: it must match %s", id, tenants.IDPattern)}}
+	}
 	if err == nil {
 		text, secrets, err = readTenant(r, false)
 	}
@@ -175,7 +163,7 @@ func (s *Server) putTenant(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.warn(r, put)
 	}
-	s.changeTenant(w, r, err, put)
+	s.changeTenant(w, r, err, put, true)
 }
 
 func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) {
@@ -194,7 +182,7 @@ func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.warn(r, apply)
 	}
-	s.changeTenant(w, r, err, apply)
+	s.changeTenant(w, r, err, apply, false)
 }
 
 // readTenant reads a tenant's document, or a patch of one, and the secrets that stand in it.
@@ -216,14 +204,18 @@ func (s *Server) deleteTenant(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = saysNothingMore(r)
 	}
-	s.changeTenant(w, r, err, existing(func(*tenants.Tenant) (*tenants.Tenant, error) { return nil, nil }))
+	s.changeTenant(w, r, err, existing(func(*tenants.Tenant) (*tenants.Tenant, error) { return nil, nil }), true)
 }
 
-// changeTenant commits, unless the request was wrong, and answers with the tenant.
-func (s *Server) changeTenant(w http.ResponseWriter, r *http.Request, wrong error, e edit) {
-	rec, created, err := tenants.Record{}, false, wrong
+// changeTenant commits, unless the request was wrong, and answers with the tenant. unread: it may be one that cannot be read.
+func (s *Server) changeTenant(w http.ResponseWriter, r *http.Request, wrong error, e edit, unread bool) {
+	rec, when, created, err := tenants.Record{}, condition{}, false, wrong
 	if err == nil {
-		rec, created, err = s.commit(r, e)
+		when, err = conditionOf(r)
+	}
+	if err == nil {
+		when.unread = unread
+		rec, created, err = s.commitIf(r, when, e)
 	}
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)

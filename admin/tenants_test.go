@@ -136,8 +136,8 @@ func TestTenantIsPut(t *testing.T) {
 	made := w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"},"allow_list":["203.0.113.0/24"]}`, "If-None-Match", "*").
 		is(201, `"allow_list":["203.0.113.0/24"]`, `"port":5432`, `"applied":{"everywhere":true`)
 	etag := made.Header().Get("ETag")
-	w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"}}`, "If-None-Match", "*").is(412)
-	w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"}}`, "If-Match", `"1"`).is(412)
+	w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"}}`, "If-None-Match", "*").is(412, "it is there already")
+	w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"}}`, "If-Match", `"1"`).is(412, "somebody else has changed it")
 	again := w.to(t, "operator", "PUT", "/v1/tenants/new", `{"upstream":{"host":"db.internal"},"pool":{"size":3}}`, "If-Match", etag).is(200, `"size":3`)
 	if strings.Contains(again.Body.String(), "allow_list") || again.Header().Get("ETag") == etag {
 		t.Errorf("what is not there any more is still there: %s", again.Body)
@@ -154,7 +154,28 @@ func TestTenantIsPut(t *testing.T) {
 	if last := w.store.entries[len(w.store.entries)-1]; last.Action != "tenant.put" || last.By.Name != "operator" || last.Outcome != "done" {
 		t.Errorf("audit: %+v", last)
 	}
-	w.to(t, "operator", "PUT", "/v1/tenants/NEW", `{"upstream":{"host":"db.internal"}}`).is(404)
+	for _, id := range []string{"NEW", "-new", "a%2Fb", "%2E%2E", strings.Repeat("a", 64)} {
+		w.to(t, "operator", "PUT", "/v1/tenants/"+id, `{"upstream":{"host":"db.internal"}}`).is(422, "is no tenant id: it must match ^[a-z0-9]")
+		w.to(t, "operator", "PATCH", "/v1/tenants/"+id, `{}`).is(404)
+	}
+}
+
+// TestUnreadableTenant: what the store has of it can be replaced as a whole, or removed, and not be changed.
+func TestUnreadableTenant(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"acme", "globex"} {
+		w.store.unreadable[id] = true
+		path := "/v1/tenants/" + id
+		w.to(t, "operator", "GET", path, "").is(500, "cannot be read", "PUT")
+		w.to(t, "operator", "PATCH", path, `{"require_tls":true}`).is(500, "cannot be read")
+		w.to(t, "operator", "PUT", path+"/users/app", `{"password":"s3cret"}`).is(500, "cannot be read")
+		w.to(t, "operator", "DELETE", path+"/users/app", "").is(500, "cannot be read")
+		w.to(t, "operator", "PUT", "/v1/projects/"+id+"/ssl-enforcement", `{"requestedConfig":{"database":true}}`).is(500, "cannot be read")
+	}
+	w.to(t, "operator", "PUT", "/v1/tenants/acme", `{"upstream":{"host":"db.internal"}}`).is(200)
+	w.to(t, "operator", "GET", "/v1/tenants/acme", "").is(200)
+	w.to(t, "operator", "DELETE", "/v1/tenants/globex", "").is(200)
+	w.to(t, "operator", "GET", "/v1/tenants/globex", "").is(404)
 }
 
 func TestTenantIsPatched(t *testing.T) {
@@ -360,6 +381,7 @@ func TestBodiesAreStrict(t *testing.T) {
 			`{"timeouts":{"query":"5"}}`:             "422 /timeouts/query",
 			`{"allow_list":null}`:                    "422 /allow_list",
 			`{"allow_list":["1.2.3.4/33"]}`:          "422 /allow_list/0",
+			`{"allow_list":[{"CIDR":"1.2.3.4"}]}`:    "422 /allow_list/0",
 			`{"allow_list":["::1",{"cidr":"1.2.3.4","expires":"soon"}]}`: "422 /allow_list/1",
 			`{"flycast":"::1","upstream":{"host":"x"}}`:                  "422 /flycast",
 			`{"upstream":{"host":"x","ca_file":"/"}}`:                    "422 /upstream/ca_file",

@@ -100,7 +100,7 @@ func (s *Server) find(r *http.Request, token string, got digest) (tenants.Token,
 	}
 	from := s.strangers.get(netrestrict.Subscriber(peer(r).Addr()), func() *stranger { return &stranger{perMinute(wrongTokens)} })
 	if from.wrong.Tokens() < 1 && !s.tokens.has(got) {
-		return tenants.Token{}, &tooOften{time.Second}
+		return tenants.Token{}, &tooOften{tooMany, time.Second}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()

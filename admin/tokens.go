@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/postern/postern/tenants"
@@ -51,52 +50,49 @@ type tokenMade struct {
 	Token string `json:"token"`
 }
 
+// tokenList is a page of tokens.
 type tokenList struct {
 	Tokens []tokenView `json:"tokens"`
+	Next   *string     `json:"next"` // ?after= of the next page; null: this is the last one
 }
 
-func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
-	q, err := query(r, "tenant")
-	if err == nil && q.Has("tenant") && !tenants.ValidID(q.Get("tenant")) {
-		err = bad("tenant must be a tenant's id")
-	}
-	all, err := s.askTokens(r, err, q.Get("tenant"))
+func (s *Server) tokenPage(r *http.Request) (list tokenList, err error) {
+	after, limit, err := pageOf(r, "tenant")
 	if err != nil {
-		s.refuse(w, r, "", err)
-		return
+		return list, err
 	}
-	list := tokenList{[]tokenView{}}
-	for _, t := range all {
-		list.Tokens = append(list.Tokens, viewToken(t))
+	q := r.URL.Query()
+	if q.Has("tenant") && !tenants.ValidID(q.Get("tenant")) {
+		return list, bad("tenant must be a tenant's id")
 	}
-	reply(w, http.StatusOK, list)
-}
-
-func (s *Server) getToken(w http.ResponseWriter, r *http.Request) {
-	_, err := query(r)
-	all, err := s.askTokens(r, err, "")
-	i := slices.IndexFunc(all, func(t tenants.Token) bool { return t.ID == r.PathValue("token") })
-	if err == nil && i < 0 {
-		err = tenants.ErrNoSuchToken
-	}
-	if err != nil {
-		s.refuse(w, r, "", err)
-		return
-	}
-	reply(w, http.StatusOK, viewToken(all[i]))
-}
-
-// askTokens asks the store, unless the request was wrong.
-func (s *Server) askTokens(r *http.Request, wrong error, tenant string) ([]tenants.Token, error) {
-	if wrong == nil {
-		wrong = s.hasStore()
-	}
-	if wrong != nil {
-		return nil, wrong
+	if err := s.hasStore(); err != nil {
+		return list, err
 	}
 	ctx, cancel := s.storeContext(r)
 	defer cancel()
-	return s.opts.Registry.Tokens(ctx, tenant)
+	all, err := s.opts.Registry.Tokens(ctx, q.Get("tenant"), after, limit+1)
+	if err != nil {
+		return list, err
+	}
+	all, list.Next = cut(all, limit, func(t tenants.Token) string { return t.ID })
+	list.Tokens = []tokenView{}
+	for _, t := range all {
+		list.Tokens = append(list.Tokens, viewToken(t))
+	}
+	return list, nil
+}
+
+func (s *Server) token(r *http.Request) (view tokenView, err error) {
+	if _, err := query(r); err != nil {
+		return view, err
+	}
+	if err := s.hasStore(); err != nil {
+		return view, err
+	}
+	ctx, cancel := s.storeContext(r)
+	defer cancel()
+	t, err := s.opts.Registry.Token(ctx, r.PathValue("token"))
+	return viewToken(t), err
 }
 
 func (s *Server) makeToken(w http.ResponseWriter, r *http.Request) {

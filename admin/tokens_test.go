@@ -5,6 +5,7 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -56,6 +57,41 @@ func TestTokensAreMadeAndRevoked(t *testing.T) {
 		w.to(t, "sbp", "GET", "/v1/tokens", "").is(403)
 		w.to(t, "sbp", "POST", "/v1/tokens", `{"name":"x","scope":"tenant:read","tenant":"globex"}`).is(403)
 	})
+}
+
+// TestTokensArePaged: every one is on one page, whichever the pages' length.
+func TestTokensArePaged(t *testing.T) {
+	w := newWorld(t)
+	clear(w.store.tokens) // one has a scope that there is not
+	w.tokens["operator"] = operator
+	want := make(map[string]bool)
+	for range 7 {
+		want[w.to(t, "operator", "POST", "/v1/tokens", `{"name":"ci","scope":"tenant:read","tenant":"acme"}`).is(201).value("id").(string)] = true
+	}
+	w.to(t, "operator", "POST", "/v1/tokens", `{"name":"other","scope":"tenant:read","tenant":"globex"}`).is(201)
+	for _, limit := range []int{1, 3, 7, 100} {
+		got := make(map[string]bool)
+		for path, pages := fmt.Sprintf("/v1/tokens?tenant=acme&limit=%d", limit), 1; ; pages++ {
+			page := w.to(t, "operator", "GET", path, "").is(200)
+			for _, one := range page.value("tokens").([]any) {
+				got[one.(map[string]any)["id"].(string)] = true
+			}
+			next, more := page.value("next").(string)
+			if !more {
+				if pages != (len(want)+limit-1)/limit {
+					t.Errorf("limit %d: %d pages", limit, pages)
+				}
+				break
+			}
+			path = fmt.Sprintf("/v1/tokens?tenant=acme&limit=%d&after=%s", limit, next)
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("limit %d: %v, want %v", limit, got, want)
+		}
+	}
+	for _, query := range []string{"limit=0", "limit=1001", "after=", "x=1", "tenant=NO"} {
+		w.to(t, "operator", "GET", "/v1/tokens?"+query, "").is(400)
+	}
 }
 
 func TestTokenBodies(t *testing.T) {

@@ -94,11 +94,7 @@ func (s *Server) userPage(r *http.Request) (list userList, rec tenants.Record, e
 }
 
 func (s *Server) getUser(w http.ResponseWriter, r *http.Request) {
-	_, err := query(r)
-	var rec tenants.Record
-	if err == nil {
-		rec, err = s.record(r)
-	}
+	rec, err := s.project(r)
 	if err != nil {
 		s.refuse(w, r, r.PathValue("id"), err)
 		return
@@ -212,11 +208,20 @@ func withoutSecrets(patch json.RawMessage) json.RawMessage {
 // changeUser commits a change of the user that the path names, unless the request was wrong, and answers with the user.
 func (s *Server) changeUser(w http.ResponseWriter, r *http.Request, wrong error, change func(old *tenants.User) (*tenants.User, error)) {
 	name, made := r.PathValue("name"), false
-	rec, err := tenants.Record{}, wrong
+	rec, when, err := tenants.Record{}, condition{}, wrong
 	if err == nil {
-		rec, _, err = s.commit(r, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		when, err = conditionOf(r)
+	}
+	if err == nil { // a revision is the tenant's, which has the user in it; whether there is one is asked of the user
+		rec, _, err = s.commitIf(r, condition{match: max(when.match, 0)}, existing(func(old *tenants.Tenant) (*tenants.Tenant, error) {
 			before := old.Users[name]
 			made = before == nil
+			switch {
+			case when.match == tenants.MatchNone && !made:
+				return nil, tenants.ErrTaken
+			case when.mustExist && made:
+				return nil, tenants.ErrNoSuchUser
+			}
 			u, err := change(before)
 			if err != nil {
 				return nil, err

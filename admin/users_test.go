@@ -4,6 +4,7 @@ package admin
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -85,6 +86,49 @@ func TestUserIsWritten(t *testing.T) {
 	}
 	if !strings.Contains(fmt.Sprint(w.store.entries), `users["app"].password   true`) {
 		t.Errorf("audit: %v", w.store.entries)
+	}
+}
+
+// TestUserConditions: whether there is one is asked of the user; a revision is the tenant's.
+func TestUserConditions(t *testing.T) {
+	w := newWorld(t)
+	const app, web, body = "/v1/tenants/acme/users/app", "/v1/tenants/acme/users/web", `{"password":"s3cret"}`
+	w.to(t, "operator", "PUT", app, body, "If-None-Match", "*").is(412, "it is there already")
+	w.to(t, "operator", "PUT", web, body, "If-Match", "*").is(404, "no such user")
+	made := w.to(t, "operator", "PUT", web, body, "If-None-Match", "*").is(201)
+	w.to(t, "operator", "PUT", web, body, "If-None-Match", "*").is(412)
+	w.to(t, "operator", "PATCH", web, `{"pool_size":3}`, "If-Match", `"1"`).is(412, "somebody else")
+	w.to(t, "operator", "PATCH", web, `{"pool_size":3}`, "If-Match", made.Header().Get("ETag")).is(200)
+	w.to(t, "operator", "DELETE", web, "", "If-Match", made.Header().Get("ETag")).is(412)
+	w.to(t, "operator", "DELETE", web, "", "If-Match", "*").is(200)
+	w.to(t, "operator", "DELETE", web, "", "If-Match", "x").is(400)
+}
+
+// TestStrangeUserNames: whatever a user is called, its path leads to it, and to nobody else.
+func TestStrangeUserNames(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{".", "..", "...", "a//b", "//", "a/../b", "/a/", "a/", "%2E", "ä ?#", "a;b", "\n"} {
+		segment := strings.ReplaceAll(url.PathEscape(name), ".", "%2E")
+		path := "/v1/tenants/acme/users/" + segment
+		w.to(t, "operator", "PUT", path, `{"password":"s3cret"}`).is(201)
+		if _, is := w.store.all["acme"].Tenant.Users[name]; !is || len(w.store.all["acme"].Tenant.Users) != 2 {
+			t.Errorf("%s has made %v", path, w.store.all["acme"].Tenant.Users)
+		}
+		if got := w.to(t, "read", "GET", path, "").is(200).value("name"); got != name {
+			t.Errorf("%s leads to %q", path, got)
+		}
+		w.to(t, "operator", "DELETE", path, "").is(200)
+	}
+	for _, path := range []string{"/v1/tenants/acme/users/..", "/v1/tenants/acme/users/.", "/v1/tenants/acme/users//app", "/v1/tenants/acme/users/app/", "/v1/tenants/acme/users/%2F", "//v1/tenants/acme"} {
+		if got := w.ask("operator", "DELETE", path, ""); got.Code != 404 || got.Header().Get("Location") != "" {
+			t.Errorf("%s: %d %s", path, got.Code, got.Body)
+		}
+	}
+	for _, path := range []string{"/v1/tenants/%2E%2E", "/v1/tenants/acme%2Fusers", "/v1/tokens/%2E%2E", "/v1/cluster/%2F"} {
+		w.to(t, "operator", "DELETE", path, "").is(404)
+	}
+	if w.store.all["acme"].Tenant == nil {
+		t.Error("the tenant is gone")
 	}
 }
 

@@ -26,6 +26,16 @@ const envPrefix = "POSTERN_"
 // relative paths absolute (from the file's folder, also those that came from variables), and validates the result. The error
 // joins every Problem there is. Certificates, secrets and the tenants file are not opened. Safe for concurrent use.
 func Load(path string) (*Config, error) {
+	c, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Read is Load for who looks for more problems, in the files that are named: beside an error there is what could be read all the
+// same, for nothing else; nil if there is nothing.
+func Read(path string) (*Config, error) {
 	data, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
@@ -36,12 +46,12 @@ func Load(path string) (*Config, error) {
 	}
 	c, err := loadBytes(data, filepath.Dir(abs))
 	if err != nil {
-		return nil, fmt.Errorf("%s:\n%w", path, err)
+		err = fmt.Errorf("%s:\n%w", path, err)
 	}
-	return c, nil
+	return c, err
 }
 
-// loadBytes is Load for a file of this content in the folder dir, which is absolute.
+// loadBytes is Read for a file of this content in the folder dir, which is absolute.
 func loadBytes(data []byte, dir string) (*Config, error) {
 	s := shape{lines: make(map[string]int)}
 	keys := s.read(data)
@@ -55,15 +65,12 @@ func loadBytes(data []byte, dir string) (*Config, error) {
 	c.Machines.Fly.setDefaults()
 	c.Cluster.setDefaults()
 	found.addNew(c.validate())
-	if len(found) > 0 {
-		for _, p := range found {
-			s.locate(p)
-		}
-		return nil, found.err()
+	for _, p := range found {
+		s.locate(p)
 	}
 	c.Dir = dir
 	c.resolvePaths()
-	return &c, nil
+	return &c, found.err()
 }
 
 // locate says where the value with the problem came from, as far as that is known.

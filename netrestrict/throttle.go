@@ -199,6 +199,9 @@ func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) {
 	}
 }
 
+// Window is how long failures count together, from the first.
+func (t *Throttle) Window() time.Duration { return t.cfg.Window }
+
 // Len is the number of counters kept, at most MaxKeys.
 func (t *Throttle) Len() int { return len(t.counts) }
 

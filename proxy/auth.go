@@ -122,6 +122,9 @@ func (v *visitor) judge(login func() error) (err error) {
 		err = d
 	})
 	v.gate.began(began)
+	if err == nil {
+		v.gate.proved(v)
+	}
 	return err
 }
 
@@ -243,31 +246,16 @@ func denyProof(err error, user string) *denied {
 // verifier finds what to judge a client by. Unknown tenants and users get a
 // mock that looks like a real one, the same each time.
 func (g *Gate) verifier(conf *tenants.Tenant, r tenants.Route) (scram.Verifier, bool) {
-	rounds := scram.DefaultIterations
+	var known knownRounds
 	if conf != nil {
 		if u, ok := conf.User(r.User); ok && !(u.Verifier.IsZero() && u.Password.IsZero()) && !g.barred(conf, r.User, time.Now()) {
 			if v, err := g.userVerifier(conf, u); err == nil {
 				return v, true
 			}
 		}
-		rounds = g.rounds(conf)
+		known = g.rounds(conf)
 	}
-	return scram.Mock(g.opts.MockSecret, r.Tenant, r.User, rounds), false
-}
-
-// rounds is the highest iteration count among a tenant's verifiers. It is
-// counted once: whoever asks for unknown users must not take longer the more
-// known ones there are.
-func (g *Gate) rounds(conf *tenants.Tenant) int {
-	return g.derived.roundsOf(conf, g.current, func() int {
-		n := scram.DefaultIterations
-		for _, u := range conf.Users {
-			if v, err := scram.ParseVerifier(u.Verifier.Reveal()); err == nil {
-				n = max(n, v.Iterations)
-			}
-		}
-		return n
-	})
+	return g.mock(r.Tenant, r.User, known), false
 }
 
 func (g *Gate) userVerifier(conf *tenants.Tenant, u *tenants.User) (scram.Verifier, error) {

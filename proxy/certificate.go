@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 
 // What a stranger's certificates may be. Their keys are bounded by crypto/tls (RSA: 8192 bits).
 const (
-	maxChain      = 5        // certificates, its own included
+	maxChain      = 5        // certificates that are looked at, its own included
 	maxChainBytes = 16 << 10 // of them all
 	// maxHello bounds what is read of a client until its TLS handshake is over. crypto/tls would take four times as much.
 	maxHello = 64 << 10
@@ -26,6 +25,7 @@ const (
 type identity struct {
 	asked bool                // or there was nobody to ask
 	chain []*x509.Certificate // the first one is its own, and it has the key
+	long  bool                // it has shown more than is looked at, which is then not there
 }
 
 // countCertificates keeps count of the tenants that want certificates. While there are none, no client is asked.
@@ -41,7 +41,8 @@ func (g *Gate) countCertificates(all []tenants.Change) {
 }
 
 // askForCertificate has the TLS handshake ask for a certificate if there is any tenant that wants one. Whose it should be nobody
-// knows yet, so that everybody is asked, no authority is named, and whatever comes is judged later, by [judgeCertificate].
+// knows yet, so that everybody is asked, no authority is named, and whatever comes is judged later, by [judgeCertificate]: most tenants
+// want none, and theirs must not fail for what a client shows to whoever asks.
 func (h *handshake) askForCertificate(config *tls.Config) {
 	if h.gate.wantCertificates.Load() == 0 {
 		return
@@ -53,10 +54,15 @@ func (h *handshake) askForCertificate(config *tls.Config) {
 		for _, cert := range chain {
 			n += len(cert)
 		}
-		if len(chain) > maxChain || n > maxChainBytes {
-			return fmt.Errorf("%d certificates of %d bytes, at most %d of %d are taken", len(chain), n, maxChain, maxChainBytes)
-		}
+		h.shown.long = len(chain) > maxChain || n > maxChainBytes
 		return nil
+	}
+}
+
+// takeCertificate keeps what a client has shown, if that is not too much.
+func (h *handshake) takeCertificate(chain []*x509.Certificate) {
+	if !h.shown.long {
+		h.shown.chain = chain
 	}
 }
 
@@ -68,6 +74,8 @@ func judgeCertificate(conf *tenants.Tenant, shown identity, user string, now tim
 		return nil
 	case !shown.asked:
 		return deny(denyNotRead) // nobody wanted one when it came: it may try again
+	case shown.long:
+		return deny(denyCertificateLong)
 	case len(shown.chain) == 0:
 		return deny(denyNoCertificate)
 	}

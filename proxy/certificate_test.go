@@ -167,7 +167,7 @@ func TestJudgeCertificate(t *testing.T) {
 		for use, want := range map[tenants.ClientCert]string{tenants.CertVerifyCA: c.ca, tenants.CertVerifyFull: c.full, tenants.CertInstead: c.full} {
 			conf := &tenants.Tenant{ClientCAs: trusting(ca.cert, pinned[0]), ClientCert: use}
 			got := ""
-			err := judgeCertificate(conf, identity{true, c.chain}, "app", certNow)
+			err := judgeCertificate(conf, identity{asked: true, chain: c.chain}, "app", certNow)
 			if err != nil {
 				got = err.Error()
 				if d := err.(*denied); d.told.Code != "28000" || denials[d.why].reason != reasonCertificate {
@@ -182,8 +182,11 @@ func TestJudgeCertificate(t *testing.T) {
 			t.Errorf("a tenant that wants none: %v", err)
 		}
 	}
+	if err := judgeCertificate(&tenants.Tenant{ClientCAs: trusting(ca.cert)}, identity{asked: true, long: true}, "app", certNow); fmt.Sprint(err) != "certificate_chain_too_long" {
+		t.Errorf("too long a chain: %v", err)
+	}
 	for user, good := range map[string]bool{"app": true, "": false, "bob": false} {
-		if err := judgeCertificate(&tenants.Tenant{ClientCAs: trusting(ca.cert)}, identity{true, ca.client(asIs)}, user, certNow); (err == nil) != good {
+		if err := judgeCertificate(&tenants.Tenant{ClientCAs: trusting(ca.cert)}, identity{asked: true, chain: ca.client(asIs)}, user, certNow); (err == nil) != good {
 			t.Errorf("user %q: %v", user, err)
 		}
 	}

@@ -299,13 +299,13 @@ func TestDerivedVerifiersOfThePast(t *testing.T) {
 		}
 		return v.Iterations
 	}
-	if of(false) != 1 || of(false) != 2 || len(d.users) != 0 || d.roundsOf(conf, is(false), func() int { return 7 }) != 7 || len(d.rounds) != 0 {
+	if of(false) != 1 || of(false) != 2 || len(d.users) != 0 || len(d.roundsOf(conf, is(false), func() knownRounds { return knownRounds{{7, 1}} })) != 1 || len(d.rounds) != 0 {
 		t.Errorf("what is over was remembered: %d users, %d rounds", len(d.users), len(d.rounds))
 	}
 	if of(true) != 3 || of(true) != 3 || of(false) != 3 {
 		t.Error("what is current was not remembered")
 	}
-	_ = d.roundsOf(conf, is(true), func() int { return 8 })
+	_ = d.roundsOf(conf, is(true), func() knownRounds { return nil })
 	d.amend(tenants.Change{Old: conf, New: withPassword("a", 1, "new")})
 	if len(d.users) != 0 || len(d.rounds) != 0 {
 		t.Errorf("left behind: %d users, %d rounds", len(d.users), len(d.rounds))

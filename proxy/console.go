@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -145,11 +144,12 @@ func (g *Gate) consoleVerifier(user string) (scram.Verifier, bool) {
 	if v, ok := users[user]; ok {
 		return v, true
 	}
-	rounds := scram.DefaultIterations
-	for v := range maps.Values(users) {
-		rounds = max(rounds, v.Iterations)
-	}
-	return scram.Mock(g.opts.MockSecret, "", user, rounds), false
+	known := countRounds(func(count func(int)) {
+		for _, v := range users {
+			count(v.Iterations)
+		}
+	})
+	return g.mock("", user, known), false
 }
 
 // consoleSession is one session, in one goroutine, which owns the connection.

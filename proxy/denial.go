@@ -29,6 +29,7 @@ const (
 	denyTLS
 	denyAddress
 	denyNoCertificate
+	denyCertificateLong
 	denyCertificateExpired
 	denyCertificateUntrusted
 	denyCertificateUse
@@ -112,6 +113,7 @@ var denials = [numDenials]denialRow{
 
 	// Only the log tells what is wrong with a certificate. The words are Postgres's.
 	denyNoCertificate:        {reasonCertificate, "certificate_missing", "28000", sayNoCert, whichCert},
+	denyCertificateLong:      {reasonCertificate, "certificate_chain_too_long", "28000", sayNoCert, whichCert},
 	denyCertificateExpired:   {reasonCertificate, "certificate_expired_or_not_valid_yet", "28000", sayNoCert, whichCert},
 	denyCertificateUntrusted: {reasonCertificate, "certificate_not_trusted", "28000", sayNoCert, whichCert},
 	denyCertificateUse:       {reasonCertificate, "certificate_not_for_clients", "28000", sayNoCert, whichCert},

@@ -12,10 +12,9 @@ import (
 // derivedVerifiers remembers what was made of tenants that are in force. Its zero
 // value is empty. Safe for concurrent use.
 type derivedVerifiers struct {
-	mu    sync.Mutex
-	users map[derivedKey]derivedVerifier
-	// rounds has the iteration counts.
-	rounds map[*tenants.Tenant]int
+	mu     sync.Mutex
+	users  map[derivedKey]derivedVerifier
+	rounds map[*tenants.Tenant]knownRounds
 }
 
 type derivedKey struct{ tenant, user string }
@@ -44,8 +43,8 @@ func (d *derivedVerifiers) of(t *tenants.Tenant, u *tenants.User, current func(*
 	return is.make()
 }
 
-// roundsOf returns a tenant's iteration count.
-func (d *derivedVerifiers) roundsOf(t *tenants.Tenant, current func(*tenants.Tenant) bool, count func() int) int {
+// roundsOf returns a tenant's iteration counts.
+func (d *derivedVerifiers) roundsOf(t *tenants.Tenant, current func(*tenants.Tenant) bool, count func() knownRounds) knownRounds {
 	d.mu.Lock()
 	n, ok := d.rounds[t]
 	d.mu.Unlock()
@@ -57,7 +56,7 @@ func (d *derivedVerifiers) roundsOf(t *tenants.Tenant, current func(*tenants.Ten
 	defer d.mu.Unlock()
 	if current(t) {
 		if d.rounds == nil {
-			d.rounds = make(map[*tenants.Tenant]int)
+			d.rounds = make(map[*tenants.Tenant]knownRounds)
 		}
 		d.rounds[t] = n
 	}

@@ -32,6 +32,7 @@
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	bans.go                 bans: listed, made and lifted, also by other nodes
 //	auth.go derived.go      SCRAM, real and mock, and what a proof leaves behind; verifiers that are made of passwords
+//	mock.go                 what unknown users are judged by
 //	password.go             the proof of who tells the password
 //	door.go                 the way in for callers without a connection
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with

@@ -101,9 +101,10 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{opts: o, log: o.Log, limited: newLimitedLog(), metrics: newMetrics(o.Registerer), seed: maphash.MakeSeed(),
 		freshFor: freshFor, derive: make(chan struct{}, max(1, runtime.NumCPU()/2)), proofs: make(chan struct{}, max(1, runtime.NumCPU()/2)), fleet: machines.NewFleet(), tenants: make(map[string]*tenant),
-		consoles: newConsoles(), sessionIDs: newSessionIDs(), expiries: newExpiries(), roles: newRoleBooks(), refusals: newRefusals(o.Limits.Statements)}
+		consoles: newConsoles(), sessionIDs: newSessionIDs(), expiries: newExpiries(), refusals: newRefusals(o.Limits.Statements)}
 	g.throttle.v = netrestrict.NewThrottle(o.Throttle)
 	g.throttle.v.Spare(g.neverBans)
+	g.roles = newRoleBooks(g.throttle.v.Window())
 	g.guesses.v = netrestrict.NewThrottle(guessLimit())
 	g.perClient.v = make(map[netip.Addr]int)
 	g.rates.v = newRates()

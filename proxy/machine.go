@@ -144,7 +144,7 @@ func (t *tenant) tellRoles() {
 	case !t.paused && t.machine.view.State == machines.StateUnknown:
 		reach = roles.Unknown
 	}
-	t.gate.reachRoles(t.id, reach, t.machine.view.Endpoint)
+	t.gate.reachRoles(t.conf, reach, t.machine.view.Endpoint)
 }
 
 // want wakes the machine for a client.

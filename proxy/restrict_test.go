@@ -148,6 +148,51 @@ func TestLockedOut(t *testing.T) {
 	}
 }
 
+// TestLockedOutRoles: sessions of roles that only the server knows are open like all others, and a change that does not concern them ends
+// none of them.
+func TestLockedOutRoles(t *testing.T) {
+	s := newRoleServer(t)
+	s.lists(roleRow(t, "late", "pw"))
+	g := newRoleGate(t, nil, s.tenant("acme"))
+	for _, user := range []string{"late", "app"} {
+		password := map[string]string{"late": "pw", "app": "listed"}[user]
+		seat, err := g.door.Admit(t.Context(), Caller{Client: netip.MustParseAddrPort("198.51.100.7:1"), Startup: startupOf(t, "user", user+".acme"), Proof: Password(password)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := seat.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	list := func(network string) *netrestrict.AllowList {
+		all, err := netrestrict.Compile([]netip.Prefix{netip.MustParsePrefix(network)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	nobody := func(conf *tenants.Tenant) { conf.Users = map[string]*tenants.User{} }
+	for name, c := range map[string]struct {
+		change func(*tenants.Tenant)
+		locked int
+	}{
+		"theirs":              {func(conf *tenants.Tenant) { conf.Allow = list("198.51.100.0/24") }, 0},
+		"somebody else's":     {func(conf *tenants.Tenant) { conf.Allow = list("203.0.113.0/24") }, 2},
+		"who is listed goes":  {nobody, 1},
+		"roles come no more":  {func(conf *tenants.Tenant) { conf.AuthQuery = nil }, 1},
+		"only roles come now": {func(conf *tenants.Tenant) { nobody(conf); conf.Allow = list("198.51.100.0/24") }, 1},
+	} {
+		said, _ := g.opts.Directory.Tenant("acme") // as stores have it
+		conf := *said
+		c.change(&conf)
+		if locked, open, err := g.LockedOut(t.Context(), &conf); locked != c.locked || open != 2 || err != nil {
+			t.Errorf("%s: %d of %d, %v; want %d of 2", name, locked, open, err, c.locked)
+		}
+	}
+}
+
 // TestLockedOutOfNothing: nobody is there, nobody answers, nothing is there any more.
 func TestLockedOutOfNothing(t *testing.T) {
 	b := newBench(t)

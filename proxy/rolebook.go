@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// maxRoleFailures bounds the failed logins of a tenant that a newer list may forgive.
+	// maxRoleFailures bounds the failed logins of a tenant that a newer list may forgive. The newest win.
 	maxRoleFailures = 1000
+	// maxGuests bounds the networks of a tenant that are remembered for having logged in.
+	maxGuests = 256
 	// maxRoleListings bounds the servers that are asked for their roles at a time.
 	maxRoleListings = 32
 )
@@ -31,6 +33,7 @@ type roleBooks struct {
 	slots    chan struct{} // see maxRoleListings
 	listing  time.Duration // bounds the asking of one server
 	patience rolePatience
+	window   time.Duration // in which failures count together, see netrestrict.ThrottleConfig
 
 	mu   sync.RWMutex // held briefly
 	byID map[string]*roleBook
@@ -48,8 +51,9 @@ type roleBook struct {
 	cut      context.CancelFunc // ends the listing under way
 	void     bool               // which asks whom nobody means any more
 	happened chan struct{}      // closed when something has
-	failures []roleFailure
-	armed    bool // it is looked at when what a failed login asks for may begin
+	failures latest[roleFailure]
+	guests   latest[netip.Prefix] // from where somebody has logged in
+	alarm    *time.Timer          // for when what a failed login asks for may begin; nil: none has
 	kept     rolesKept
 }
 
@@ -60,8 +64,24 @@ type roleFailure struct {
 	at   time.Time
 }
 
-func newRoleBooks() roleBooks {
-	return roleBooks{slots: make(chan struct{}, maxRoleListings), byID: make(map[string]*roleBook), listing: roleListing, patience: rolePatience{2 * time.Second, 5 * time.Second}}
+// latest keeps what was added last, at most so many.
+type latest[T any] struct {
+	all  []T
+	next int // the oldest one, once there are so many
+}
+
+func (l *latest[T]) add(v T, most int) {
+	if len(l.all) < most {
+		l.all = append(l.all, v)
+		return
+	}
+	l.all[l.next] = v
+	l.next = (l.next + 1) % most
+}
+
+func newRoleBooks(window time.Duration) roleBooks {
+	return roleBooks{slots: make(chan struct{}, maxRoleListings), byID: make(map[string]*roleBook), window: window,
+		listing: roleListing, patience: rolePatience{2 * time.Second, 5 * time.Second}}
 }
 
 // of returns a tenant's book; nil: it has none.
@@ -196,16 +216,16 @@ func (b *roleBook) tell() {
 	b.happened = make(chan struct{})
 }
 
-// forgiven are the addresses whose failures may have been right, by a list that comes in place of the one that is known.
-func (b *roleBook) forgiven(list *roles.List, now time.Time) (out []netip.Addr) {
-	for _, f := range b.failures {
+// forgiven are the addresses whose failures may have been right, by a list that comes in place of the one that is known, and still count.
+func (b *roleBook) forgiven(list *roles.List, now time.Time, window time.Duration) (out []netip.Addr) {
+	for _, f := range b.failures.all {
 		was, had := b.list.Role(f.role)
 		is, has := list.Role(f.role)
-		if has && (!had || !was.Verifier.Equal(is.Verifier)) && now.Sub(f.at) < netrestrict.DefaultWindow {
+		if has && (!had || !was.Verifier.Equal(is.Verifier)) && now.Sub(f.at) < window {
 			out = append(out, f.addr)
 		}
 	}
-	b.failures = nil
+	b.failures = latest[roleFailure]{}
 	return out
 }
 
@@ -254,12 +274,31 @@ func (g *Gate) doubted(v *visitor) (counts bool) {
 	if inForce && !is.Verifier.Equal(v.trial.verifier) {
 		return false
 	}
-	b.schedule.Doubt()
-	g.armRoles(b)
-	if len(name) <= maxRoleName && len(b.failures) < maxRoleFailures {
-		b.failures = append(b.failures, roleFailure{strings.Clone(name), v.peer.Client.Addr(), now})
+	doubt := roles.Strange
+	if slices.Contains(b.guests.all, netrestrict.Subscriber(v.peer.Client.Addr())) {
+		doubt = roles.Familiar
+	}
+	b.schedule.Doubt(doubt)
+	g.armRoles(b, now)
+	if len(name) <= maxRoleName {
+		b.failures.add(roleFailure{strings.Clone(name), v.peer.Client.Addr(), now}, maxRoleFailures)
 	}
 	return true
+}
+
+// proved notes from where somebody has logged in: what fails there may well be right by now. As which role does not matter: who shares
+// the address must not find out by how soon a list is asked for.
+func (g *Gate) proved(v *visitor) {
+	if v.trial.conf == nil || v.trial.conf.AuthQuery == nil {
+		return
+	}
+	if b := g.roles.of(v.trial.conf.ID); b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if net := netrestrict.Subscriber(v.peer.Client.Addr()); !slices.Contains(b.guests.all, net) {
+			b.guests.add(net, maxGuests)
+		}
+	}
 }
 
 // maxRoleName bounds the names that are noted of strangers, in bytes.

@@ -10,18 +10,21 @@ import (
 	"github.com/postern/postern/proxy/roles"
 )
 
-// RoleStore keeps lists of roles, sealed: they are secret. Safe for concurrent use.
+// RoleStore keeps lists of roles, sealed: they are secret. How old a list is goes by the store's clock: those of nodes differ. Safe
+// for concurrent use.
 type RoleStore interface {
-	// ReadRoles returns a tenant's list, and when its server gave it; nil: there is none.
-	ReadRoles(ctx context.Context, tenant string) (list []byte, at time.Time, err error)
+	// ReadRoles returns a tenant's list, and how long ago its server gave it; nil: there is none.
+	ReadRoles(ctx context.Context, tenant string) (list []byte, age time.Duration, err error)
 	// WriteRoles keeps a tenant's list, unless there is a newer one.
-	WriteRoles(ctx context.Context, tenant string, list []byte, at time.Time) error
+	WriteRoles(ctx context.Context, tenant string, list []byte, age time.Duration) error
 }
 
 const (
-	// roleStoring bounds one call of the store, and roleStorePause is between two readings of one tenant's list.
+	// roleStoring bounds one call of the store, and roleStorePause is between two readings of one tenant's list. It doubles up to
+	// roleStoreMax while they bring nothing new: strangers can ask for them.
 	roleStoring    = 2 * time.Second
 	roleStorePause = 5 * time.Second
+	roleStoreMax   = time.Minute
 	// roleWritePause is between two writings of one tenant's list: a server that gives another one each time costs the store no more.
 	roleWritePause = time.Minute
 )
@@ -31,6 +34,7 @@ type rolesKept struct {
 	reading bool
 	read    bool      // once at least
 	free    time.Time // not read before
+	pause   time.Duration
 	dirty   bool      // there is a newer list here
 	written time.Time // last
 }
@@ -49,12 +53,13 @@ func (g *Gate) startReading(b *roleBook, now time.Time) bool {
 	k.reading = g.spawn(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, roleStoring)
 		defer cancel()
-		text, at, err := g.opts.Roles.ReadRoles(ctx, id)
+		asked := time.Now() // hence no list looks newer than it is
+		text, age, err := g.opts.Roles.ReadRoles(ctx, id)
 		var list *roles.List
 		if err == nil && text != nil {
 			list, err = roles.Decode(text)
 		}
-		g.rolesRead(b, list, at, err)
+		g.rolesRead(b, list, asked.Add(-age), err)
 	})
 	return k.reading
 }
@@ -65,7 +70,7 @@ func (g *Gate) rolesRead(b *roleBook, list *roles.List, at time.Time, err error)
 	defer g.roles.changing.Unlock()
 	b.mu.Lock()
 	k := &b.kept
-	k.reading, k.read, k.free = false, k.read || err == nil, time.Now().Add(roleStorePause)
+	k.reading, k.read = false, k.read || err == nil
 	said := b.said
 	news := err == nil && list != nil && said != nil && at.After(b.listed)
 	if news {
@@ -74,12 +79,18 @@ func (g *Gate) rolesRead(b *roleBook, list *roles.List, at time.Time, err error)
 	dirty := k.dirty
 	b.mu.Unlock()
 	if news {
-		g.takeRoles(b, list, at)
+		news = g.takeRoles(b, list, at)
 	}
 	b.mu.Lock()
-	if news {
-		k.dirty = dirty // it is there already
+	switch {
+	case news:
+		k.pause, k.dirty = roleStorePause, dirty // it is there already
+	case err != nil:
+		k.pause = roleStorePause
+	default:
+		k.pause = min(max(2*k.pause, roleStorePause), roleStoreMax)
 	}
+	k.free = time.Now().Add(k.pause)
 	b.tell()
 	b.mu.Unlock()
 	if err != nil && said != nil && g.ctx.Err() == nil {
@@ -102,7 +113,7 @@ func (g *Gate) keepRoles(b *roleBook, id string) {
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roleStoring)
 	defer cancel()
-	if err := g.opts.Roles.WriteRoles(ctx, id, list.Encode(), at); err != nil && g.ctx.Err() == nil {
+	if err := g.opts.Roles.WriteRoles(ctx, id, list.Encode(), time.Since(at)); err != nil && g.ctx.Err() == nil {
 		b.mu.Lock()
 		b.kept.dirty = true
 		b.mu.Unlock()

@@ -18,19 +18,20 @@ type memoryStore struct {
 	at   map[string]time.Time
 	away bool
 
-	writes int
+	writes, reads int
 }
 
-func (m *memoryStore) ReadRoles(_ context.Context, tenant string) ([]byte, time.Time, error) {
+func (m *memoryStore) ReadRoles(_ context.Context, tenant string) ([]byte, time.Duration, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.reads++
 	if m.away {
-		return nil, time.Time{}, errors.New("the store is away")
+		return nil, 0, errors.New("the store is away")
 	}
-	return m.all[tenant], m.at[tenant], nil
+	return m.all[tenant], time.Since(m.at[tenant]), nil
 }
 
-func (m *memoryStore) WriteRoles(_ context.Context, tenant string, list []byte, at time.Time) error {
+func (m *memoryStore) WriteRoles(_ context.Context, tenant string, list []byte, age time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.away {
@@ -39,7 +40,7 @@ func (m *memoryStore) WriteRoles(_ context.Context, tenant string, list []byte, 
 	if m.all == nil {
 		m.all, m.at = make(map[string][]byte), make(map[string]time.Time)
 	}
-	m.all[tenant], m.at[tenant] = list, at
+	m.all[tenant], m.at[tenant] = list, time.Now().Add(-age)
 	m.writes++
 	return nil
 }
@@ -97,4 +98,52 @@ func TestRolesAreWrittenRarely(t *testing.T) {
 	keeps("the next one", 1, true)
 	b.kept.written = b.kept.written.Add(-roleWritePause)
 	keeps("a minute later", 2, false)
+}
+
+// TestTheNewerListCounts, wherever it was listed, by how old it is: no node's clock is compared with another's.
+func TestTheNewerListCounts(t *testing.T) {
+	s, store := newRoleServer(t), new(memoryStore)
+	s.lists(roleRow(t, "late", "here"))
+	g := newRoleGate(t, store, s.tenant("acme"))
+	g.wants(somebody, "late", "here", "")
+	soon(t, "the list is kept", func() bool { return store.has("acme") > 0 })
+	reads := func(password string, age time.Duration) {
+		t.Helper()
+		b := roles.NewBuilder("asker")
+		row := roleRow(t, "late", password)
+		if err := b.Add([][]byte{[]byte(row[0]), []byte(row[1]), nil, []byte("t"), []byte("-1")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.WriteRoles(t.Context(), "acme", b.List().Encode(), age); err != nil {
+			t.Fatal(err)
+		}
+		book := g.roles.of("acme")
+		book.mu.Lock()
+		book.kept = rolesKept{} // as if it had not been read yet
+		book.mu.Unlock()
+	}
+	reads("elsewhere", time.Hour)
+	g.wants(somebody, "late", "here", "")
+	reads("elsewhere", 0)
+	g.wants(somebody, "late", "elsewhere", "")
+}
+
+// TestTheStoreIsReadEverMoreRarely while strangers fail at a server that sleeps.
+func TestTheStoreIsReadEverMoreRarely(t *testing.T) {
+	store := new(memoryStore)
+	g := newRoleGate(t, store, newRoleServer(t).tenant("acme"))
+	b := g.roles.of("acme")
+	for _, want := range []time.Duration{roleStorePause, 2 * roleStorePause, 4 * roleStorePause, 8 * roleStorePause, roleStoreMax, roleStoreMax} {
+		g.rolesRead(b, nil, time.Now(), nil)
+		if b.kept.pause != want {
+			t.Errorf("read again after %v, want %v", b.kept.pause, want)
+		}
+	}
+	list := roles.NewBuilder("asker").List()
+	for _, news := range []func(){func() { g.rolesRead(b, list, time.Now(), nil) }, func() { g.rolesRead(b, nil, time.Time{}, errors.New("away")) }} {
+		b.kept.pause = roleStoreMax
+		if news(); b.kept.pause != roleStorePause {
+			t.Errorf("then after %v", b.kept.pause)
+		}
+	}
 }

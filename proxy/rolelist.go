@@ -61,20 +61,28 @@ func (g *Gate) lookAtRoles(b *roleBook, start time.Time) (happened <-chan struct
 	}
 	end := start.Add(min(patience, g.opts.Timeouts.Login/3))
 	wait, until = b.schedule.Wait(now)
+	if wait && until.After(end) { // what it would wait for begins too late
+		wait = false
+	}
 	if wait = (wait || b.kept.reading) && now.Before(end); until.IsZero() || until.After(end) || b.kept.reading {
 		until = end
 	}
 	return b.happened, until, wait
 }
 
-// reachRoles says whether a tenant's server can be asked for its roles, and where its machine's is. Called on loops.
-func (g *Gate) reachRoles(id string, r roles.Reach, at machines.Endpoint) {
-	b := g.roles.of(id)
+// reachRoles says whether a tenant's server can be asked for its roles, and where its machine's is. What is said of a machine that the
+// tenant has left, because the loop has not heard so yet, counts for nothing: what asks the next one must not be told to that one.
+// Called on loops.
+func (g *Gate) reachRoles(conf *tenants.Tenant, r roles.Reach, at machines.Endpoint) {
+	b := g.roles.of(conf.ID)
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.said == nil || !sameMachine(conf, b.said) {
+		return
+	}
 	if b.schedule.Reach(time.Now(), r); r == roles.There {
 		b.endpoint = at
 	} else if b.cut != nil {
@@ -103,7 +111,7 @@ func (g *Gate) startRoles(b *roleBook, now time.Time) {
 	if !g.spawn(func() {
 		defer cancel()
 		list, err := g.listRoles(ctx, said, at)
-		g.rolesListed(b, list, err)
+		g.rolesListed(b, at, list, err)
 	}) {
 		cancel()
 		return
@@ -113,18 +121,19 @@ func (g *Gate) startRoles(b *roleBook, now time.Time) {
 }
 
 // armRoles starts what a failed login has asked for, as soon as it may begin. The caller holds the book.
-func (g *Gate) armRoles(b *roleBook) {
-	at, wants := b.schedule.Again()
-	if !wants || b.armed {
-		return
+func (g *Gate) armRoles(b *roleBook, now time.Time) {
+	at, wants := b.schedule.Again(now)
+	switch {
+	case !wants:
+	case b.alarm != nil:
+		b.alarm.Reset(at.Sub(now))
+	default:
+		b.alarm = time.AfterFunc(at.Sub(now), func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			g.startRoles(b, time.Now())
+		})
 	}
-	b.armed = true
-	time.AfterFunc(time.Until(at), func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.armed = false
-		g.startRoles(b, time.Now())
-	})
 }
 
 // listRoles asks a tenant's server.
@@ -152,37 +161,35 @@ func (g *Gate) listRoles(ctx context.Context, said *tenants.Tenant, at machines.
 	return list.List(), nil
 }
 
-// rolesListed takes over how a listing has ended.
-func (g *Gate) rolesListed(b *roleBook, list *roles.List, err error) {
+// rolesListed takes over how a listing at an endpoint has ended.
+func (g *Gate) rolesListed(b *roleBook, at machines.Endpoint, list *roles.List, err error) {
 	g.roles.changing.Lock()
 	b.mu.Lock()
 	now, said := time.Now(), b.said
 	b.cut = nil
-	if said == nil || b.void { // it was asked for somebody else
-		b.schedule.End(now, roles.Unreachable)
-		b.schedule.Moved()
-		b.tell()
-		g.armRoles(b)
-		b.mu.Unlock()
-		g.roles.changing.Unlock()
-		return
-	}
-	how := roles.Listed
-	if err != nil {
-		if how = roles.Refused; backend.Retryable(err) || errors.Is(err, context.Canceled) {
-			how = roles.Unreachable
-		}
-	}
-	b.schedule.End(now, how)
+	void := said == nil || b.void || b.endpoint != at // it was asked for somebody else, or where nobody means any more
 	b.mu.Unlock()
-	if err == nil {
-		g.takeRoles(b, list, now)
+	how := roles.Unreachable
+	switch {
+	case void:
+	case err == nil:
+		if how = roles.Same; g.takeRoles(b, list, now) {
+			how = roles.Listed
+		}
+	case !backend.Retryable(err) && !errors.Is(err, context.Canceled):
+		how = roles.Refused
 	}
 	b.mu.Lock()
+	if b.schedule.End(now, how); void {
+		b.schedule.Moved()
+	}
 	b.tell()
-	g.armRoles(b)
+	g.armRoles(b, now)
 	b.mu.Unlock()
 	g.roles.changing.Unlock()
+	if void {
+		return
+	}
 	t := g.tenant(said.ID)
 	switch {
 	case err == nil:
@@ -194,20 +201,20 @@ func (g *Gate) rolesListed(b *roleBook, list *roles.List, err error) {
 	}
 }
 
-// takeRoles puts a list in force everywhere. The caller holds changing.
-func (g *Gate) takeRoles(b *roleBook, list *roles.List, at time.Time) {
+// takeRoles puts a list in force everywhere, and reports whether anything in it is new. The caller holds changing.
+func (g *Gate) takeRoles(b *roleBook, list *roles.List, at time.Time) (news bool) {
 	b.mu.Lock()
 	said, known := b.said, b.list
 	b.mu.Unlock()
 	if known != nil && known.Equal(list) {
 		b.mu.Lock()
-		b.listed, b.failures = at, nil
+		b.listed, b.failures = at, latest[roleFailure]{}
 		b.mu.Unlock()
-		return
+		return false
 	}
 	change := tenants.Change{New: mergeRoles(said, list)}
 	b.mu.Lock()
-	forgiven := b.forgiven(list, time.Now())
+	forgiven := b.forgiven(list, time.Now(), g.roles.window)
 	change.Old = b.conf
 	b.list, b.listed, b.conf, b.kept.dirty = list, at, change.New, true
 	b.mu.Unlock()
@@ -223,4 +230,5 @@ func (g *Gate) takeRoles(b *roleBook, list *roles.List, at time.Time) {
 	g.derived.amend(change)
 	g.follow(change)
 	g.toDerive.add(change.New.ID)
+	return true
 }

@@ -66,7 +66,8 @@ func (h *handshake) startTLS(direct bool) error {
 	}
 	h.gate.metrics.phase.WithLabelValues("tls").Observe(time.Since(start).Seconds())
 	ahead.most = math.MaxInt
-	h.tls, h.shown.chain = session, session.ConnectionState().PeerCertificates
+	h.tls = session
+	h.takeCertificate(session.ConnectionState().PeerCertificates)
 	h.sslDone, h.gssDone = true, true
 	h.br.Reset(session)
 	return nil

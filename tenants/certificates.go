@@ -52,6 +52,9 @@ func validateClientCert(p place, t *Tenant) {
 	oneOf(at, t.ClientCert, CertVerifyCA, CertVerifyFull, CertInstead)
 }
 
+// maxKey bounds the key of a certificate, in bytes of PEM.
+const maxKey = 64 << 10
+
 // validateKeyPair judges what is shown to the server of an upstream or a machine.
 func validateKeyPair(p place, u Upstream) {
 	cert, key := p.key("client_cert"), p.key("client_key")
@@ -63,6 +66,8 @@ func validateKeyPair(p place, u Upstream) {
 		cert.fail("client_cert is missing: client_key needs it")
 	case u.ClientKey.IsZero():
 		key.fail("client_key is missing: client_cert needs it")
+	case len(u.ClientKey.Reveal()) > maxKey:
+		key.fail("must not be longer than %d bytes", maxKey)
 	default:
 		if _, err := u.KeyPair(); err != nil {
 			key.fail("%v", err)

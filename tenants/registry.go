@@ -12,12 +12,12 @@ import (
 // Registry is a store that can be asked, and perhaps be changed. Every call ends with its context, and may be made by any number of
 // goroutines. What the Directory has is what is in force here; what a Registry tells is what the store has, which may be newer.
 type Registry interface {
-	// Tenant reads one tenant: ErrNoSuchTenant.
+	// Tenant reads one tenant: ErrNoSuchTenant, ErrUnreadable.
 	Tenant(ctx context.Context, id string) (Record, error)
 	// Tenants reads at most limit tenants whose ids are greater than after, in the order of ids (byte by byte).
 	Tenants(ctx context.Context, after string, limit int) ([]Record, error)
 	// Change does one change in one transaction, with its row in the audit log, and says what there is then (Record.Tenant is nil if
-	// the tenant is gone). Its errors are those of Edit, Problems, *ConflictError, ErrChanged, ErrReadOnly, ErrAway.
+	// the tenant is gone). Its errors are those of Edit, Problems, *ConflictError, ErrChanged, ErrTaken, ErrUnreadable, ErrReadOnly, ErrAway.
 	Change(ctx context.Context, c Edit) (Record, error)
 	// Applied says where a version is in force.
 	Applied(ctx context.Context, version int64) (Applied, error)
@@ -27,8 +27,11 @@ type Registry interface {
 	// that does serve announces itself anew.
 	ForgetNode(ctx context.Context, by Actor, name string) error
 
-	// Tokens lists tokens that were not revoked, those of one tenant or, with "", all.
-	Tokens(ctx context.Context, tenant string) ([]Token, error)
+	// Tokens reads at most limit tokens that were not revoked, of one tenant or, with "", of all, whose ids are greater than after, in
+	// the order of ids (byte by byte).
+	Tokens(ctx context.Context, tenant, after string, limit int) ([]Token, error)
+	// Token reads one that was not revoked: ErrNoSuchToken.
+	Token(ctx context.Context, id string) (Token, error)
 	// AddToken keeps a token's digest. The id is the store's to give; ErrTaken if the digest is there.
 	AddToken(ctx context.Context, by Actor, t Token, digest [32]byte) (Token, error)
 	// RevokeToken ends a token: ErrNoSuchToken. A tenant that is not "" has to be the token's.
@@ -51,6 +54,7 @@ var (
 	ErrNoSuchNode   = errors.New("there is no such node")
 	ErrTaken        = errors.New("it is there already")
 	ErrChanged      = errors.New("somebody else has changed it: read it again")
+	ErrUnreadable   = errors.New("what the store has of the tenant cannot be read, as the log says: give the whole tenant anew (PUT), or remove it")
 	ErrReadOnly     = errors.New("tenants come from a file here, which is changed by editing it: this needs tenants.postgres")
 	ErrAway         = errors.New("the store of tenants is away: what is known goes on, and nothing can be changed")
 )
@@ -84,6 +88,9 @@ type Edit struct {
 	Tenant string // id
 	// Match, if not 0, is the Revision that the tenant must have; MatchNone, that there must be no such tenant.
 	Match int64
+	// Unread says that a tenant that cannot be read may be changed, too: Edit makes all of it, or removes it. It is given what can be
+	// read, which need not be valid. Users and secrets that cannot be read are lost then.
+	Unread bool
 	// Unnoted says that a refusal is not written down, because there were too many.
 	Unnoted bool
 	// Edit makes of what is there (nil: nothing) what shall be there (nil: nothing). It must not change old, and be quick: a

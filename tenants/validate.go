@@ -29,6 +29,9 @@ const maxUserName = 1000
 // maxNeverBan is how many networks a tenant may keep from being banned: each failed login asks them all.
 const maxNeverBan = 100
 
+// maxSecret is in bytes, for passwords and verifiers: above the longest verifier, and above what clients can send of a password.
+const maxSecret = 2 << 10
+
 // Problem is one thing wrong with a tenant. Its text repeats no secret.
 type Problem struct {
 	Path    string // of a value: pool.size, users["app"].verifier; "" for the tenant as a whole
@@ -117,6 +120,16 @@ func (p place) text(s string) {
 	if strings.Contains(s, "\x00") {
 		p.fail("must not contain a NUL character")
 	}
+}
+
+// secret is for passwords and verifiers. It reports whether there is something else to judge.
+func (p place) secret(s Secret) bool {
+	p.text(s.Reveal())
+	if len(s.Reveal()) > maxSecret {
+		p.fail("must not be longer than %d bytes", maxSecret)
+		return false
+	}
+	return !s.IsZero()
 }
 
 func (p place) between(n, least, most int) { p.allowing(n, least, least, most) }
@@ -269,7 +282,7 @@ func validateAuthQuery(p place, t *Tenant) {
 	if user.text(q.User); q.User == "" {
 		user.fail("user is missing")
 	}
-	if password.text(q.Password.Reveal()); q.Password.IsZero() {
+	if password.secret(q.Password); q.Password.IsZero() {
 		password.fail("password is missing: Postern logs in with it to ask for the roles")
 	}
 	p.key("database").text(q.Database)
@@ -287,15 +300,12 @@ func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {
 		p.key("name").fail("is not UTF-8")
 	}
 	validateProof(p, u, t)
-	if !u.Verifier.IsZero() {
-		p.key("verifier").text(u.Verifier.Reveal())
-		if verifier != nil {
-			if err := verifier(u.Verifier.Reveal()); err != nil {
-				p.key("verifier").fail("is not a verifier: %v", err)
-			}
+	if p.key("verifier").secret(u.Verifier) && verifier != nil {
+		if err := verifier(u.Verifier.Reveal()); err != nil {
+			p.key("verifier").fail("is not a verifier: %v", err)
 		}
 	}
-	p.key("password").text(u.Password.Reveal())
+	p.key("password").secret(u.Password)
 	p.key("pool_size").allowing(u.PoolSize, 0, 1, MaxCount)
 	p.key("max_clients").between(u.MaxClients, 0, MaxCount)
 	p.key("max_servers").between(u.MaxServers, 0, MaxCount)
@@ -306,7 +316,7 @@ func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {
 		login.key("user").fail("must not be empty")
 	}
 	login.key("user").text(u.ServerUser)
-	login.key("password").text(u.ServerPassword.Reveal())
+	login.key("password").secret(u.ServerPassword)
 }
 
 func validatePool(p place, l Pool) {

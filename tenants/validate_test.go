@@ -51,6 +51,8 @@ func checkVerifier(s string) error {
 	return nil
 }
 
+var long = strings.Repeat("x", 2049)
+
 // rules has every rule: a change of a good tenant, and what is then said.
 var rules = []struct {
 	of     func(string) *Tenant
@@ -164,6 +166,13 @@ var rules = []struct {
 		t.Users[long] = new(*t.Users["web"])
 		t.Users[long].Name = long
 	}, UserPath(strings.Repeat("x", 1001)) + ".name: has more than 1000 bytes"},
+	{good, func(t *Tenant) { t.Users["web"].Password = NewSecret(long) }, `users["web"].password: must not be longer than 2048 bytes`},
+	{good, func(t *Tenant) { t.Users["web"].ServerPassword = NewSecret(long) }, `users["web"].upstream.password: must not be longer than 2048 bytes`},
+	{good, func(t *Tenant) { t.Users["app"].Verifier = NewSecret(long) }, `users["app"].verifier: must not be longer than 2048 bytes`},
+	{good, func(t *Tenant) { t.AuthQuery = &AuthQuery{User: "a", Password: NewSecret(long)} }, "auth_query.password: must not be longer than 2048 bytes"},
+	{good, func(t *Tenant) {
+		t.Upstream.ClientCert, t.Upstream.ClientKey = "c", NewSecret(strings.Repeat("x", 64<<10+1))
+	}, "upstream.client_key: must not be longer than 65536 bytes"},
 	{good, func(t *Tenant) { t.ClientCAPEM = "\x00" }, "client_ca: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.Upstream.RootPEM = "\x00" }, "upstream.ca: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.NeverBan = make([]netip.Prefix, 101) }, "never_ban: has more than 100 networks"},

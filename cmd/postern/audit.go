@@ -20,7 +20,7 @@ func newAuditVerify() *cobra.Command {
 		return withRegistry(*path, func(r *postgres.Registry) error {
 			last, err := r.VerifyAudit(cmd.Context())
 			if err != nil {
-				return err
+				return postgres.Explain(err)
 			}
 			if last.Number == 0 {
 				cmd.Println("the log is empty")

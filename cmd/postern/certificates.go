@@ -58,17 +58,20 @@ func (c *certificates) reload() error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
 	pairs := make([]tls.Certificate, 0, len(c.files))
+	var problems []error
 	for _, f := range c.files {
 		pair, err := c.pair(f)
-		if err != nil {
-			return fmt.Errorf("certificate %s: %w", f.Cert, err)
+		if err == nil && pair.Leaf == nil {
+			pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0])
 		}
-		if pair.Leaf == nil {
-			if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-				return fmt.Errorf("certificate %s: %w", f.Cert, err)
-			}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("certificate %s: %w", f.Cert, err))
+			continue
 		}
 		pairs = append(pairs, pair)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return err
 	}
 	if len(pairs) == 0 {
 		return errors.New("no certificate")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -23,44 +24,50 @@ func newCheckConfig() *cobra.Command {
 		if err := needConfig(*path); err != nil {
 			return err
 		}
-		conf, err := configs.Load(*path)
-		if err != nil {
+		conf, err := configs.Read(*path)
+		if conf == nil {
 			return err
 		}
-		var problems []error
-		tenants, err := checkTenants(conf)
-		if err != nil {
-			problems = append(problems, err)
-		}
-		if _, err := loadCertificates(conf); err != nil {
-			problems = append(problems, err)
-		}
-		if conf.Cluster.KeyFile != "" {
-			if _, err := cluster.ReadKeys(conf.Cluster.KeyFile); err != nil {
-				problems = append(problems, err)
-			}
-		}
-		if _, err := consoleUsers(conf); err != nil {
-			problems = append(problems, err)
-		}
-		if _, err := mockSecret(conf, slog.New(slog.DiscardHandler)); err != nil {
-			problems = append(problems, err)
-		}
-		if _, err := newDrivers(conf, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err != nil { // its token, too
-			problems = append(problems, err)
-		}
-		if conf.Admin.TokenFile != "" {
-			if _, err := admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, Gatherer: prometheus.NewRegistry()}); err != nil {
-				problems = append(problems, err)
-			}
-		}
-		if err := errors.Join(problems...); err != nil {
+		tenants, more := checkFiles(conf, err == nil)
+		if err := errors.Join(err, more); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d listeners, %s: ok\n", *path, len(conf.Listeners), tenants)
 		return err
 	}
 	return cmd
+}
+
+// checkFiles says in words how many tenants there are, or all that is wrong in the files that a configuration names. Of one that is not
+// sound itself nothing is told twice: what it lacks is not looked for.
+func checkFiles(conf *configs.Config, sound bool) (tenants string, err error) {
+	quiet, unused := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	var problems []error
+	found := func(err error) { problems = append(problems, err) }
+	if sound {
+		_, err := consoleUsers(conf)
+		found(err)
+	} else {
+		conf.Machines.Fly.API = configs.DefaultFlyAPI
+		conf.TLS.Certificates = slices.DeleteFunc(conf.TLS.Certificates, func(f configs.CertificateFile) bool { return f.Cert == "" || f.Key == "" })
+	}
+	_, err = loadCertificates(conf)
+	found(err)
+	_, err = mockSecret(conf, quiet)
+	found(err)
+	_, err = newDrivers(conf, quiet, unused) // its token, too
+	found(err)
+	if conf.Cluster.KeyFile != "" {
+		_, err = cluster.ReadKeys(conf.Cluster.KeyFile)
+		found(err)
+	}
+	if conf.Admin.TokenFile != "" {
+		_, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, Gatherer: unused})
+		found(err)
+	}
+	tenants, err = checkTenants(conf, sound)
+	found(err)
+	return tenants, errors.Join(problems...)
 }
 
 // maxMockSecret bounds its file, in bytes.

@@ -214,6 +214,20 @@ func TestCheckConfigProblems(t *testing.T) {
 				delete(f, name)
 			}
 		}, []string{`tenants\.yaml`, `server\.crt`, `mock\.key`, `admin\.token`}},
+		{"in all files at once", func(f map[string]string) {
+			f["postern.yaml"] = strings.Replace(f["postern.yaml"], "[{cert: server.crt, key: server.key}]",
+				"[{cert: gone.crt, key: server.key}, {cert: server.crt}, {cert: lost.crt, key: server.key}]", 1) + "limts: {clients: 5}\nmachines: {fly: {api: 'ftp://x', token_file: fly.token}}\n"
+			f["tenants.yaml"] = strings.Replace(f["tenants.yaml"], "port: 1,", "port: 70000,", 1)
+			f["mock.key"] = "short"
+			delete(f, "admin.token")
+		}, []string{`limts.*line`, `certificates\[1\]\.key`, `machines\.fly\.api`, `gone\.crt`, `lost\.crt`, `mock_secret_file`, `fly\.token`, `admin\.token`, `tenants\.yaml:\ntenants\[0\]\.upstream\.port`}},
+		{"of a store", func(f map[string]string) {
+			f["postern.yaml"] = strings.Replace(f["postern.yaml"], "{file: tenants.yaml}", "{postgres: {dsn_file: dsn, key_file: key}}", 1) + "loops: -1\n"
+			f["dsn"], f["admin.token"] = "postgres://u:not a key@[bad", "\n"
+		}, []string{`loops`, `holds no connection string`, `key: .*store init`, `admin\.token has no token`}},
+		{"of half a store", func(f map[string]string) {
+			f["postern.yaml"] = strings.Replace(f["postern.yaml"], "{file: tenants.yaml}", "{postgres: {dsn_file: dsn}}", 1)
+		}, []string{`postgres\.key_file: is missing`, `dsn: no such file`}},
 		{"an allow_list behind a listener that others reach", func(f map[string]string) {
 			f["postern.yaml"] = strings.Replace(f["postern.yaml"], "127.0.0.1:0", "0.0.0.0:0", 1)
 		}, []string{`listeners\[0\]\.proxy_protocol`}},
@@ -229,6 +243,9 @@ func TestCheckConfigProblems(t *testing.T) {
 				if !regexp.MustCompile(want).MatchString(r.err.Error()) {
 					t.Errorf("no %s in:\n%v", want, r.err)
 				}
+			}
+			if strings.Contains(r.err.Error(), "open :") {
+				t.Errorf("a file without a name is told:\n%v", r.err)
 			}
 			for _, secret := range []string{"not a key", "short\n"} {
 				if strings.Contains(r.err.Error(), secret) {

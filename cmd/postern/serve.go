@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -140,9 +141,10 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	p.directory.Subscribe(p.drivers.changed) // after the gate: to revoke cannot wait for a server
 	if conf.Admin.Address != "" {
+		warnWithoutToken(conf, log)
 		p.admin, err = admin.New(admin.Options{Registry: store,
 			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
-			Gatherer: registry, Ready: p.gate.Ready, Degraded: p.store.Degraded, Gate: control{p.gate, p.peers}, Hosts: conf.Admin.Hosts,
+			Gatherer: registry, Ready: p.ready, Degraded: p.store.Degraded, Gate: control{p.gate, p.peers}, Hosts: conf.Admin.Hosts,
 			Ways: p.ways, Members: p.cluster.members(), TenantDomain: conf.TLS.TenantDomain, Log: log})
 		if err != nil {
 			return nil, err
@@ -155,6 +157,22 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	return p, nil
 }
+
+// warnWithoutToken says who can ask the admin API where nobody is an operator by a file. With a tenants file and public metrics that is
+// what a gate alone needs.
+func warnWithoutToken(conf *configs.Config, log *slog.Logger) {
+	const unset = "admin.token_file is not set: "
+	switch {
+	case conf.Admin.TokenFile != "":
+	case conf.Tenants.InPostgres():
+		log.Warn(unset + "only who has a token of the store can change tenants by the API, and the first such token cannot be made")
+	case !conf.Admin.MetricsPublic:
+		log.Warn(unset + "nobody can ask the API or read metrics; health and readiness are all that is told")
+	}
+}
+
+// ready says why new clients should go elsewhere, or nil.
+func (p *process) ready() error { return cmp.Or(p.gate.Ready(), p.store.Ready()) }
 
 // storeHooks are called when there is a gate.
 func (p *process) storeHooks() storeHooks {

@@ -158,6 +158,30 @@ func TestSighupWhileStarting(t *testing.T) {
 	}
 }
 
+// notRead is a store that has not read all tenants yet.
+type notRead struct{ tenantStore }
+
+func (notRead) Ready() error { return errors.New("not all tenants are read yet") }
+
+// TestNotReadyBeforeAllIsRead: a balancer is told, whatever the gate says.
+func TestNotReadyBeforeAllIsRead(t *testing.T) {
+	p, _, log := built(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := p.run(ctx, log, func() {
+		defer cancel()
+		if err := p.ready(); err != nil {
+			t.Error(err)
+		}
+		p := process{gate: p.gate, store: notRead{p.store}}
+		if err := p.ready(); err == nil || err.Error() != "not all tenants are read yet" {
+			t.Errorf("says %v", err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestStatementLimitsAgree compares the defaults that are written in two places, because configs knows nothing of proxy.
 func TestStatementLimitsAgree(t *testing.T) {
 	got := gateLimits(configs.Default().Limits)
@@ -216,5 +240,38 @@ func TestThrottleOfTheConfiguration(t *testing.T) {
 	conf.Auth.Throttle = configs.Throttle{TenantFailures: 1, AddressFailures: 2, Window: 3, Block: 4}
 	if got, want := options(), (netrestrict.ThrottleConfig{TenantFailures: 1, AddressFailures: 2, Window: 3, Block: 4}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestWithoutToken: who starts an admin API without operators is told who can use it.
+func TestWithoutToken(t *testing.T) {
+	store := configs.TenantsPostgres{DSNFile: "dsn", KeyFile: "key"}
+	for _, c := range []struct {
+		admin   configs.Admin
+		tenants configs.Tenants
+		says    string
+	}{
+		{configs.Admin{TokenFile: "token"}, configs.Tenants{Postgres: store}, ""},
+		{configs.Admin{}, configs.Tenants{Postgres: store}, "only who has a token of the store can change tenants"},
+		{configs.Admin{MetricsPublic: true}, configs.Tenants{Postgres: store}, "only who has a token of the store can change tenants"},
+		{configs.Admin{}, configs.Tenants{File: "tenants.yaml"}, "nobody can ask the API"},
+		{configs.Admin{MetricsPublic: true}, configs.Tenants{File: "tenants.yaml"}, ""},
+	} {
+		var said strings.Builder
+		warnWithoutToken(&configs.Config{Admin: c.admin, Tenants: c.tenants}, slog.New(slog.NewTextHandler(&said, nil)))
+		if lines := strings.Count(said.String(), "level=WARN"); !strings.Contains(said.String(), c.says) || (c.says == "") != (lines == 0) || lines > 1 {
+			t.Errorf("%+v: says %q", c, said.String())
+		}
+	}
+	content := goodFiles(t)
+	content["postern.yaml"] = strings.Replace(content["postern.yaml"], ", token_file: admin.token", "", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b := startCommand(ctx, "serve", "--config", filepath.Join(writeFiles(t, content), "postern.yaml"))
+	b.stderr.wait(t, "nobody can ask the API", 1)
+	b.stderr.wait(t, `"msg":"listening"`, 2)
+	cancel()
+	if code := b.end(t); code != exitDone {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -17,6 +17,10 @@ func newStore() *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Short: "Manage the store of tenants in a database", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(newStoreInit(), newStoreImport(), newStoreExport(), newStoreRotateKey(), newStoreNodes(), newStoreForgetNode())
+	for _, sub := range cmd.Commands() {
+		run := sub.RunE
+		sub.RunE = func(cmd *cobra.Command, args []string) error { return postgres.Explain(run(cmd, args)) }
+	}
 	return cmd
 }
 
@@ -32,15 +36,19 @@ func storeConfig(path string) (*configs.Config, error) {
 	return conf, err
 }
 
+// storeConn is storeConfig, and how the database is reached: of the options, Conn alone.
+func storeConn(path string) (conf *configs.Config, o postgres.Options, err error) {
+	if conf, err = storeConfig(path); err == nil {
+		o.Conn, err = postgres.ReadDSN(conf.Tenants.Postgres.DSNFile)
+	}
+	return conf, o, err
+}
+
 func newStoreInit() *cobra.Command {
 	cmd := &cobra.Command{Use: "init", Short: "Make the store's tables, or bring them to this version; make the key file if there is none", Args: cobra.NoArgs}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		conf, err := storeConfig(*path)
-		if err != nil {
-			return err
-		}
-		conn, err := postgres.ReadDSN(conf.Tenants.Postgres.DSNFile)
+		conf, to, err := storeConn(*path)
 		if err != nil {
 			return err
 		}
@@ -54,7 +62,7 @@ func newStoreInit() *cobra.Command {
 		if _, err := postgres.ReadKeys(conf.Tenants.Postgres.KeyFile); err != nil {
 			return err
 		}
-		version, err := postgres.Init(cmd.Context(), conn)
+		version, err := postgres.Init(cmd.Context(), to.Conn)
 		if err != nil {
 			return err
 		}
@@ -106,15 +114,11 @@ func newStoreExport() *cobra.Command {
 	cmd := &cobra.Command{Use: "export", Short: "Print what the store has as YAML, without secrets", Args: cobra.NoArgs}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		conf, err := storeConfig(*path)
+		_, from, err := storeConn(*path)
 		if err != nil {
 			return err
 		}
-		conn, err := postgres.ReadDSN(conf.Tenants.Postgres.DSNFile)
-		if err != nil {
-			return err
-		}
-		return postgres.Export(cmd.Context(), conn, cmd.OutOrStdout())
+		return postgres.Export(cmd.Context(), from.Conn, cmd.OutOrStdout())
 	}
 	return cmd
 }

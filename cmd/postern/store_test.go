@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,10 @@ func TestStoreCommandsSayWhatIsWrong(t *testing.T) {
 	noKey := write("nokey.yaml", head+"tenants: {postgres: {dsn_file: good, key_file: none}}\n")
 	write("dsn", "postgres://u:s3cret@[bad\n")
 	write("good", "postgres://u:s3cret@127.0.0.1:1/x\n")
+	write("key", "k1 "+base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n")
+	away := write("away.yaml", head+"tenants: {postgres: {dsn_file: good, key_file: key}}\n")
+	tenants := write("tenants.yaml", "tenants: []\n")
+	const refused = "the store of tenants cannot be asked: dial tcp 127.0.0.1:1: connect: connection refused"
 	for _, c := range []struct {
 		args []string
 		code int
@@ -36,12 +41,23 @@ func TestStoreCommandsSayWhatIsWrong(t *testing.T) {
 		{[]string{"store", "import", "x.yaml", "--config", noKey}, exitFailed, "key file"},
 		{[]string{"check-config", "--config", noKey}, exitFailed, "key file"},
 		{[]string{"serve", "--config", store}, exitFailed, "holds no connection string"},
+		{[]string{"store", "init", "--config", away}, exitFailed, refused},
+		{[]string{"store", "import", tenants, "--config", away}, exitFailed, refused},
+		{[]string{"store", "export", "--config", away}, exitFailed, refused},
+		{[]string{"store", "nodes", "--config", away}, exitFailed, refused},
+		{[]string{"store", "forget-node", "x", "--config", away}, exitFailed, refused},
+		{[]string{"store", "rotate-key", "--config", away}, exitFailed, refused},
+		{[]string{"audit", "verify", "--config", away}, exitFailed, refused},
+		{[]string{"serve", "--config", away}, exitFailed, "connecting to the store: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		root := newRoot()
 		root.SetArgs(c.args)
 		root.SetOut(new(strings.Builder))
 		root.SetErr(new(strings.Builder))
 		err := root.ExecuteContext(t.Context())
+		if err != nil && strings.Contains(err.Error(), "user=") {
+			t.Errorf("%v: %v", c.args, err)
+		}
 		if code := exitCode(err); code != c.code || err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%v: code %d, %v", c.args, code, err)
 		}

@@ -25,13 +25,11 @@ func newStoreRotateKey() *cobra.Command {
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only print what there is to do")
 	cmd.Flags().StringVar(&o.To, "to", "", "the id of a key that the key file has already, instead of a new one")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		conf, err := storeConfig(*path)
+		conf, to, err := storeConn(*path)
 		if err != nil {
 			return err
 		}
-		if o.Conn, err = postgres.ReadDSN(conf.Tenants.Postgres.DSNFile); err != nil {
-			return err
-		}
+		o.Conn = to.Conn
 		o.KeyFile, o.Out = conf.Tenants.Postgres.KeyFile, cmd.OutOrStdout()
 		return postgres.RotateKey(cmd.Context(), o)
 	}

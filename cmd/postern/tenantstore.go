@@ -27,6 +27,7 @@ type tenantStore interface {
 	Reload() error             // has the directory hold what the store has now
 	Watch(ctx context.Context) // and keeps it so, until ctx ends
 	Stats() tenants.Stats
+	Ready() error    // why new clients should go to another node, in public words; nil: they are welcome
 	Degraded() error // why what is in force may be old, in public words; nil: it is not
 }
 
@@ -40,6 +41,9 @@ func (s fileStore) Watch(ctx context.Context) { s.Store.Watch(ctx, s.path) }
 
 // Degraded is nil: a file that cannot be read is a mistake that its author sees at once.
 func (s fileStore) Degraded() error { return nil }
+
+// Ready is nil: all of a file is read before anything listens.
+func (s fileStore) Ready() error { return nil }
 
 // storeHooks are what a store needs of the gate.
 type storeHooks struct {
@@ -104,17 +108,23 @@ func roleStore(s tenantStore) (keeps proxy.RoleStore, done func(), err error) {
 // postgresOptions reads the files that the store needs.
 func postgresOptions(conf *configs.Config) (o postgres.Options, err error) {
 	p := conf.Tenants.Postgres
-	if o.Conn, err = postgres.ReadDSN(p.DSNFile); err != nil {
-		return o, err
-	}
-	if o.Keys, err = postgres.ReadKeys(p.KeyFile); errors.Is(err, fs.ErrNotExist) {
-		return o, fmt.Errorf("%w: copy it from another node, or for a new store run postern store init, which makes it", err)
-	} else if err != nil {
+	var keysErr error
+	o.Conn, err = postgres.ReadDSN(p.DSNFile)
+	o.Keys, keysErr = readKeys(p.KeyFile)
+	if err := errors.Join(err, keysErr); err != nil {
 		return o, err
 	}
 	o.CacheFile, o.KeyFile = p.CacheFile, p.KeyFile
 	o.Judge = postgres.Judge{Verifier: checkVerifier, Here: func(t *tenants.Tenant) error { return fits(conf, t) }}
 	return o, nil
+}
+
+func readKeys(path string) (*postgres.Keys, error) {
+	keys, err := postgres.ReadKeys(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: copy it from another node, or for a new store run postern store init, which makes it", err)
+	}
+	return keys, err
 }
 
 // nodeName tells this process from all others on the same store, and is the same after a restart: a machine of Fly's has an id, and
@@ -152,15 +162,24 @@ func loadTenants(conf *configs.Config, path string, lane *files.Lane) (*file.Sna
 	return file.Load(file.Options{Path: path, Lane: lane, CheckVerifier: checkVerifier})
 }
 
-// checkTenants says in words how many tenants there are, or what is wrong with them. A database is not asked: the
-// configuration can be good while it is away.
-func checkTenants(conf *configs.Config) (string, error) {
-	if conf.Tenants.InPostgres() {
-		_, err := postgresOptions(conf)
+// checkTenants says in words how many tenants there are, or what is wrong with them; beside a configuration that is not sound, only with
+// themselves. A database is not asked: the configuration can be good while it is away.
+func checkTenants(conf *configs.Config, sound bool) (string, error) {
+	var dsn, keys error
+	if p := conf.Tenants.Postgres; p.DSNFile != "" {
+		_, dsn = postgres.ReadDSN(p.DSNFile)
+	}
+	if p := conf.Tenants.Postgres; p.KeyFile != "" {
+		_, keys = readKeys(p.KeyFile)
+	}
+	if err := errors.Join(dsn, keys); conf.Tenants.File == "" || err != nil {
 		return "tenants in a database", err
 	}
 	s, err := loadTenants(conf, conf.Tenants.File, files.NewLane())
-	if err != nil {
+	if errors.As(err, new(*file.Problem)) { // they have numbers of lines, and those of the configuration may stand above
+		err = fmt.Errorf("%s:\n%w", conf.Tenants.File, err)
+	}
+	if err != nil || !sound {
 		return "", err
 	}
 	return fmt.Sprintf("%d tenants", len(s.Tenants)), errors.Join(conf.CheckExposure(s.AnyAllowList()), conf.CheckProviders(s.Providers()))

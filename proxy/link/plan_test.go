@@ -1,120 +1,13 @@
-// Plans: what a server is sent for a message, when a Parse is spared, what waits, what goes when there is too much.
+// Plans: what a server is sent for a message, when a Parse is spared, and what waits.
 
 package link
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/postern/postern/proxy/sqltext"
 )
-
-// toServer is what a plan makes of a message for the server, in letters: a
-// lower case one is put in, a name stands behind it.
-func toServer(p Plan) string {
-	var b strings.Builder
-	for _, put := range p.Puts {
-		fmt.Fprintf(&b, "%s%s ", map[Kind]string{Parse: "p", Describe: "d", Close: "c"}[put.Kind], short(put.Name))
-	}
-	switch p.Do {
-	case Pass:
-		b.WriteString("pass")
-	case Rename:
-		b.WriteString("as" + short(p.Name))
-	case Rewrite:
-		b.WriteString("rewritten" + short(p.Name))
-	case StandIn:
-		b.WriteString("stand-in")
-	case Wait:
-		b.WriteString("wait")
-		if p.Flush {
-			b.WriteString(" flush")
-		}
-	case TooMany:
-		b.WriteString("too many")
-	case Changed:
-		b.WriteString("changed")
-	}
-	return b.String()
-}
-
-func short(n ServerName) string {
-	if n == Unnamed {
-		return ""
-	}
-	return strings.TrimPrefix(string(n.Append(nil)), prefix)
-}
-
-// world is a link and a client.
-type world struct {
-	*Link
-	t     *testing.T
-	stmts *Statements
-	s     *Session
-}
-
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, stmts: &Statements{}, s: &Session{}}
-	w.Link = New(w.stmts)
-	w.Begin(w.s)
-	return w
-}
-
-func text(s string) []byte { return []byte("\x00" + s + "\x00\x00\x00") }
-
-func (w *world) wants(what string, p Plan, want string) {
-	w.t.Helper()
-	if got := toServer(p); got != want {
-		w.t.Errorf("%s: %s, want %s", what, got, want)
-	}
-}
-
-// says is what the bodies of answers are where nothing else is said.
-var says = map[rune]string{'t': "\x00\x00", 'T': column("a", 23), 'Z': "I"}
-
-// column is a RowDescription of one column of a type.
-func column(name string, oid byte) string {
-	return "\x00\x01" + name + "\x00\x00\x00\x40\x01\x00\x01\x00\x00\x00" + string(rune(oid)) + "\x00\x04\xff\xff\xff\xff\x00\x00"
-}
-
-// receives judges an answer, and reads it if it describes a statement.
-func (l *Link) receives(typ byte, body string) Verdict {
-	status := byte(0)
-	if typ == 'Z' {
-		status = body[0]
-	}
-	v := l.Received(typ, status)
-	if l.Heeds() {
-		l.Heed([]byte(body), true)
-	}
-	return v
-}
-
-// sync sends a Sync and answers all; tag is of commands.
-func (w *world) answer(types, tag string) {
-	w.t.Helper()
-	for _, c := range types {
-		if w.receives(byte(c), says[c]) == Broken {
-			w.t.Fatalf("%c is broken: %+v", c, w.Link)
-		}
-		if c == 'C' {
-			w.Completed([]byte(tag))
-		}
-	}
-}
-
-// turn has another client with nothing come in its place.
-func (w *world) turn(s *Session) {
-	w.t.Helper()
-	if !w.Free() {
-		w.t.Fatal("not free")
-	}
-	w.End()
-	w.Begin(s)
-}
-
-func (w *world) sync() { w.Sent(Entry{Kind: Sync}) }
 
 // A Parse is not asked of a server that holds an equal statement, if it is
 // certain that it would succeed and mean the same.
@@ -199,90 +92,6 @@ func TestStandIn(t *testing.T) {
 func (w *world) plansWentBad() {
 	w.last = Entry{Kind: Bind, named: &Name{stmt: &Stmt{}}}
 	w.Failed("0A000", "RevalidateCachedQuery")
-}
-
-// Too many statements on a server: those go that were not used for longest, and
-// come back when they are wanted.
-func TestLimit(t *testing.T) {
-	w := newWorld(t)
-	w.Limit = 2
-	for i, want := range []string{"as2", "as3", "c2 as4"} {
-		w.wants("Parse", w.Parse(nil, fmt.Append(nil, "s", i), text(fmt.Sprint(i))), want)
-	}
-	w.sync()
-	w.answer("1131Z", "")
-	w.wants("held", w.Bind(nil, nil, []byte("s1")), "d3 as3")
-	w.wants("gone, and the eldest goes", w.Bind(nil, nil, []byte("s0")), "c4 p5 d5 as5")
-	w.sync()
-	w.answer("tT231tT2Z", "")
-	w.wants("used before", w.DescribeStatement(nil, []byte("s1")), "as3")
-	w.wants("gone meanwhile", w.DescribeStatement(nil, []byte("s2")), "c5 p6 as6")
-	w.sync()
-	w.answer("tn31tnZ", "")
-	if w.cache.n != 2 || !w.Free() {
-		t.Errorf("%+v", w.cache)
-	}
-	// An eviction that is skipped has not happened.
-	w.BindUnseen()
-	w.wants("skipped", w.Bind(nil, nil, []byte("s0")), "c3 p7 d7 wait flush")
-	w.sync()
-	w.answer("EZ", "")
-	w.wants("still there", w.Bind(nil, nil, []byte("s1")), "as3")
-	w.wants("and still not", w.Bind(nil, nil, []byte("s0")), "c6 p8 d8 wait flush")
-}
-
-func TestLimitOfBytes(t *testing.T) {
-	w := newWorld(t)
-	long := strings.Repeat("x", maxCacheBytes/2-100)
-	w.wants("long", w.Parse(nil, []byte("a"), text(long+"a")), "as2")
-	w.wants("long", w.Parse(nil, []byte("b"), text(long+"b")), "as3")
-	w.sync()
-	w.answer("11Z", "")
-	w.turn(&Session{}) // clients have less
-	w.wants("longer", w.Parse(nil, []byte("c"), text(long+"cc")), "c2 as4")
-}
-
-func TestLimitsOfAClient(t *testing.T) {
-	w := newWorld(t)
-	for i := range MaxNamed {
-		if p := w.Parse(nil, fmt.Append(nil, i), text("q")); p.Do == TooMany {
-			t.Fatalf("%d are too many", i)
-		}
-		w.sync()
-		for w.Outstanding() > 0 {
-			switch e := w.queue[w.head]; {
-			case e.Kind == Sync:
-				w.answer("Z", "")
-			case e.Mode == Stand:
-				w.answer("3", "")
-			default:
-				w.answer("1", "")
-			}
-		}
-	}
-	w.wants("one more", w.Parse(nil, []byte("more"), text("q")), "too many")
-	w.wants("one that there is", w.Parse(nil, []byte("7"), text("q")), "as2")
-	w.sync()
-	w.answer("EZ", "")
-	w.CloseStatement([]byte("7"))
-	w.wants("after a Close", w.Parse(nil, []byte("more"), text("q")), "stand-in")
-
-	w = newWorld(t)
-	w.s.bytes = MaxNamedBytes - 10
-	w.wants("too long together", w.Parse(nil, []byte("a"), text("select 1")), "too many")
-	if w.stmts.unused != w.stmts.Len() {
-		t.Error("a reference is left")
-	}
-}
-
-func TestConfiguredLimitsOfAClient(t *testing.T) {
-	w := newWorld(t)
-	w.stmts.Limits = Limits{Named: 1, NamedBytes: len("a") + len(text("q"))}
-	w.wants("longer than the limit", w.Parse(nil, []byte("ab"), text("q")), "too many")
-	w.wants("as long as the limit", w.Parse(nil, []byte("a"), text("q")), "as2")
-	w.wants("without a name", w.Parse(nil, nil, text("q")), "pass")
-	w.stmts.Limits.NamedBytes = 0
-	w.wants("more than the limit", w.Parse(nil, []byte("b"), text("q")), "too many")
 }
 
 // "cached plan must not change result type": whoever uses the statement next, on
@@ -433,15 +242,6 @@ func TestEndInTheMiddleOfNamed(t *testing.T) {
 			})
 		}
 	}
-}
-
-// Only the first 63 bytes of a name count, as in Postgres.
-func TestLongNames(t *testing.T) {
-	w := newWorld(t)
-	long := []byte(strings.Repeat("n", 70))
-	w.wants("Parse", w.Parse(nil, long, text("q")), "as2")
-	w.wants("another end", w.Bind(nil, nil, append(long[:63:63], "xyz"...)), "d2 as2")
-	w.wants("shorter", w.Bind(nil, nil, long[:62]), "pass")
 }
 
 func TestRemoveOnlyItself(t *testing.T) {

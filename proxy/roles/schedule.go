@@ -8,8 +8,11 @@ import "time"
 const (
 	RefreshEvery = 5 * time.Minute // while it can be asked
 	Gap          = time.Second     // from the end of one listing to the next that a failed login asks for
-	pauseMin     = 2 * time.Second // after a listing that failed; doubles
-	pauseMax     = time.Minute
+	// GapMax is what that has doubled to, at most, for strangers, while the listings that failed logins ask for bring nothing new: whoever
+	// fails once a second must not have the server asked once a second.
+	GapMax   = time.Minute
+	pauseMin = 2 * time.Second // after a listing that failed; doubles
+	pauseMax = time.Minute
 	// ExpireAfter is how long a server may refuse to list its roles before what it said earlier counts no more. While it sleeps or cannot be
 	// reached it does not refuse.
 	ExpireAfter = time.Hour
@@ -31,8 +34,19 @@ type Outcome uint8
 // The outcomes.
 const (
 	Listed      Outcome = iota
+	Same                // listed, and nothing is new
 	Unreachable         // or it was cut short
 	Refused             // the server has answered, and not with a list
+)
+
+// Doubt is a login that has failed, and may be right by now.
+type Doubt uint8
+
+// The kinds.
+const (
+	noDoubt  Doubt = iota
+	Strange        // from anywhere
+	Familiar       // from where somebody has logged in before
 )
 
 // Schedule decides for one server. Its zero value knows no list. It has no lock and no clock.
@@ -41,11 +55,13 @@ type Schedule struct {
 
 	reach    Reach
 	stale    bool // nobody knows what has happened since the last list: the server was away
-	doubt    bool // a login has failed that may be right by now
+	doubt    Doubt
 	running  bool
 	settles  bool      // what is running was asked for by a doubt
 	at       time.Time // of the last list
 	free     time.Time // nothing is asked before
+	later    time.Time // nor, for a stranger's doubt alone, before this
+	vain     int       // lists in a row that doubts have asked for, and that brought nothing new
 	failures int
 	refused  time.Time     // since when it refuses, while it can be asked; zero: it does not
 	spent    time.Duration // how long it had refused before it went away
@@ -71,49 +87,71 @@ func (s *Schedule) Moved() {
 
 // TakeDoubt reports whether a login has failed that may be right, of a server that cannot be asked, and forgets it.
 func (s *Schedule) TakeDoubt() bool {
-	doubt := s.doubt && s.reach == Away
-	s.doubt = s.doubt && !doubt
-	return doubt
+	if s.doubt == noDoubt || s.reach != Away {
+		return false
+	}
+	s.doubt = noDoubt
+	return true
 }
 
 // Doubt says that a login has failed which a newer list may prove right.
-func (s *Schedule) Doubt() { s.doubt = true }
+func (s *Schedule) Doubt(d Doubt) { s.doubt = max(s.doubt, d) }
 
 // Due reports whether the server is to be asked now.
-func (s *Schedule) Due(now time.Time) bool { return s.wants(now) && !now.Before(s.free) }
+func (s *Schedule) Due(now time.Time) bool {
+	at, wants := s.wants(now)
+	return wants && !now.Before(at)
+}
 
-// wants reports whether it is to be asked, as soon as it may.
-func (s *Schedule) wants(now time.Time) bool {
-	return s.reach == There && !s.running && (!s.Known || s.stale || s.doubt || now.Sub(s.at) >= RefreshEvery)
+// wants reports whether it is to be asked, and when it may be.
+func (s *Schedule) wants(now time.Time) (at time.Time, wants bool) {
+	switch {
+	case s.reach != There || s.running:
+		return time.Time{}, false
+	case !s.Known || s.stale || s.doubt == Familiar || now.Sub(s.at) >= RefreshEvery:
+		return s.free, true
+	case s.doubt == Strange && s.later.After(s.free):
+		return s.later, true
+	}
+	return s.free, s.doubt == Strange
 }
 
 // Wait reports whether a login has to wait for news, whomever it names: a list that is there at all, or one that may prove right what
 // has failed. until is when to look again in any case; zero: when something happens.
 func (s *Schedule) Wait(now time.Time) (wait bool, until time.Time) {
 	switch {
-	case s.Known && !s.doubt && !(s.running && s.settles):
+	case s.Known && s.doubt == noDoubt && !(s.running && s.settles):
 		return false, time.Time{} // what is known will do meanwhile
 	case s.running, s.reach == Unknown:
 		return true, time.Time{}
-	case s.wants(now) && s.failures == 0:
-		return true, s.free
+	}
+	if at, wants := s.wants(now); wants && s.failures == 0 {
+		return true, at
 	}
 	return false, time.Time{}
 }
 
 // Again reports whether a login that has failed wants the server to be asked, and when it may be.
-func (s *Schedule) Again() (at time.Time, wants bool) {
-	return s.free, s.doubt && s.reach == There && !s.running
+func (s *Schedule) Again(now time.Time) (at time.Time, wants bool) {
+	at, wants = s.wants(now)
+	return at, wants && s.doubt != noDoubt
 }
 
 // Start says that a listing has begun.
-func (s *Schedule) Start() { s.running, s.settles, s.doubt = true, s.doubt || !s.Known, false }
+func (s *Schedule) Start() {
+	s.running, s.settles, s.doubt = true, s.doubt != noDoubt || !s.Known, noDoubt
+}
 
 // End says how it ended. What has begun to count as doubtful meanwhile stays so.
 func (s *Schedule) End(now time.Time, how Outcome) {
+	asked := s.settles
 	s.running, s.settles = false, false
-	if how == Listed {
-		s.Known, s.stale, s.at, s.free, s.failures = true, s.reach != There, now, now.Add(Gap), 0
+	if how == Listed || how == Same {
+		if s.vain++; how == Listed || !asked {
+			s.vain = 0
+		}
+		s.Known, s.stale, s.at, s.failures = true, s.reach != There, now, 0
+		s.free, s.later = now.Add(Gap), now.Add(min(Gap<<min(s.vain, 10), GapMax))
 		s.refused, s.spent = time.Time{}, 0
 		return
 	}

@@ -54,7 +54,7 @@ func TestAServerThatIsAlwaysThere(t *testing.T) {
 	c.is("while it is refreshed", false, false)
 	c.End(c.now, Listed)
 
-	c.Doubt()
+	c.Doubt(Familiar)
 	c.is("doubt, just after", false, true)
 	if _, until := c.Wait(c.now); !until.Equal(c.now.Add(Gap)) {
 		t.Errorf("to be looked at again at %v", until)
@@ -63,7 +63,7 @@ func TestAServerThatIsAlwaysThere(t *testing.T) {
 	c.is("doubt, later", true, true)
 	c.Start()
 	c.is("doubt, while it is asked", false, true)
-	c.Doubt()
+	c.Doubt(Familiar)
 	c.End(c.now, Listed)
 	c.is("more doubt meanwhile", false, true)
 	c.now = c.now.Add(Gap)
@@ -71,11 +71,53 @@ func TestAServerThatIsAlwaysThere(t *testing.T) {
 	c.is("no doubt", false, false)
 }
 
+// TestStrangersAskEverMoreRarely: while what their failures ask for brings nothing new. Whoever may have been here before does not wait
+// for that, nor does anybody longer than until something is new.
+func TestStrangersAskEverMoreRarely(t *testing.T) {
+	c := newClock(t)
+	c.Reach(c.now, There)
+	c.list(Listed)
+	asks := func(d Doubt, after time.Duration, how Outcome) {
+		t.Helper()
+		c.Doubt(d)
+		if _, until := c.Wait(c.now); !until.Equal(c.now.Add(after)) {
+			t.Errorf("asked %v later, want %v", until.Sub(c.now), after)
+		}
+		if at, wants := c.Again(c.now); !wants || !at.Equal(c.now.Add(after)) {
+			t.Errorf("again %v later, %v; want %v", at.Sub(c.now), wants, after)
+		}
+		c.now = c.now.Add(after - time.Nanosecond)
+		c.is("just before", false, true)
+		c.now = c.now.Add(time.Nanosecond)
+		c.is("then", true, true)
+		c.list(how)
+	}
+	for _, after := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+		asks(Strange, after*time.Second, Same)
+	}
+	asks(Familiar, Gap, Same)
+	c.Doubt(Strange)
+	asks(Familiar, Gap, Same) // who comes beside strangers
+	asks(Strange, GapMax, Listed)
+	asks(Strange, Gap, Same)
+	asks(Strange, 2*Gap, Same)
+	asks(Strange, 4*Gap, Same)
+	// Nobody has failed for long, so that the list was asked for again anyhow.
+	c.now = c.now.Add(RefreshEvery)
+	c.list(Same)
+	asks(Strange, Gap, Same)
+	// It has slept, and is asked when it wakes, whoever has failed before.
+	c.Doubt(Strange)
+	c.Reach(c.now, Away)
+	c.Reach(c.now, There)
+	c.is("woken", true, true)
+}
+
 func TestAServerThatSleeps(t *testing.T) {
 	c := newClock(t)
 	c.Reach(c.now, Away)
 	c.is("it sleeps, and nothing is known", false, false)
-	c.Doubt()
+	c.Doubt(Familiar)
 	c.is("and somebody has failed", false, false)
 	if !c.TakeDoubt() || c.TakeDoubt() {
 		t.Error("the doubt is not taken once")
@@ -96,7 +138,7 @@ func TestAServerThatSleeps(t *testing.T) {
 	c.End(c.now, Listed)
 	c.Reach(c.now, There)
 	c.is("told in its last moment", true, false)
-	if c.Doubt(); c.TakeDoubt() {
+	if c.Doubt(Familiar); c.TakeDoubt() {
 		t.Error("a doubt is taken of a server that can be asked")
 	}
 }
@@ -174,12 +216,12 @@ func TestScheduleAlways(t *testing.T) {
 					ended = time.Time{}
 				}
 			case 1:
-				s.Doubt()
+				s.Doubt(rapid.SampledFrom([]Doubt{Strange, Familiar}).Draw(r, "doubt"))
 			case 2:
 				now = now.Add(time.Duration(rapid.Int64Range(0, int64(6*time.Minute)).Draw(r, "time")))
 			case 3:
 				if running {
-					how := rapid.SampledFrom([]Outcome{Listed, Unreachable, Refused}).Draw(r, "how")
+					how := rapid.SampledFrom([]Outcome{Listed, Same, Unreachable, Refused}).Draw(r, "how")
 					s.End(now, how)
 					running, ended = false, now
 				}

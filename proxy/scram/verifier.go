@@ -154,6 +154,9 @@ func Mock(secret []byte, tenant, user string, iterations int) Verifier {
 		iterations = DefaultIterations
 	}
 	name := tenant + "\x00" + user
+	if iterations != DefaultIterations { // a real user with another count has another salt, too
+		name += "\x00" + strconv.Itoa(iterations)
+	}
 	// The keys come from subkeys: the salt, which is public, then says nothing about them.
 	return Verifier{
 		Iterations: min(iterations, MaxIterations),

@@ -187,6 +187,7 @@ func TestMock(t *testing.T) {
 		"tenant": Mock(secret, "globex", "app", 4096),
 		"user":   Mock(secret, "acme", "web", 4096),
 		"border": Mock(secret, "acmea", "pp", 4096),
+		"count":  Mock(secret, "acme", "app", 4097),
 	} {
 		if bytes.Equal(other.Salt, base.Salt) || bytes.Equal(other.StoredKey, base.StoredKey) || bytes.Equal(other.ServerKey, base.ServerKey) {
 			t.Errorf("another %s gives a mock that is partly the same", name)

@@ -71,10 +71,19 @@ func Secrets() []Secret {
 	}
 }
 
-// Differences lists what is different, in the order of paths. Two nil tenants have none; a tenant that appears or goes has every
-// value that it has.
+// there is what is shown of a user that has nothing to show.
+const there = "there"
+
+// Differences lists what is different, in the order of paths. Of a list it has the entries that went and those that came, at the
+// list's path with [] behind it. Two nil tenants have none; a tenant that appears or goes has every value that is not a default.
 func Differences(old, now *tenants.Tenant) (out []tenants.Difference) {
 	was, is := flat(old), flat(now)
+	switch {
+	case old == nil && now != nil:
+		dropDefaults(is, now)
+	case old != nil && now == nil:
+		dropDefaults(was, old)
+	}
 	all := maps.Clone(was)
 	maps.Copy(all, is)
 	for _, path := range slices.Sorted(maps.Keys(all)) {
@@ -84,10 +93,59 @@ func Differences(old, now *tenants.Tenant) (out []tenants.Difference) {
 		case a.secret || b.secret:
 			out = append(out, tenants.Difference{Path: path, Secret: true})
 		default:
-			out = append(out, tenants.Difference{Path: path, Old: a.shown, New: b.shown})
+			out = append(out, differenceOf(path, a.shown, b.shown))
 		}
 	}
 	return out
+}
+
+// differenceOf is that of two values. Lists can be long, and are changed a little: who reads of it wants to know what.
+func differenceOf(path, old, now string) tenants.Difference {
+	var was, is []json.RawMessage
+	if old == "" || now == "" || json.Unmarshal([]byte(old), &was) != nil || json.Unmarshal([]byte(now), &is) != nil {
+		return tenants.Difference{Path: path, Old: old, New: now}
+	}
+	went, came := lessThan(was, is), lessThan(is, was)
+	if len(went)+len(came) == 0 { // they are in another order
+		return tenants.Difference{Path: path, Old: old, New: now}
+	}
+	return tenants.Difference{Path: path + "[]", Old: listed(went), New: listed(came)}
+}
+
+// lessThan are the entries of a list without those of another one, each as often as it is there.
+func lessThan(list, other []json.RawMessage) (rest []json.RawMessage) {
+	count := make(map[string]int, len(other))
+	for _, entry := range other {
+		count[string(entry)]++
+	}
+	for _, entry := range list {
+		if count[string(entry)]--; count[string(entry)] < 0 {
+			rest = append(rest, entry)
+		}
+	}
+	return rest
+}
+
+// listed is a list of entries, if there are any.
+func listed(entries []json.RawMessage) string {
+	if len(entries) == 0 {
+		return ""
+	}
+	return string(Encode(entries))
+}
+
+// dropDefaults leaves out of a tenant's values those that a tenant has of which nobody has said anything.
+func dropDefaults(all map[string]leaf, t *tenants.Tenant) {
+	usual := tenants.New(t.ID)
+	for name := range t.Users {
+		usual.Users[name] = &tenants.User{Name: name}
+	}
+	usual.Complete()
+	for path, value := range flat(usual) {
+		if all[path] == value && value.shown != there {
+			delete(all, path)
+		}
+	}
 }
 
 // leaf is one value of a tenant. Secrets are compared, and not shown.
@@ -111,7 +169,7 @@ func flat(t *tenants.Tenant) map[string]leaf {
 	}
 	for name, u := range t.Users {
 		at := tenants.UserPath(name)
-		all[at] = leaf{shown: "there"}
+		all[at] = leaf{shown: there}
 		flatten(at, Encode(OfUser(u)), all)
 		for _, s := range Secrets() {
 			if text := *s.Of(u); !text.IsZero() {

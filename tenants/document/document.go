@@ -130,7 +130,8 @@ func (d *duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Decode reads strictly: an unknown key is an error, and so is null, which is not the same as absent to everybody.
+// Decode reads strictly: an unknown key is an error, one in another case among them, and so is null, which is not the same as absent to
+// everybody.
 func Decode(text []byte, into any) error {
 	if bytes.Contains(text, []byte("null")) { // which may be text: it is rare enough to look closely
 		if err := refuseNull(text); err != nil {
@@ -139,7 +140,10 @@ func Decode(text []byte, into any) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	return exactKeys(text[:d.InputOffset()])
 }
 
 func refuseNull(text []byte) error {

@@ -48,7 +48,11 @@ func (r *rule) UnmarshalJSON(text []byte) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(text)) // the outer one's strictness is not ours
 	d.DisallowUnknownFields()
-	if err := d.Decode((*object)(r)); err != nil {
+	err := d.Decode((*object)(r))
+	if err == nil {
+		err = exactKeys(text)
+	}
+	if err != nil {
 		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 			return fmt.Errorf("allow_list: a rule has no key %s", key)
 		}

@@ -44,6 +44,9 @@ func TestRuleDocumentsRefused(t *testing.T) {
 		`{"endpoint":{"provider":"aws","id":"x"}}`:   "allow_list[1]: endpoint.id: must be the id of a VPC endpoint",
 		`{"cidr":"10.0.0.0/8","until":"2027"}`:       `a rule has no key "until"`,
 		`{"endpoint":{"provider":"gcp","name":"x"}}`: `a rule has no key "name"`,
+		`{"CIDR":"10.0.0.0/8"}`:                      `a rule has no key "CIDR"`,
+		`{"cidr":"10.0.0.0/8","Comment":"x"}`:        `a rule has no key "Comment"`,
+		`{"endpoint":{"provider":"gcp","ID":"7"}}`:   `a rule has no key "ID"`,
 		`7`:              "neither a network nor a rule",
 		`["10.0.0.0/8"]`: "neither a network nor a rule",
 		`{"cidr":null}`:  "null means nothing",
@@ -54,6 +57,29 @@ func TestRuleDocumentsRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an error with %q", entry, err, want)
 		}
+	}
+}
+
+// TestKeysAreExact: a key in another case is another key, wherever it stands, and a text is no key.
+func TestKeysAreExact(t *testing.T) {
+	for _, key := range []string{"Database", "DATABASE", "databa\u017fe", "\\u0064atabase", `"`, `\\`, "pool.size", ""} {
+		text := []byte(`{"upstream" : {"host" : "a\"B\\" } , "pool":{"size":3},"databases": ["Pool", "A:", "B"],"` + strings.ReplaceAll(key, `"`, `\"`) + `" : "x"}`)
+		var d Tenant
+		if err := Decode(text, &d); err == nil || !strings.Contains(err.Error(), "unknown field") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	var d Tenant
+	if err := Decode([]byte("{\"upstream\" :\n{\"host\"\t: \"a\\\"B\\\\\"}, \"databases\":[\"Pool\",\"A:\",\"\"],\"state\":{\"advisory_lock\":\"pin\"}} "), &d); err != nil {
+		t.Error(err)
+	}
+	for _, text := range []string{`{"cidr":"10.0.0.0/8"}`, `"A"`} {
+		if err := json.Unmarshal([]byte(text), new(rule)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := json.Unmarshal([]byte(`{"Cidr":"10.0.0.0/8"}`), new(rule)); err == nil { // as the admin API reads it
+		t.Error("a rule's key is taken in any case")
 	}
 }
 

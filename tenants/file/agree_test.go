@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
 )
 
 // draw is where values come from. A sound one takes the first of each few, which are good together.
@@ -259,7 +260,7 @@ func writtenRule(r netrestrict.Rule) any {
 // file's problems are the same, each with the line of what it is about.
 func TestRulesAndFileAgree(t *testing.T) {
 	accepted, refused := 0, 0
-	cert, key := newPair(t)
+	cert, key := harness.SelfSigned(t)
 	roots, err := tenants.ParseRoots([]byte(cert))
 	if err != nil {
 		t.Fatal(err)

@@ -30,16 +30,17 @@ func Load(o Options) (*Snapshot, error) {
 	if o.Lane != nil {
 		read = o.Lane.Read
 	}
-	data, err := read(o.Path, maxTenantsFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the tenants file: %w", err)
-	}
 	now := o.Now
 	if now == nil {
 		now = time.Now
 	}
+	at := now() // before: what is written from here on may be in it or not
+	data, err := read(o.Path, maxTenantsFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the tenants file: %w", err)
+	}
 	l := &loader{dir: filepath.Dir(o.Path), check: o.CheckVerifier, read: read}
-	s, err := l.load(data, now())
+	s, err := l.load(data, at)
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,14 @@ func (s *Store) Change(context.Context, tenants.Edit) (tenants.Record, error) {
 }
 
 // Tokens is [tenants.Registry]'s.
-func (s *Store) Tokens(context.Context, string) ([]tenants.Token, error) { return nil, nil }
+func (s *Store) Tokens(context.Context, string, string, int) ([]tenants.Token, error) {
+	return nil, nil
+}
+
+// Token is [tenants.Registry]'s: there is none.
+func (s *Store) Token(context.Context, string) (tenants.Token, error) {
+	return tenants.Token{}, tenants.ErrNoSuchToken
+}
 
 // AddToken is [tenants.Registry]'s.
 func (s *Store) AddToken(context.Context, tenants.Actor, tenants.Token, [32]byte) (tenants.Token, error) {

@@ -11,7 +11,7 @@ import (
 
 // Snapshot is the set of tenants as of one load. It never changes.
 type Snapshot struct {
-	LoadedAt time.Time
+	LoadedAt time.Time         // when it began
 	Tenants  []*tenants.Tenant // in the file's order
 
 	files []string

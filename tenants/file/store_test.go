@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
 )
 
 const oneTenant = "tenants:\n- {id: %s, upstream: {host: h, tls: disable}}\n"
@@ -92,7 +93,8 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 func TestReloadOfTheSame(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "web.pw", "secret")
-	write(t, dir, "ca.pem", newCA(t))
+	ca, _ := harness.SelfSigned(t)
+	write(t, dir, "ca.pem", ca)
 	s := open(t, write(t, dir, "tenants.yaml", `tenants:
 - id: a
   upstream: {host: h, ca: ca.pem}

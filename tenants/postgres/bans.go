@@ -252,12 +252,15 @@ const (
 	deleteBans = `DELETE FROM postern.bans WHERE (tenant, address) IN
 		(SELECT b.tenant, b.address FROM postern.bans b JOIN unnest($1::text[], $2::text[]) k (tenant, address) ON b.tenant = k.tenant AND b.address = k.address::cidr
 			ORDER BY 1, 2 FOR UPDATE)`
+	// What is there already needs no room.
 	insertBans = `INSERT INTO postern.bans AS b (tenant, address, until, failures, manual, made_by)
 		SELECT tenant, address, clock_timestamp() + ms * interval '1 ms', failures, manual, $6::text FROM (
-			SELECT tenant, address::cidr, ms, failures, manual, row_number() OVER (PARTITION BY tenant, manual) AS nth
-			FROM unnest($1::text[], $2::text[], $3::bigint[], $4::int[], $5::bool[]) k (tenant, address, ms, failures, manual)) k
-		WHERE (tenant = '' OR EXISTS (SELECT FROM postern.tenants t WHERE t.id = k.tenant)) AND
-			nth + (SELECT count(*) FROM postern.bans x WHERE x.tenant = k.tenant AND x.manual = k.manual) <= CASE WHEN manual THEN $7::bigint ELSE $8 END
+			SELECT *, row_number() OVER (PARTITION BY tenant, manual, there) AS nth FROM (
+				SELECT tenant, address::cidr, ms, failures, manual, EXISTS (SELECT FROM postern.bans x
+					WHERE x.tenant = k.tenant AND x.address = k.address::cidr AND (x.manual OR NOT k.manual)) AS there
+				FROM unnest($1::text[], $2::text[], $3::bigint[], $4::int[], $5::bool[]) k (tenant, address, ms, failures, manual)) k) k
+		WHERE (tenant = '' OR EXISTS (SELECT FROM postern.tenants t WHERE t.id = k.tenant)) AND (there OR
+			nth + (SELECT count(*) FROM postern.bans x WHERE x.tenant = k.tenant AND x.manual = k.manual) <= CASE WHEN manual THEN $7::bigint ELSE $8 END)
 		ORDER BY 1, 2
 		ON CONFLICT (tenant, address) DO UPDATE SET until = greatest(b.until, excluded.until), failures = greatest(b.failures, excluded.failures),
 			manual = b.manual OR excluded.manual, made_by = excluded.made_by`

@@ -202,6 +202,27 @@ func TestFloodOfBans(t *testing.T) {
 	if n := len(atB.keys()); n != maxTenantBans+1 {
 		t.Errorf("the other node has heard of %d", n)
 	}
+
+	// One that is there is prolonged although there is no room, and all the room that there is goes to those that are not.
+	full := w.connect()
+	var some []netip.Prefix
+	if err := full.QueryRow(t.Context(), `SELECT array_agg(address) FROM (SELECT address FROM postern.bans WHERE NOT manual ORDER BY 1 LIMIT 6) x`).Scan(&some); err != nil {
+		t.Fatal(err)
+	}
+	freed, prolonged := some[0], some[1:]
+	w.exec(fmt.Sprintf(`DELETE FROM postern.bans WHERE address = '%s'`, freed))
+	const begun = "198.51.100.9/32"
+	for _, p := range prolonged {
+		a.TellBan(netrestrict.Ban{Tenant: "acme", Address: p, Left: 3 * time.Hour, Failures: 20})
+	}
+	a.TellBan(ban("acme", begun, 3*time.Hour))
+	harness.Eventually(t, harness.Patience, "they last longer", func() bool { return a.bans.waiting() == 0 && slices.Contains(atB.keys(), "acme "+begun) })
+	if n := count(w, `SELECT count(*) FROM postern.bans WHERE NOT manual AND until > now() + interval '2 hours'`); n != int64(len(prolonged))+1 {
+		t.Errorf("%d bans last three hours, want %d", n, len(prolonged)+1)
+	}
+	if n := count(w, `SELECT count(*) FROM postern.bans WHERE NOT manual`); n != maxTenantBans {
+		t.Errorf("the store has %d bans, want %d", n, maxTenantBans)
+	}
 }
 
 // TestBanNews: what is urgent is told first, always has room, and newer news stays.

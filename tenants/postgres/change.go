@@ -63,16 +63,26 @@ func (r *Registry) change(ctx context.Context, c tenants.Edit) (now tenants.Reco
 		return now, nil
 	}
 	err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		if now, err = r.lock(ctx, tx, c.Tenant); err != nil {
+		var lost error
+		if now, lost, err = r.lock(ctx, tx, c.Tenant); err != nil {
 			return err
+		}
+		if lost != nil && !c.Unread {
+			return refusal{r.unreadable(c.Tenant, lost)}
 		}
 		next, err := r.edit(c, now)
 		if err != nil {
 			return refusal{err}
 		}
-		s := step{old: now.Tenant, new: next}
-		if len(document.Differences(s.old, s.new)) == 0 {
+		s := step{old: now.Tenant, new: next, broken: lost != nil}
+		if !s.broken && len(document.Differences(s.old, s.new)) == 0 {
 			return nil
+		}
+		if s.broken {
+			r.opts.Log.Warn("a tenant that cannot be read is replaced or removed, with what was lost", "tenant", c.Tenant, "error", lost)
+		}
+		if s.tokens, err = tokensOf(ctx, tx, s); err != nil {
+			return err
 		}
 		if err := free(ctx, tx, next); err != nil {
 			return err
@@ -93,26 +103,31 @@ func (r *Registry) change(ctx context.Context, c tenants.Edit) (now tenants.Reco
 // lock reads a tenant that nobody else changes until the transaction ends, neither by a registry nor by SQL: the row's lock holds up
 // new users and who comes to change the tenant, the users' locks who changes one of them. The tables are locked first, in the
 // mode that the writing needs, because an import has them: locked later, each would wait for the other.
-func (r *Registry) lock(ctx context.Context, tx pgx.Tx, id string) (is tenants.Record, err error) {
+//
+// lost is why not all of it can be read.
+func (r *Registry) lock(ctx context.Context, tx pgx.Tx, id string) (is tenants.Record, lost, err error) {
 	var b pgx.Batch
 	b.Queue(`LOCK TABLE postern.tenants, postern.users IN ROW EXCLUSIVE MODE`)
 	b.Queue(`SELECT FROM postern.tenants WHERE id = $1 FOR UPDATE`, id)
 	b.Queue(`SELECT FROM postern.users WHERE tenant = $1 ORDER BY name FOR UPDATE`, id)
 	b.Queue(selectThese, []string{id}).Query(func(rows pgx.Rows) error { // which sees what was committed while we waited
-		return scanRows(rows, func(in row) (err error) {
-			is, err = r.record(&document.Reader{}, in)
-			return err
+		return scanRows(rows, func(in row) error {
+			is, lost = r.record(&document.Reader{}, in)
+			return nil
 		})
 	})
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return is, fmt.Errorf("tenant %s: %w", id, err)
+		return is, nil, fmt.Errorf("tenant %s: %w", id, err)
 	}
-	return is, nil
+	return is, lost, nil
 }
 
 // edit is what shall be there. Its errors are refusals.
 func (r *Registry) edit(c tenants.Edit, is tenants.Record) (*tenants.Tenant, error) {
-	if c.Match == tenants.MatchNone && is.Tenant != nil || c.Match > 0 && (is.Tenant == nil || is.Revision != c.Match) {
+	switch {
+	case c.Match == tenants.MatchNone && is.Tenant != nil:
+		return nil, tenants.ErrTaken
+	case c.Match > 0 && (is.Tenant == nil || is.Revision != c.Match):
 		return nil, tenants.ErrChanged
 	}
 	next, err := c.Edit(is.Tenant)

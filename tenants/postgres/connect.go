@@ -4,9 +4,13 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -68,14 +72,48 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 	return checkSchema(ctx, conn)
 }
 
-// plain is an error of connecting without the connection's settings, which pgx repeats, though not the password.
+// plain is an error of connecting in one line and without the connection's settings, which pgx repeats, though not the password.
 func plain(err error) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
 		return server
 	}
-	return err
+	var connecting *pgconn.ConnectError
+	if !errors.As(err, &connecting) {
+		return err
+	}
+	var why []string
+	for _, one := range each(connecting.Unwrap()) {
+		var network *net.OpError // has the address, and no more
+		text := one.Error()
+		if errors.As(one, &network) {
+			text = network.Error()
+		}
+		if !slices.Contains(why, text) { // with TLS and without it, say
+			why = append(why, text)
+		}
+	}
+	return unreachable{strings.Join(why, "; "), err}
 }
+
+// each takes joined errors apart.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// unreachable is an error of connecting in our words.
+type unreachable struct {
+	text  string
+	cause error
+}
+
+// Error implements error.
+func (e unreachable) Error() string { return e.text }
+
+func (e unreachable) Unwrap() error { return e.cause }
 
 func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -137,28 +175,35 @@ func snapshot(ctx context.Context, conn *pgx.Conn, f func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f)
 }
 
-// checkKeys opens one secret of the store: with another key file none would open, and better all tenants stay than none.
+// checkKeys opens some of the store's secrets until one opens: with another key file none would, and better all tenants stay than none.
+// What does not open beside one that does is its tenant's affair.
 func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
-	var tenant, user, field string
-	var sealed []byte
-	err := conn.QueryRow(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
+	rows, err := conn.Query(ctx, `SELECT tenant, name, field, sealed FROM postern.users,
 		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
 		WHERE sealed IS NOT NULL
 		UNION ALL SELECT id, '', field, sealed FROM postern.tenants,
 		LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password), ('machine_token', machine_token)) v (field, sealed)
-		WHERE sealed IS NOT NULL LIMIT 1`).Scan(&tenant, &user, &field, &sealed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+		WHERE sealed IS NOT NULL LIMIT 100`)
+	if err != nil {
+		return fmt.Errorf("opening a secret of the store: %w", err)
 	}
-	if err == nil {
+	var tenant, user, field string
+	var sealed []byte
+	var lost error
+	opened := false
+	if _, err := pgx.ForEachRow(rows, []any{&tenant, &user, &field, &sealed}, func() error {
 		at := userPlace(tenant, user, field)
 		if user == "" {
 			at = tenantPlace(tenant, field)
 		}
-		_, err = k.open(at, sealed)
-	}
-	if err != nil {
+		_, err := k.open(at, sealed)
+		opened, lost = opened || err == nil, cmp.Or(lost, err)
+		return nil
+	}); err != nil {
 		return fmt.Errorf("opening a secret of the store: %w", err)
+	}
+	if lost != nil && !opened {
+		return fmt.Errorf("opening a secret of the store: %w", lost)
 	}
 	return nil
 }

@@ -2,14 +2,7 @@ package postgres
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -21,26 +14,8 @@ import (
 	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/tenants"
 	"github.com/postern/postern/tenants/document"
+	"github.com/postern/postern/test/harness"
 )
-
-// newCA is a certificate and its key, in PEM.
-func newCA(t testing.TB) (cert, secret string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text}))
-}
 
 // drawTenant draws a tenant that is complete, every field of which may be what it is not by default.
 func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
@@ -133,7 +108,7 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 
 // TestRowsHoldTenants: what is written down of a tenant makes the same tenant again.
 func TestRowsHoldTenants(t *testing.T) {
-	ca, _ := newCA(t)
+	ca, _ := harness.SelfSigned(t)
 	k := testKeys(t, "k1")
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawTenant(t, "acme", ca)

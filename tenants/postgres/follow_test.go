@@ -29,17 +29,10 @@ func TestFollow(t *testing.T) {
 // TestFollowGenerations does so with newer servers.
 func TestFollowGenerations(t *testing.T) {
 	t.Parallel()
-	majors := []int{18}
-	if harness.Long() {
-		majors = []int{16, 17, 18}
-	}
-	for _, major := range majors {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			w := newWorld(t, harness.PostgresOf(t, major))
-			w.load(sample("acme"))
-			w.visit()
-		})
-	}
+	newer(t, func(w *world) {
+		w.load(sample("acme"))
+		w.visit()
+	})
 }
 
 func (w *world) visit() {
@@ -84,6 +77,28 @@ func (w *world) visit() {
 			t.Errorf("%s, which tells nobody, is not refused", sql)
 		}
 	}
+}
+
+// TestReady: until all is read new clients go better elsewhere, but not because the store went away meanwhile: that may last.
+func TestReady(t *testing.T) {
+	d, err := tenants.NewDirectory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{opts: Options{Directory: d}}
+	is := func(when string, ready, degraded bool) {
+		if (s.Ready() == nil) != ready || (s.Degraded() != nil) != degraded {
+			t.Errorf("%s: ready %v, degraded %v", when, s.Ready(), s.Degraded())
+		}
+	}
+	d.SetFilling(true)
+	is("being read", false, false)
+	s.confirmed(errors.New("gone"))
+	is("away before all is read", true, true)
+	d.SetFilling(false)
+	is("away with what the cache file has", true, true)
+	s.confirmed(nil)
+	is("read", true, false)
 }
 
 // TestManyWriters: each transaction has a version of its own, whatever others do at the same time, and nothing that they change is

@@ -56,7 +56,7 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 		}
 		w := newWriter(tx, k)
 		steps := difference(before, list, broken, o.Prune)
-		for _, step := range steps {
+		for i, step := range steps {
 			changed++
 			for _, line := range step.lines() {
 				if _, err := fmt.Fprintln(out, line); err != nil {
@@ -64,6 +64,9 @@ func Import(ctx context.Context, conf *pgx.ConnConfig, k *Keys, list []*tenants.
 				}
 			}
 			if !o.DryRun {
+				if steps[i].tokens, err = tokensOf(ctx, tx, step); err != nil {
+					return err
+				}
 				if err := w.apply(ctx, step); err != nil {
 					return err
 				}
@@ -100,13 +103,13 @@ func difference(before, after []*tenants.Tenant, broken map[string]bool, prune b
 	}
 	for _, t := range after {
 		if old := was[t.ID]; old == nil || broken[t.ID] || !old.Equal(t) || old.Upstream.RootPEM != t.Upstream.RootPEM || old.ClientCAPEM != t.ClientCAPEM {
-			steps = append(steps, step{old, t, broken[t.ID]})
+			steps = append(steps, step{old: old, new: t, broken: broken[t.ID]})
 		}
 		delete(was, t.ID)
 	}
 	if prune {
 		for _, t := range was {
-			steps = append(steps, step{old: t})
+			steps = append(steps, step{old: t, broken: broken[t.ID]})
 		}
 	}
 	slices.SortFunc(steps, func(a, b step) int {

@@ -94,8 +94,8 @@ func TestKeysOfTenantsAreSealed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
 	file := w.keyFile("store.key", "k1")
-	cert, key := newCA(t)
-	_, otherKey := newCA(t)
+	cert, key := harness.SelfSigned(t)
+	_, otherKey := harness.SelfSigned(t)
 	a := tenants.New("acme") // whose only secret it is
 	a.Upstream = tenants.Upstream{Host: "127.0.0.1", ClientCert: cert, ClientKey: tenants.NewSecret(key)}
 	a.Complete()

@@ -5,6 +5,7 @@ package postgres
 import (
 	"crypto/subtle"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern/postern/tenants"
@@ -20,6 +21,7 @@ const (
 type knownTokens struct {
 	mu       sync.Mutex
 	byDigest map[[32]byte]knownToken
+	ended    atomic.Uint64 // how many were found to be good no more; what was asked before the last one is not kept
 }
 
 type knownToken struct {
@@ -41,10 +43,13 @@ func (k *knownTokens) find(digest [32]byte, now time.Time) (t tenants.Token, kno
 	return is.Token, true, !now.Before(is.ask)
 }
 
-// valid keeps what the store has said.
-func (k *knownTokens) valid(digest [32]byte, t tenants.Token, asked time.Time) {
+// valid keeps what the store has said, unless a token has ended since it was asked: it may have been this one.
+func (k *knownTokens) valid(digest [32]byte, t tenants.Token, asked time.Time, ended uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.ended.Load() != ended {
+		return
+	}
 	if k.byDigest == nil || len(k.byDigest) >= maxKnown {
 		k.byDigest = make(map[[32]byte]knownToken)
 	}
@@ -61,9 +66,20 @@ func (k *knownTokens) away(digest [32]byte, now time.Time) {
 	}
 }
 
-// invalid drops what is known of a token: it must not be good again when the store goes away.
+// invalid drops what is known of a token: it must not be good again when the store goes away. Who guesses ends none.
 func (k *knownTokens) invalid(digest [32]byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if _, was := k.byDigest[digest]; was {
+		k.ended.Add(1)
+		delete(k.byDigest, digest)
+	}
+}
+
+// revoked drops what is known of a token, and what somebody is asking about it now.
+func (k *knownTokens) revoked(digest [32]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended.Add(1)
 	delete(k.byDigest, digest)
 }

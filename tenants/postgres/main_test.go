@@ -45,6 +45,18 @@ func newWorld(t *testing.T, c *harness.Cluster) *world {
 	return w
 }
 
+// newer does something in stores on servers that are newer than the usual one: the newest, and in the longer suite those between.
+func newer(t *testing.T, do func(*world)) {
+	t.Helper()
+	majors := []int{18}
+	if harness.Long() {
+		majors = []int{16, 17, 18}
+	}
+	for _, major := range majors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) { do(newWorld(t, harness.PostgresOf(t, major))) })
+	}
+}
+
 func testKeys(t testing.TB, ids ...string) *Keys {
 	t.Helper()
 	var text strings.Builder

@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -101,8 +102,11 @@ func (r *Registry) Tenant(ctx context.Context, id string) (tenants.Record, error
 		var found []tenants.Record
 		err := readRows(ctx, r.pool, func(in row) error {
 			record, err := r.record(&document.Reader{}, in)
+			if err != nil {
+				return r.unreadable(in.ID, err)
+			}
 			found = append(found, record)
-			return err
+			return nil
 		}, selectThese, []string{sane(id)})
 		if err == nil && len(found) == 0 {
 			err = tenants.ErrNoSuchTenant
@@ -125,7 +129,7 @@ func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tena
 				after = in.ID
 				record, err := r.record(reader, in)
 				if err != nil {
-					r.opts.Log.Error("a tenant of the store cannot be read", "tenant", in.ID, "error", err)
+					_ = r.unreadable(in.ID, err)
 				} else if len(found) < limit {
 					found = append(found, record)
 				}
@@ -138,28 +142,29 @@ func (r *Registry) Tenants(ctx context.Context, after string, limit int) ([]tena
 	})
 }
 
+// record is what can be read of a row, and why not all of it.
 func (r *Registry) record(reader *document.Reader, in row) (tenants.Record, error) {
-	t, err := rowTenant(reader, in, r.opts.Keys)
-	if err != nil {
-		return tenants.Record{}, err
-	}
-	return tenants.Record{Tenant: t, Revision: in.Mark, Version: in.version, Changed: in.at}, nil
+	t, lost := readable(reader, in, r.opts.Keys)
+	return tenants.Record{Tenant: t, Revision: in.Mark, Version: in.version, Changed: in.at}, lost
 }
 
-// ask bounds a call, and says so if the store is away.
+// unreadable tells the log why a tenant cannot be read, and the caller that it cannot.
+func (r *Registry) unreadable(id string, why error) error {
+	r.opts.Log.Error("a tenant of the store cannot be read", "tenant", id, "error", why)
+	return tenants.ErrUnreadable
+}
+
+// ask bounds a call, and says so if the store is away, or slower than the caller can wait.
 func ask[T any](ctx context.Context, of interface{ itself() *asker }, f func(context.Context) (T, error)) (T, error) {
 	r := of.itself()
 	out, err := bounded(ctx, callTimeout, f)
-	if err == nil || ctx.Err() != nil || !isAway(err) {
+	if err == nil || errors.Is(ctx.Err(), context.Canceled) || !isAway(err) {
 		if err == nil {
 			r.told.Store(false)
 		}
 		return out, err
 	}
-	var away awayError
-	if !errors.As(err, &away) {
-		away = awayError{plain(err)}
-	}
+	away := awayBecause(err)
 	if sqlState(err) == readOnlyServer {
 		r.pool.Reset() // connections to a server that is no primary any more are of no use: the next ones find the one that is
 	}
@@ -176,6 +181,22 @@ type awayError struct{ cause error }
 func (e awayError) Error() string { return tenants.ErrAway.Error() }
 
 func (e awayError) Unwrap() []error { return []error{tenants.ErrAway, e.cause} }
+
+func awayBecause(err error) awayError {
+	var away awayError
+	if !errors.As(err, &away) {
+		away = awayError{plain(err)}
+	}
+	return away
+}
+
+// Explain is an error of a registry for the operator's own eyes: if it is that the store is away, with the cause.
+func Explain(err error) error {
+	if err == nil || !isAway(err) {
+		return err
+	}
+	return fmt.Errorf("the store of tenants cannot be asked: %w", awayBecause(err).cause)
+}
 
 // isAway reports whether an error says that the store cannot be had now: a broken connection, a server that ends, starts, is
 // full or a standby, a lock that somebody does not let go of.

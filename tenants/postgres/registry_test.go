@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -80,11 +82,103 @@ func TestRegistryPages(t *testing.T) {
 	if !strings.Contains(w.log.String(), "tenant=a0") {
 		t.Error("the one that cannot be read is not told of")
 	}
-	if _, err := r.Tenant(t.Context(), "a0"); err == nil || errors.Is(err, tenants.ErrNoSuchTenant) || errors.Is(err, tenants.ErrAway) {
+	if _, err := r.Tenant(t.Context(), "a0"); !errors.Is(err, tenants.ErrUnreadable) {
 		t.Errorf("one that cannot be read: %v", err)
 	}
-	if _, err := r.Change(t.Context(), put(sample("a0"), 0)); err == nil {
-		t.Error("one that cannot be read is changed unread")
+	if _, err := r.Change(t.Context(), put(sample("a0"), 0)); !errors.Is(err, tenants.ErrUnreadable) {
+		t.Errorf("one that cannot be read is changed unread: %v", err)
+	}
+}
+
+// TestUnreadable: a tenant whose document is unknown, or whose key is lost, is replaced as a whole or removed, and what was lost is told.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	w.keys = testKeys(t, "lost", "k1")
+	w.load(sample("acme"), sample("globex"), sample("initech"))
+	w.keys = testKeys(t, "k1")
+	r := w.registry()
+	unread := func(c tenants.Edit) tenants.Edit {
+		c.Unread = true
+		return c
+	}
+	if _, err := r.Tenant(t.Context(), "acme"); !errors.Is(err, tenants.ErrAway) {
+		t.Errorf("nothing at all opens: %v", err)
+	}
+	w.exec(`UPDATE postern.users SET verifier = NULL, password = $1 WHERE tenant = 'acme' AND name = 'app'`, w.keys.seal(userPlace("acme", "app", "password"), []byte("known-marked")))
+	w.exec(`UPDATE postern.tenants SET document = document || '{"surprise": 1}' WHERE id = 'globex'`)
+	for _, id := range []string{"acme", "globex", "initech"} {
+		if _, err := r.Tenant(t.Context(), id); !errors.Is(err, tenants.ErrUnreadable) {
+			t.Errorf("%s: %v", id, err)
+		}
+		if _, err := r.Change(t.Context(), with(id, 0, nil)); !errors.Is(err, tenants.ErrUnreadable) {
+			t.Errorf("%s is changed unread: %v", id, err)
+		} else if last := w.entries(r, 1)[0]; last.Outcome != tenants.ErrUnreadable.Error() || last.Tenant != id {
+			t.Errorf("audit: %+v", last)
+		}
+	}
+	var given *tenants.Tenant
+	bigger := with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = 9 })
+	made, err := r.Change(t.Context(), unread(tenants.Edit{By: operator, Action: "tenant.put", Tenant: "acme", Edit: func(old *tenants.Tenant) (*tenants.Tenant, error) {
+		given = old
+		return bigger.Edit(old)
+	}}))
+	if err != nil || made.Tenant.Pool.Size != 9 || len(given.Users) != 1 || given.Users["app"].Password != tenants.NewSecret("known-marked") {
+		t.Errorf("%+v of %+v, %v", made, given, err)
+	}
+	if last := w.entries(r, 1)[0]; last.Outcome != tenants.OutcomeDone || len(last.Changes) < 3 || last.Changes[0] != (tenants.Difference{Path: "document", Old: `"cannot be read"`}) {
+		t.Errorf("audit: %+v", last)
+	}
+	if got, err := r.Tenant(t.Context(), "acme"); err != nil || !got.Tenant.Equal(made.Tenant) || got.Revision != made.Revision {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	if _, err := r.Change(t.Context(), unread(put(sample("globex"), 0))); err != nil {
+		t.Error(err)
+	}
+	if got, err := r.Tenant(t.Context(), "globex"); err != nil || !got.Tenant.Equal(sample("globex")) {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	if _, err := r.Change(t.Context(), unread(remove("initech", 0))); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Tenant(t.Context(), "initech"); !errors.Is(err, tenants.ErrNoSuchTenant) {
+		t.Error(err)
+	}
+	if text := w.log.String(); strings.Count(text, "with what was lost") != 3 || !strings.Contains(text, "no key lost") {
+		t.Error(text)
+	}
+	w.canary()
+	w.verified(r)
+}
+
+// TestRegistrySlow: a store that has not answered when the caller stops waiting is told to be away.
+func TestRegistrySlow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	w.load(sample("acme"))
+	r := w.registry()
+	if _, err := r.Tenant(t.Context(), "acme"); err != nil { // it is connected
+		t.Fatal(err)
+	}
+	tx, err := w.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE postern.tenants`); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"Tenant": func(ctx context.Context) error { _, err := r.Tenant(ctx, "acme"); return err },
+		"Change": func(ctx context.Context) error { _, err := r.Change(ctx, put(sample("acme"), 0)); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := call(ctx); !errors.Is(err, tenants.ErrAway) {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+	if !strings.Contains(w.log.String(), "cannot be asked") {
+		t.Error("the log is not told")
 	}
 }
 
@@ -106,7 +200,7 @@ func TestRegistryAway(t *testing.T) {
 	w := newWorld(t, c)
 	harness.Crash(t, c)
 	r := w.registry()
-	r.known.valid(digestOf("a"), tenants.Token{Name: "known"}, time.Now().Add(-10*time.Second))
+	r.known.valid(digestOf("a"), tenants.Token{Name: "known"}, time.Now().Add(-10*time.Second), 0)
 	if got, err := r.FindToken(t.Context(), digestOf("a")); err != nil || got.Name != "known" {
 		t.Errorf("a known token: %+v, %v", got, err)
 	}
@@ -115,7 +209,8 @@ func TestRegistryAway(t *testing.T) {
 		"Tenants": func() error { _, err := r.Tenants(t.Context(), "", 10); return err },
 		"Change":  func() error { _, err := r.Change(t.Context(), put(sample("acme"), 0)); return err },
 		"Audit":   func() error { _, err := r.Audit(t.Context(), "", 0, 10); return err },
-		"Tokens":  func() error { _, err := r.Tokens(t.Context(), ""); return err },
+		"Tokens":  func() error { _, err := r.Tokens(t.Context(), "", "", 10); return err },
+		"Token":   func() error { _, err := r.Token(t.Context(), "x"); return err },
 		"AddToken": func() error {
 			_, err := r.AddToken(t.Context(), operator, tenants.Token{Name: "x", Scope: tenants.ScopeOperator}, digestOf("x"))
 			return err
@@ -165,12 +260,24 @@ func TestRegistry(t *testing.T) {
 func TestRegistryRights(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
-	for _, sql := range []string{`GRANT USAGE ON SCHEMA postern TO `, `GRANT SELECT ON ALL TABLES IN SCHEMA postern TO `,
-		`GRANT INSERT, UPDATE, DELETE ON postern.tenants, postern.users, postern.tokens TO `, `GRANT INSERT ON postern.audit TO `} {
-		w.exec(sql + harness.Other)
+	page, err := os.ReadFile("../../docs/configure.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants := regexp.MustCompile(`(?m)^(GRANT .* TO )gate;`).FindAllSubmatch(page, -1)
+	if len(grants) < 6 {
+		t.Fatalf("the documentation has %d grants only", len(grants))
+	}
+	for _, sql := range grants {
+		w.exec(string(sql[1]) + harness.Other)
 	}
 	w.as(harness.Other, harness.OtherPassword)
+	w.load(asking("globex"))
 	r := w.registry()
+	if err := r.WriteRoles(t.Context(), "globex", []byte("roles"), 0); err != nil {
+		t.Error(err)
+	}
+	w.follow().has(t, "globex")
 	for _, c := range []tenants.Edit{put(sample("acme"), 0), with("acme", 0, func(x *tenants.Tenant) { x.Pool.Size = 3 })} {
 		if _, err := r.Change(t.Context(), c); err != nil {
 			t.Errorf("%s: %v", c.Action, err)

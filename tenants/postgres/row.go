@@ -128,9 +128,19 @@ func rowOf(t *tenants.Tenant, mark int64, k *Keys) row {
 
 // rowTenant is the reverse of rowOf. What it returns is complete, and not judged.
 func rowTenant(r *document.Reader, in row, k *Keys) (*tenants.Tenant, error) {
-	t, err := r.Tenant(in.ID, in.Document)
-	if err != nil {
-		return nil, err
+	t, lost := readable(r, in, k)
+	if lost != nil {
+		return nil, lost
+	}
+	return t, nil
+}
+
+// readable is what can be read of a row, and why not all of it: of a document nothing or everything, of users those that can be read
+// with their secrets.
+func readable(r *document.Reader, in row, k *Keys) (t *tenants.Tenant, lost error) {
+	t, lost = r.Tenant(in.ID, in.Document)
+	if lost != nil {
+		t = tenants.New(in.ID)
 	}
 	for _, s := range document.TenantSecrets() {
 		sealed, secret := *in.Secrets.sealed(s.Field), s.Of(t)
@@ -139,32 +149,41 @@ func rowTenant(r *document.Reader, in row, k *Keys) (*tenants.Tenant, error) {
 		}
 		text, err := k.open(tenantPlace(in.ID, s.Field), sealed)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.Path, err)
+			lost = cmp.Or(lost, fmt.Errorf("%s: %w", s.Path, err))
+			continue
 		}
 		*secret = tenants.NewSecret(string(text))
 	}
 	for _, ur := range in.Users {
-		at := tenants.UserPath(ur.Name)
-		var d document.User
-		if err := document.Decode(ur.Document, &d); err != nil {
-			return nil, fmt.Errorf("%s: document: %w", at, err)
-		}
-		u := d.Make(ur.Name)
-		for _, s := range document.Secrets() {
-			sealed := *ur.sealed(s.Field)
-			if len(sealed) == 0 {
-				continue
-			}
-			text, err := k.open(userPlace(in.ID, ur.Name, s.Field), sealed)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", at, s.Field, err)
-			}
-			*s.Of(u) = tenants.NewSecret(string(text))
+		u, err := rowUser(in.ID, ur, k)
+		if err != nil {
+			lost = cmp.Or(lost, fmt.Errorf("%s: %w", tenants.UserPath(ur.Name), err))
+			continue
 		}
 		t.Users[ur.Name] = u
 	}
 	t.Complete()
-	return t, nil
+	return t, lost
+}
+
+func rowUser(tenant string, ur userRow, k *Keys) (*tenants.User, error) {
+	var d document.User
+	if err := document.Decode(ur.Document, &d); err != nil {
+		return nil, fmt.Errorf("document: %w", err)
+	}
+	u := d.Make(ur.Name)
+	for _, s := range document.Secrets() {
+		sealed := *ur.sealed(s.Field)
+		if len(sealed) == 0 {
+			continue
+		}
+		text, err := k.open(userPlace(tenant, ur.Name, s.Field), sealed)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Field, err)
+		}
+		*s.Of(u) = tenants.NewSecret(string(text))
+	}
+	return u, nil
 }
 
 // Judge says what is wrong with a tenant, beside what it is.

@@ -114,17 +114,27 @@ func (s *Store) Stats() tenants.Stats {
 	return s.stats
 }
 
-// Degraded says in public words why what is in force may be old or not complete; nil: it is neither.
+// Degraded says in public words why what is in force may be old; nil: it is not.
 func (s *Store) Degraded() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.away != nil:
+	if s.absent() {
 		return errors.New("the store of tenants is away: what is known goes on")
-	case s.opts.Directory.Filling():
+	}
+	return nil
+}
+
+// Ready says in public words why new clients go better to another node, or nil. Reading all tenants takes seconds, and many clients would
+// be told to try again; an absence may last, and then what was read is better than nothing.
+func (s *Store) Ready() error {
+	if s.opts.Directory.Filling() && !s.absent() {
 		return errors.New("not all tenants are read yet")
 	}
 	return nil
+}
+
+func (s *Store) absent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.away != nil
 }
 
 var (

@@ -35,14 +35,45 @@ func scanToken(from pgx.Row, more ...any) (t tenants.Token, err error) {
 }
 
 // Tokens implements [tenants.Registry].
-func (r *Registry) Tokens(ctx context.Context, tenant string) ([]tenants.Token, error) {
+func (r *Registry) Tokens(ctx context.Context, tenant, after string, limit int) ([]tenants.Token, error) {
 	return ask(ctx, r, func(ctx context.Context) ([]tenants.Token, error) {
-		rows, err := r.pool.Query(ctx, `SELECT `+tokenColumns+` FROM postern.tokens WHERE revoked IS NULL AND ($1 = '' OR tenant = $1) ORDER BY created, id`, sane(tenant))
-		if err != nil {
-			return nil, err
-		}
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (tenants.Token, error) { return scanToken(row) })
+		return readTokens(ctx, r.pool, selectTokens+` AND ($1 = '' OR tenant = $1) AND id > $2 ORDER BY id LIMIT $3`, sane(tenant), sane(after), limit)
 	})
+}
+
+// Token implements [tenants.Registry].
+func (r *Registry) Token(ctx context.Context, id string) (tenants.Token, error) {
+	return ask(ctx, r, func(ctx context.Context) (tenants.Token, error) {
+		t, err := scanToken(r.pool.QueryRow(ctx, selectTokens+` AND id = $1`, sane(id)))
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = tenants.ErrNoSuchToken
+		}
+		return t, err
+	})
+}
+
+// selectTokens reads those that were not revoked.
+const selectTokens = `SELECT ` + tokenColumns + ` FROM postern.tokens WHERE revoked IS NULL`
+
+func readTokens(ctx context.Context, q querier, sql string, args ...any) ([]tenants.Token, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (tenants.Token, error) { return scanToken(row) })
+}
+
+// tokensOf says of a step that removes a tenant, whose row is locked, which tokens go with it.
+func tokensOf(ctx context.Context, tx pgx.Tx, s step) (gone []tenants.Difference, err error) {
+	if s.new != nil || s.old == nil {
+		return nil, nil
+	}
+	all, err := readTokens(ctx, tx, selectTokens+` AND tenant = $1 ORDER BY id`, s.old.ID)
+	for _, t := range all {
+		path, text := shownToken(t)
+		gone = append(gone, tenants.Difference{Path: path, Old: text})
+	}
+	return gone, err
 }
 
 // AddToken implements [tenants.Registry].
@@ -84,8 +115,8 @@ func (r *Registry) RevokeToken(ctx context.Context, by tenants.Actor, tenant, id
 		path, text := shownToken(gone)
 		return gone, tenants.Difference{Path: path, Old: text}, err
 	})
-	if err == nil {
-		r.known.invalid([32]byte(digest))
+	if digest != nil { // and if nobody knows whether it was done
+		r.known.revoked([32]byte(digest))
 	}
 	return err
 }
@@ -134,6 +165,7 @@ const findToken = `WITH noted AS (UPDATE postern.tokens SET used = date_trunc('m
 func (r *Registry) FindToken(ctx context.Context, digest [32]byte) (tenants.Token, error) {
 	asked := time.Now()
 	t, known, again := r.known.find(digest, asked)
+	ended := r.known.ended.Load()
 	if !again {
 		return t, nil
 	}
@@ -149,7 +181,7 @@ func (r *Registry) FindToken(ctx context.Context, digest [32]byte) (tenants.Toke
 	})
 	switch {
 	case err == nil:
-		r.known.valid(digest, now, asked)
+		r.known.valid(digest, now, asked, ended)
 		return now, nil
 	case errors.Is(err, tenants.ErrNoSuchToken):
 		r.known.invalid(digest)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,16 +17,20 @@ import (
 
 // step is one tenant that becomes another.
 type step struct {
-	old, new *tenants.Tenant // nil: not there
-	broken   bool            // old is, in a form that cannot be read
+	old, new *tenants.Tenant      // nil: not there
+	broken   bool                 // old is, in a form that cannot be read; it has what can be
+	tokens   []tenants.Difference // that go with it
 }
 
 // entry is what the audit log says of the step.
 func (s step) entry(by tenants.Actor, action string) tenants.Entry {
 	e := tenants.Entry{By: by, Action: action, Tenant: s.id(), Outcome: tenants.OutcomeDone}
-	if !s.broken {
-		e.Changes = document.Differences(s.old, s.new)
+	old := s.old
+	if s.broken {
+		e.Changes = []tenants.Difference{{Path: "document", Old: `"cannot be read"`}}
+		old = nil
 	}
+	e.Changes = slices.Concat(e.Changes, document.Differences(old, s.new), s.tokens)
 	return e
 }
 

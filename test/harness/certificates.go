@@ -70,18 +70,30 @@ func (a *Authority) IssueClient(t testing.TB, name string, change ...func(*x509.
 	return a.pair(t, c)
 }
 
+// SelfSigned is a certificate that is its own authority, and its key, in PEM.
+func SelfSigned(t testing.TB) (cert, secret string) {
+	t.Helper()
+	der, key := sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true}, nil)
+	return encoded("CERTIFICATE", der), encoded("PRIVATE KEY", pkcs8(t, key))
+}
+
 func (a *Authority) pair(t testing.TB, c *x509.Certificate) Pair {
 	t.Helper()
 	der, key := sign(t, c, a)
 	base := filepath.Join(a.dir, rand.Text())
 	p := Pair{base + ".crt", base + ".key"}
 	writePEM(t, p.CertFile, "CERTIFICATE", der)
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	writePEM(t, p.KeyFile, "PRIVATE KEY", pkcs8(t, key))
+	return p
+}
+
+func pkcs8(t testing.TB, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, p.KeyFile, "PRIVATE KEY", secret)
-	return p
+	return der
 }
 
 // sign completes a certificate, signed by a, or by itself without one.
@@ -110,7 +122,11 @@ func sign(t testing.TB, c *x509.Certificate, a *Authority) ([]byte, *ecdsa.Priva
 
 func writePEM(t testing.TB, path, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(encoded(kind, der)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func encoded(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }

@@ -246,14 +246,25 @@ func (g *Gate) writeYAML(t testing.TB, name string, content Map) {
 	g.Write(t, name, out)
 }
 
-// Reload has the gate read its files again (SIGHUP) and waits until it has loaded the tenants.
+// Reload has the gate read its files again (SIGHUP) and waits until the tenants that it reads then are in force.
 func (g *Gate) Reload(t testing.TB) {
 	t.Helper()
-	const series = "postern_reloads_total"
-	labels := map[string]string{"what": "tenants"}
-	before := g.Metric(t, series, labels)
+	asked := time.Now()
 	g.Signal(t, syscall.SIGHUP)
-	Eventually(t, gateStart, "the tenants are loaded again", func() bool { return g.Metric(t, series, labels) > before })
+	g.LoadedAfter(t, asked)
+}
+
+// LoadedAfter waits until tenants are in force that the gate began to read after a moment, and returns when that was at the earliest.
+// To count loads is not enough: one that had begun before, as after an earlier change, counts too.
+func (g *Gate) LoadedAfter(t testing.TB, when time.Time) (at time.Time) {
+	t.Helper()
+	Eventually(t, gateStart, "the tenants are loaded again", func() bool {
+		asked := time.Now()
+		age := time.Duration(g.Metric(t, "postern_directory_age_seconds", nil) * float64(time.Second))
+		at = asked.Add(-age)
+		return at.After(when)
+	})
+	return at
 }
 
 // Signal sends the gate a signal.

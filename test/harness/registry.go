@@ -55,8 +55,11 @@ func CheckRegistry(t *testing.T, r tenants.Registry, have ...*tenants.Tenant) {
 	if err := r.RevokeToken(t.Context(), tenants.Actor{}, "", "nobody's"); !errors.Is(err, tenants.ErrNoSuchToken) {
 		t.Errorf("revoking a token that is not there: %v", err)
 	}
-	if all, err := r.Tokens(t.Context(), ""); err != nil || len(all) > 0 {
+	if all, err := r.Tokens(t.Context(), "", "", 10); err != nil || len(all) > 0 {
 		t.Errorf("tokens: %v, %v", all, err)
+	}
+	if _, err := r.Token(t.Context(), "nobody's"); !errors.Is(err, tenants.ErrNoSuchToken) {
+		t.Errorf("a token that is not there: %v", err)
 	}
 	if err := r.Note(t.Context(), tenants.Entry{Action: "test", Outcome: "no"}); err != nil {
 		t.Errorf("a refusal: %v", err)

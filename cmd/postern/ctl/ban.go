@@ -23,7 +23,7 @@ func banCommand() *cobra.Command {
 
 func addBan(r *remote) *cobra.Command {
 	var lasts time.Duration
-	cmd := &cobra.Command{Use: "add TENANT ADDRESS", Short: "Ban an address or a network for a time", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant}
+	cmd := &cobra.Command{Use: "add TENANT ADDRESS", Short: "Ban an address or a network for a time", Args: cobra.ExactArgs(2)}
 	cmd.Flags().DurationVar(&lasts, "for", time.Hour, "how long")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		body := map[string]any{"address": args[1], "seconds": int(lasts.Seconds())}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,7 +46,9 @@ func group(use, short string, subs ...func(*remote) *cobra.Command) *cobra.Comma
 	flags.StringVar(&r.tokenFile, "token-file", "", "a file with the bearer token, also from POSTERN_TOKEN_FILE; without one the token is in POSTERN_TOKEN")
 	flags.BoolVar(&r.json, "json", false, "print the API's answer, for programs")
 	for _, sub := range subs {
-		cmd.AddCommand(sub(r))
+		c := sub(r)
+		c.ValidArgsFunction = r.complete
+		cmd.AddCommand(c)
 	}
 	return cmd
 }
@@ -76,24 +79,32 @@ func (r *remote) print(cmd *cobra.Command, answer json.RawMessage, people func()
 
 // printList shows all pages of a list, which answers have under key.
 func (r *remote) printList(cmd *cobra.Command, c call, key string, columns []column) error {
+	rows, err := r.pages(cmd, c, key)
+	if err != nil {
+		return err
+	}
+	return r.printRows(cmd, rows, key, columns)
+}
+
+// pages asks for all pages of a list.
+func (r *remote) pages(cmd *cobra.Command, c call, key string) ([]any, error) {
 	rows := []any{}
 	for c.query = maps.Clone(c.query); ; {
 		page, v, err := r.page(cmd, c, key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		rows = append(rows, page...)
 		warnMissing(cmd, v)
 		next, _ := at(v, "next").(string)
 		if next == "" {
-			break
+			return rows, nil
 		}
 		if c.query == nil {
 			c.query = url.Values{}
 		}
 		c.query.Set("after", next)
 	}
-	return r.printRows(cmd, rows, key, columns)
 }
 
 // warnMissing names the nodes that an answer says nothing of, where it tells that.
@@ -161,7 +172,7 @@ func inForce(answer any) string {
 // simple is a command that makes one call about what its arguments name, and says that it is done.
 func simple(use, short, done string, args int, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error { return r.change(cmd, make(args), done) }}
 	}
 }
@@ -169,7 +180,7 @@ func simple(use, short, done string, args int, make func(args []string) call) fu
 // listing is a command that shows a list about what its arguments name.
 func listing(use, short string, args int, key string, columns []column, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return r.printList(cmd, make(args), key, columns)
 			}}
@@ -179,7 +190,7 @@ func listing(use, short string, args int, key string, columns []column, make fun
 // showing is a command that shows one thing as JSON, which is what people edit.
 func showing(use, short string, args int, make func(args []string) call) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				answer, err := r.ask(cmd, make(args))
 				if err != nil {
@@ -197,9 +208,12 @@ func showing(use, short string, args int, make func(args []string) call) func(*r
 // get is a call that reads.
 func get(path ...string) call { return call{method: http.MethodGet, path: path} }
 
-// completeTenant completes a command's first argument with the ids of tenants.
-func (r *remote) completeTenant(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+// complete completes a command's arguments by what its usage calls them: files, and tenants with their ids.
+func (r *remote) complete(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	switch words := strings.Fields(cmd.Use)[1:]; {
+	case len(args) < len(words) && words[len(args)] == "FILE":
+		return nil, cobra.ShellCompDirectiveDefault
+	case len(args) > 0 || len(words) == 0 || words[0] != "TENANT":
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	query := url.Values{"limit": {"100"}}

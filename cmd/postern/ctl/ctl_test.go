@@ -101,6 +101,12 @@ func TestCommands(t *testing.T) {
 	if err := os.WriteFile(list, []byte("[10.0.0.0/8]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	two, none := filepath.Join(t.TempDir(), "two.yaml"), filepath.Join(t.TempDir(), "none.yaml")
+	for path, text := range map[string]string{two: "database: a\n---\ndatabase: b\n", none: "# nothing\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	body := `{"allow_list":["10.0.0.0/8"],"upstream":{"host":"db","port":5432}}`
 	stored := `200 {"id":"acme","applied":{"everywhere":true,"missing":[]}}`
 	for _, row := range []struct{ args, answers, asked, out string }{
@@ -133,12 +139,15 @@ func TestCommands(t *testing.T) {
 			"GET /v1/tenants/acme/refusals", "ADDRESS   REASON   MODE     USER  COUNT  FIRST                 LAST\n10.0.0.7  address  observe  app   2      2026-11-30T11:35:39Z  2026-11-30T11:35:39Z\n"},
 		{"restriction remove acme 10.0.0.0/8", `200 {"revision":"7","document":{"allow_list":["10.0.0.0/8"]}}|409 {"detail":"say ?confirm=true to do it"}`,
 			`GET /v1/tenants/acme|PATCH /v1/tenants/acme "7" {"allow_list":[]}`, "say --confirm to do it (409)"},
-		{"tenant put ACME " + file, `404 {"detail":"there is no such tenant"}`, "PUT /v1/tenants/ACME " + body,
-			"there is no such tenant (404): an id has lower-case letters, digits, _ and -, at most 63, the first a letter or a digit; a tenant's token knows its own"},
+		{"tenant put ACME " + file, `422 {"detail":"x","errors":[{"pointer":"","detail":"\"ACME\" is no tenant id"}]}`, "PUT /v1/tenants/ACME " + body,
+			"refused (422):\n  \"ACME\" is no tenant id"},
 		{"tenant put acme --create " + file, `412 {"detail":"x"}`, "PUT /v1/tenants/acme * " + body, "there is a tenant acme already (412)"},
 		{"ban add acme 203.0.113.7 --for 90s", `201 {}`, `POST /v1/tenants/acme/bans {"address":"203.0.113.7","seconds":90}`, "banned\n"},
 		{"token make ci --scope tenant:read --tenant acme", `201 {"id":"t1","token":"postern_new"}`, `POST /v1/tokens {"name":"ci","scope":"tenant:read","tenant":"acme"}`, "postern_new\n"},
-		{"token list --tenant acme", `200 {"tokens":[]}`, "GET /v1/tokens tenant=acme", "ID  NAME  SCOPE  TENANT  CREATED  EXPIRES  USED\n"},
+		{"token list --tenant acme", `200 {"tokens":[],"next":null}`, "GET /v1/tokens limit=1000&tenant=acme", "ID  NAME  SCOPE  TENANT  CREATED  EXPIRES  USED\n"},
+		{"token list", `200 {"tokens":[{"id":"a","created":"2026-11-30T11:35:40Z"},{"id":"b","created":"2026-11-30T11:35:39.5Z"}],"next":"b"}|200 {"tokens":[{"id":"c","created":"2026-11-30T11:35:38Z"}],"next":null}`,
+			"GET /v1/tokens limit=1000|GET /v1/tokens after=b&limit=1000", "ID  NAME  SCOPE  TENANT  CREATED               EXPIRES  USED\n" +
+				"c   -     -      -       2026-11-30T11:35:38Z  -        -\nb   -     -      -       2026-11-30T11:35:39Z  -        -\na   -     -      -       2026-11-30T11:35:40Z  -        -\n"},
 		{"session end acme", "", "", "name one session, or say --all"},
 		{"session end acme x --all", "", "", "name one session, or say --all"},
 		{"session list acme", `200 {"sessions":[{"id":"s1","node":"a","user":"app"}],"next":"a:s1","missing":["c"]}|200 {"sessions":[{"id":"s2","node":null}],"next":null,"missing":["c"]}`,
@@ -153,6 +162,8 @@ func TestCommands(t *testing.T) {
 		{"restriction add acme 10.0.0.0/8 --for -1h", "", "", "--for must be 1s at least; without it there is no end"},
 		{"token make ci --scope operator --for 10ms", "", "", "--for must be 1s at least; without it there is no end"},
 		{"tenant put acme " + list, "", "", list + " must have keys and values, such as upstream: {host: acme-db.internal}"},
+		{"tenant put acme " + two, "", "", two + " must hold one document, and nothing after it"},
+		{"tenant patch acme " + none, "", "", none + " has no document"},
 		{"cluster forget n1", `200 {}`, "DELETE /v1/cluster/n1", "forgotten\n"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
@@ -212,6 +223,22 @@ func TestRestrictionsAreEdited(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &body); err != nil || len(body.AllowList) != 1 || body.AllowList[0].Comment != "x" || body.AllowList[0].Expires == "" {
 		t.Errorf("asked %s (%v)", text, err)
 	}
+
+	// An expired rule for the same network goes, and is marked until then; one that lasts stays, and so does another's.
+	was = `200 {"revision":"7","document":{"allow_list":[{"cidr":"203.0.113.7/32","expires":"2026-01-01T00:00:00Z"},{"cidr":"203.0.113.7/32","expires":"9999-01-01T00:00:00Z"},{"cidr":"10.0.0.0/8","expires":"2026-01-01T00:00:00Z"}]}}`
+	a = newAPI(t, was, `200 {}`, was)
+	if _, err := a.run("restriction", "add", "acme", "203.0.113.7"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "asked last", a.asked[1], `PATCH /v1/tenants/acme "7" {"allow_list":[{"cidr":"203.0.113.7/32","expires":"9999-01-01T00:00:00Z"},{"cidr":"10.0.0.0/8","expires":"2026-01-01T00:00:00Z"},"203.0.113.7"]}`)
+	out, err = a.run("restriction", "list", "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "printed", out, "RULE            EXPIRES                         COMMENT\n"+
+		"203.0.113.7/32  2026-01-01T00:00:00Z (expired)  -\n"+
+		"203.0.113.7/32  9999-01-01T00:00:00Z            -\n"+
+		"10.0.0.0/8      2026-01-01T00:00:00Z (expired)  -\n")
 
 	a = newAPI(t, `200 {"revision":"1","document":{}}`)
 	out, err = a.run("restriction", "list", "acme")
@@ -281,16 +308,38 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestCompletion completes the ids of tenants.
+// TestCompletion completes the ids of tenants and the names of files, each in its place.
 func TestCompletion(t *testing.T) {
-	a := newAPI(t, `200 {"tenants":[{"id":"acme"},{"id":"acme2"},{"id":"b"}],"next":null}`)
 	t.Setenv("POSTERN_TOKEN", token)
-	out, err := command(t, "", "__complete", "session", "list", "--api", a.URL, "acm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if lines := strings.Split(out, "\n"); !slices.Contains(lines, "acme") || !slices.Contains(lines, "acme2") || slices.Contains(lines, "b") {
-		t.Errorf("completes to %q", out)
+	const files, nothing = "\n:0\n", "\n:4\n" // cobra's directives
+	for _, c := range []struct {
+		args  string
+		asked bool
+		says  string
+	}{
+		{"session list acm", true, "acme\nacme2\n:4\n"},
+		{"tenant delete acm", true, "acme\nacme2\n:4\n"},
+		{"tenant patch acm", true, "acme\nacme2\n:4\n"},
+		{"tenant patch acme acm", false, files},
+		{"user put acme app x", false, files},
+		{"user put acme acm", false, nothing},
+		{"restriction check acme 10", false, nothing},
+		{"token revoke acm", false, nothing},
+		{"token list acm", false, nothing},
+		{"cluster forget acm", false, nothing},
+	} {
+		var answers []string
+		if c.asked {
+			answers = []string{`200 {"tenants":[{"id":"acme"},{"id":"acme2"},{"id":"b"}],"next":null}`}
+		}
+		a := newAPI(t, answers...)
+		args := strings.Fields(c.args)
+		last := len(args) - 1
+		out, err := command(t, "", slices.Concat([]string{"__complete"}, args[:last], []string{"--api", a.URL}, args[last:])...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, c.args, "\n"+out, "\n"+strings.TrimPrefix(c.says, "\n"))
 	}
 }
 

@@ -3,7 +3,9 @@
 package ctl
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,8 +37,12 @@ func readDocument(cmd *cobra.Command, path string) (json.RawMessage, error) {
 		return nil, fmt.Errorf("%s is longer than %d MiB", name, maxDocument>>20)
 	}
 	var v any
-	if err := yaml.Unmarshal(text, &v); err != nil {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s must hold one document, and nothing after it", name)
 	}
 	if v == nil {
 		return nil, fmt.Errorf("%s has no document", name)

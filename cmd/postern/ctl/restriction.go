@@ -48,8 +48,39 @@ func rule(entry json.RawMessage) (map[string]any, error) {
 	return object, err
 }
 
+// expired reports whether a rule allows nobody any more, by this computer's clock.
+func expired(rule map[string]any) bool {
+	text, _ := rule["expires"].(string)
+	end, err := time.Parse(time.RFC3339, text)
+	return err == nil && !time.Now().Before(end)
+}
+
+// without returns the entries but for those that go, in a list that is never nil: that would be everybody.
+func without(entries *[]json.RawMessage, goes func(rule map[string]any) bool) ([]json.RawMessage, error) {
+	now := []json.RawMessage{}
+	if entries == nil {
+		return now, nil
+	}
+	for _, entry := range *entries {
+		object, err := rule(entry)
+		if err != nil {
+			return nil, err
+		}
+		if !goes(object) {
+			now = append(now, entry)
+		}
+	}
+	return now, nil
+}
+
+// names reports whether a rule is for one of some networks.
+func names(cidrs []string, rule map[string]any) bool {
+	cidr, _ := rule["cidr"].(string)
+	return cidr != "" && slices.ContainsFunc(cidrs, func(s string) bool { return canonical(s) == canonical(cidr) })
+}
+
 func listRestrictions(r *remote) *cobra.Command {
-	return &cobra.Command{Use: "list TENANT", Short: "List the rules of who may connect", Args: cobra.ExactArgs(1), ValidArgsFunction: r.completeTenant,
+	return &cobra.Command{Use: "list TENANT", Short: "List the rules of who may connect", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			entries, _, err := r.readRestrictions(cmd, args[0])
 			if err != nil {
@@ -67,6 +98,9 @@ func listRestrictions(r *remote) *cobra.Command {
 				row, err := rule(entry)
 				if err != nil {
 					return err
+				}
+				if expired(row) {
+					row["expires"] = row["expires"].(string) + " (expired)"
 				}
 				rows = append(rows, row)
 			}
@@ -100,9 +134,9 @@ func addRestriction(r *remote) *cobra.Command {
 	var comment string
 	var lasts time.Duration
 	var confirm bool
-	cmd := &cobra.Command{Use: "add TENANT CIDR...", Short: "Let a network connect, beside those that may", Args: cobra.MinimumNArgs(2), ValidArgsFunction: r.completeTenant,
+	cmd := &cobra.Command{Use: "add TENANT CIDR...", Short: "Let a network connect, beside those that may", Args: cobra.MinimumNArgs(2),
 		Long: "Lets networks connect. With the first rule of a tenant everybody else is refused from then on, and who is connected from elsewhere is\nended; " +
-			"if that is everybody, it is asked for --confirm."}
+			"if that is everybody, it is asked for --confirm. A rule for the same network that has expired goes."}
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for people")
 	cmd.Flags().DurationVar(&lasts, "for", 0, "how long the rule lasts, such as 8h; 0: until it is removed")
 	cmd.Flags().BoolVar(&confirm, "confirm", false, "even if all sessions that are open now are ended by it")
@@ -112,9 +146,9 @@ func addRestriction(r *remote) *cobra.Command {
 			return err
 		}
 		return r.changeRestrictions(cmd, args[0], confirm, "added", func(entries *[]json.RawMessage) ([]json.RawMessage, error) {
-			now := []json.RawMessage{}
-			if entries != nil {
-				now = slices.Clone(*entries)
+			now, err := without(entries, func(rule map[string]any) bool { return names(args[1:], rule) && expired(rule) })
+			if err != nil {
+				return nil, err
 			}
 			for _, cidr := range args[1:] {
 				entry := map[string]any{"cidr": cidr}
@@ -125,7 +159,6 @@ func addRestriction(r *remote) *cobra.Command {
 					entry["expires"] = end
 				}
 				var text []byte
-				var err error
 				if len(entry) == 1 {
 					text, err = json.Marshal(cidr)
 				} else {
@@ -144,31 +177,19 @@ func addRestriction(r *remote) *cobra.Command {
 
 func removeRestriction(r *remote) *cobra.Command {
 	var confirm bool
-	cmd := &cobra.Command{Use: "remove TENANT CIDR...", Short: "Take rules out; without any left nobody may connect", Args: cobra.MinimumNArgs(2), ValidArgsFunction: r.completeTenant}
+	cmd := &cobra.Command{Use: "remove TENANT CIDR...", Short: "Take rules out; without any left nobody may connect", Args: cobra.MinimumNArgs(2)}
 	cmd.Flags().BoolVar(&confirm, "confirm", false, "even if all sessions that are open now are ended by it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return r.changeRestrictions(cmd, args[0], confirm, "removed", func(entries *[]json.RawMessage) ([]json.RawMessage, error) {
-			left := args[1:]
-			now := []json.RawMessage{}
-			if entries != nil {
-				for _, entry := range *entries {
-					object, err := rule(entry)
-					if err != nil {
-						return nil, err
-					}
-					cidr, _ := object["cidr"].(string)
-					means := func(s string) bool { return canonical(s) == canonical(cidr) }
-					if cidr != "" && slices.ContainsFunc(args[1:], means) {
-						left = slices.DeleteFunc(slices.Clone(left), means)
-						continue
-					}
-					now = append(now, entry)
-				}
+			left := slices.Clone(args[1:])
+			now, err := without(entries, func(rule map[string]any) bool {
+				left = slices.DeleteFunc(left, func(cidr string) bool { return names([]string{cidr}, rule) })
+				return names(args[1:], rule)
+			})
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("there is no rule %s", cell(left[0]))
 			}
-			if len(left) > 0 {
-				return nil, fmt.Errorf("there is no rule %s", cell(left[0]))
-			}
-			return now, nil
+			return now, err
 		})
 	}
 	return cmd
@@ -186,7 +207,7 @@ func canonical(cidr string) string {
 }
 
 func checkRestriction(r *remote) *cobra.Command {
-	return &cobra.Command{Use: "check TENANT ADDRESS", Short: "Say whether an address may connect, and which rule decides", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
+	return &cobra.Command{Use: "check TENANT ADDRESS", Short: "Say whether an address may connect, and which rule decides", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := r.ask(cmd, call{method: http.MethodPost, path: []string{"v1", "tenants", args[0], "restrictions", "check"}, body: map[string]any{"address": args[1]}})
 			if err != nil {

@@ -19,7 +19,7 @@ func sessionCommand() *cobra.Command {
 
 func endSession(r *remote) *cobra.Command {
 	all := false
-	cmd := &cobra.Command{Use: "end TENANT [ID]", Short: "End one session, or all of a tenant's", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: r.completeTenant}
+	cmd := &cobra.Command{Use: "end TENANT [ID]", Short: "End one session, or all of a tenant's", Args: cobra.RangeArgs(1, 2)}
 	cmd.Flags().BoolVar(&all, "all", false, "all sessions of the tenant")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if all == (len(args) == 2) {

@@ -73,9 +73,6 @@ func putTenant(r *remote) *cobra.Command {
 			return err
 		}
 		err = r.change(cmd, when.apply(call{method: http.MethodPut, path: []string{"v1", "tenants", args[0]}, body: document}), "stored")
-		if isStatus(err, http.StatusNotFound) { // any other tenant is made
-			return fmt.Errorf("%w: an id has lower-case letters, digits, _ and -, at most 63, the first a letter or a digit; a tenant's token knows its own", err)
-		}
 		if when.create && isStatus(err, http.StatusPreconditionFailed) {
 			return fmt.Errorf("there is a tenant %s already (%d)", cell(args[0]), http.StatusPreconditionFailed)
 		}

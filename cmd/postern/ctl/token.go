@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,10 +26,16 @@ func listTokens(r *remote) *cobra.Command {
 	cmd.Flags().StringVar(&tenant, "tenant", "", "only those of one tenant")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c := get("v1", "tokens")
+		c.query = url.Values{"limit": {"1000"}}
 		if tenant != "" {
-			c.query = url.Values{"tenant": {tenant}}
+			c.query.Set("tenant", tenant)
 		}
-		return r.printList(cmd, c, "tokens", []column{{"ID", "id"}, {"NAME", "name"}, {"SCOPE", "scope"}, {"TENANT", "tenant"}, {"CREATED", "created"}, {"EXPIRES", "expires"}, {"USED", "used"}})
+		rows, err := r.pages(cmd, c, "tokens")
+		if err != nil {
+			return err
+		}
+		slices.SortStableFunc(rows, func(a, b any) int { return strings.Compare(cell(at(a, "created")), cell(at(b, "created"))) })
+		return r.printRows(cmd, rows, "tokens", []column{{"ID", "id"}, {"NAME", "name"}, {"SCOPE", "scope"}, {"TENANT", "tenant"}, {"CREATED", "created"}, {"EXPIRES", "expires"}, {"USED", "used"}})
 	}
 	return cmd
 }

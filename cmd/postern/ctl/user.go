@@ -26,7 +26,7 @@ func userCommand(password func(*cobra.Command) (string, error)) *cobra.Command {
 
 func putUser(r *remote) *cobra.Command {
 	return &cobra.Command{Use: "put TENANT USER FILE", Short: "Make a user what a file says (YAML or JSON; - is standard input); secrets that it does not name stay",
-		Args: cobra.ExactArgs(3), ValidArgsFunction: r.completeTenant,
+		Args: cobra.ExactArgs(3),
 		Long: "Makes a user what a file says, YAML or JSON (- is standard input): pool_size, max_clients, max_servers, timeouts, upstream: {user, auth}, and\n" +
 			"the secrets verifier or password, and server_password. A new user needs a verifier (postern verifier makes one) or a password.",
 		Example: "  echo 'verifier: \"SCRAM-SHA-256$4096:…\"' | postern user put acme app -",
@@ -42,7 +42,7 @@ func putUser(r *remote) *cobra.Command {
 // setPassword sends a verifier: the password itself stays here.
 func setPassword(password func(*cobra.Command) (string, error)) func(*remote) *cobra.Command {
 	return func(r *remote) *cobra.Command {
-		return &cobra.Command{Use: "password TENANT USER", Short: "Give a user a new password, read at a prompt or from standard input", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant,
+		return &cobra.Command{Use: "password TENANT USER", Short: "Give a user a new password, read at a prompt or from standard input", Args: cobra.ExactArgs(2),
 			Long: "Reads a password, makes a SCRAM verifier of it, and sends that alone. The role in Postgres needs the same verifier, unless the user\n" +
 				"has a server password or a certificate of its own: the ALTER ROLE that gives it to the role is printed. Run it at once, as a superuser.",
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,7 +88,7 @@ func alterRole(cmd *cobra.Command, user any, role, verifier string) error {
 
 func deleteUser(r *remote) *cobra.Command {
 	yes := false
-	cmd := &cobra.Command{Use: "delete TENANT USER", Short: "Remove a user; its sessions end", Args: cobra.ExactArgs(2), ValidArgsFunction: r.completeTenant}
+	cmd := &cobra.Command{Use: "delete TENANT USER", Short: "Remove a user; its sessions end", Args: cobra.ExactArgs(2)}
 	cmd.Flags().BoolVar(&yes, "yes", false, "really")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !yes {

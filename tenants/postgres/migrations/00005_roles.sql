@@ -8,7 +8,7 @@ ALTER TABLE postern.tenants ADD auth_query_password bytea; -- sealed
 CREATE TABLE postern.roles (
 	tenant text COLLATE "C" PRIMARY KEY REFERENCES postern.tenants ON UPDATE CASCADE ON DELETE CASCADE,
 	sealed bytea NOT NULL,
-	at     timestamptz NOT NULL -- when the server said so
+	at     timestamptz NOT NULL -- when the server said so, by this clock
 );
 
 -- Who may come in no more is not remembered for the day when he may again.
