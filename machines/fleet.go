@@ -73,6 +73,35 @@ func (f *Fleet) Close() {
 	f.ending.Wait()
 }
 
+// Tell says that another process may have changed a machine or, orphaned, that the one that used it last is gone. It reports whether the
+// machine has an owner here.
+func (f *Fleet) Tell(key string, orphaned bool) bool {
+	f.mu.Lock()
+	m, ok := f.all[key]
+	f.mu.Unlock()
+	if ok {
+		m.do(func(r *Rules, now time.Time) { r.Told(orphaned, now) })
+	}
+	return ok
+}
+
+// Idle reports whether nobody here uses a machine, nor will before its driver is asked again.
+func (f *Fleet) Idle(key string) bool {
+	f.mu.Lock()
+	m, ok := f.all[key]
+	f.mu.Unlock()
+	if !ok {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.rules.state {
+	case StateUnknown, StateAsleep, StateFailed:
+		return true
+	}
+	return false
+}
+
 // Holder is somebody's part in a machine: a tenant's. Its methods do not
 // block, and may be called from any goroutine. After Release they do nothing.
 type Holder struct {

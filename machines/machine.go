@@ -197,7 +197,9 @@ func (m *Machine) call(ctx context.Context, a Action, at Endpoint) func(*Rules, 
 				at, err = m.opts.Driver.Endpoint(ctx)
 			}
 		case Probe:
-			err = m.opts.Probe(ctx, at)
+			if err = m.opts.Probe(ctx, at); err == nil {
+				err = m.use(ctx)
+			}
 		case Locate:
 			at, err = m.opts.Driver.Endpoint(ctx)
 		case Sleep:
@@ -222,6 +224,14 @@ func (m *Machine) call(ctx context.Context, a Action, at Endpoint) func(*Rules, 
 	}
 }
 
+// use says that the machine is used from now on: it is ready next.
+func (m *Machine) use(ctx context.Context) error {
+	if u, ok := m.opts.Driver.(user); ok {
+		return u.use(ctx)
+	}
+	return nil
+}
+
 // guard makes an error of a panic: a driver's mistake costs its machine, not
 // the process.
 func (m *Machine) guard(call func() error) (err error) {
@@ -238,6 +248,8 @@ func (m *Machine) guard(call func() error) (err error) {
 func (m *Machine) complain(ctx context.Context, a Action, err error) {
 	switch {
 	case err == nil || errors.Is(context.Cause(ctx), context.Canceled):
+	case a == Sleep && errors.Is(err, ErrInUse):
+		m.log.Debug("the machine stays awake for others", "error", err)
 	case a == Probe:
 		m.log.Debug("Postgres does not answer yet", "error", err)
 	default:

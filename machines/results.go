@@ -2,7 +2,10 @@
 
 package machines
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Asked is the result of Ask.
 func (r *Rules) Asked(s Status, err error, now time.Time) {
@@ -39,17 +42,24 @@ func (r *Rules) askedUnknown(s Status, err error, now time.Time) {
 	}
 }
 
-// askedReady is what a state check after a failed dial has shown.
+// askedReady is what a state check after a failed dial has shown, or after news from another process.
 func (r *Rules) askedReady(s Status, err error, now time.Time) {
+	told := r.asks
+	r.asks = false
 	switch {
 	case err != nil:
 		if lasting(err) {
 			r.fail(err, after(err), now)
 		} // else who cannot be asked says nothing about a machine that runs
 	case s.Power == Running && sameRun(s.Generation, r.generation):
-		r.locate = true
+		r.locate = !told
 	case s.Power == Running:
 		r.found(s.Generation, now)
+	case told && s.Power == Asleep:
+		r.slept = true
+		r.enter(StateAsleep, now)
+	case told:
+		r.waitAndSee(now)
 	default:
 		// Stopped behind our back. A dial has failed, so somebody waits.
 		r.wanted, r.reason = true, "stopped"
@@ -117,6 +127,10 @@ func (r *Rules) Probed(err error, now time.Time) {
 		r.ready(now)
 		return
 	}
+	if errors.Is(err, ErrUnguarded) {
+		r.fail(err, 0, now)
+		return
+	}
 	if !now.Before(r.deadline) {
 		r.fail(ErrSlow, 0, now)
 		return
@@ -171,6 +185,14 @@ func (r *Rules) Slept(err error, now time.Time) {
 	switch {
 	case err == nil:
 		r.enter(StateAsleep, now)
+	case errors.Is(err, ErrInUse) && !r.lastRetirement():
+		// Nothing was done to it. It is not used here, so that the last one who does can put it to sleep.
+		r.enter(StateUnknown, now)
+		r.shared = true
+		wait := min(max(r.set.SuspendAfter, sharedMin), sharedMax)
+		r.askAt = now.Add(wait + time.Duration(float64(wait/4)*r.random()))
+		r.sleptRetired(err, now)
+		return
 	case r.cut:
 		result = "cancelled"
 		r.enter(StateAsleep, now) // on its way, and wanted: it is started next
@@ -181,9 +203,7 @@ func (r *Rules) Slept(err error, now time.Time) {
 		r.askAt = now.Add(later(err))
 	}
 	r.lastSleep = r.act.ended(result, now)
-	if r.retired.begun {
-		r.sleptRetired(err, now)
-	}
+	r.sleptRetired(err, now)
 }
 
 // fail remembers a failure, and for how long it is told without trying again.

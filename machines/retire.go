@@ -46,10 +46,17 @@ func (r *Rules) nextRetired(now time.Time) (Action, time.Time) {
 	return Sleep, time.Time{}
 }
 
-// sleptRetired takes note of how an attempt went: a machine that is gone runs
-// no more either.
+// lastRetirement reports whether an attempt is the last one to put a machine to
+// sleep that is retired: then it is said that others keep it awake.
+func (r *Rules) lastRetirement() bool { return r.retired.begun && r.retired.tries+1 >= retireTries }
+
+// sleptRetired takes note of how an attempt went, if it is retired: a machine
+// that is gone runs no more either.
 func (r *Rules) sleptRetired(err error, now time.Time) {
 	t := &r.retired
+	if !t.begun {
+		return
+	}
 	if t.err = err; err == nil || KindOf(err) == Gone {
 		t.err, t.over = nil, true
 		return

@@ -60,6 +60,8 @@ const (
 	failMax    = 30 * time.Second
 	lookAgain  = 5 * time.Minute // at a failed machine that nobody wants: it may run after all
 	drainLimit = 10 * time.Second
+	sharedMin  = 5 * time.Second // between two looks whether others still keep a machine awake
+	sharedMax  = time.Minute
 )
 
 // ErrSlow means that Postgres did not answer within the wake limit.
@@ -132,6 +134,10 @@ type Rules struct {
 	lastAsk  time.Time     // after a failed dial
 	askAt    time.Time     // the next state check that nobody has asked for; zero: none
 
+	told   bool // another process may have changed it
+	asks   bool // the Ask under way is about that
+	shared bool // it is not used here, and others keep it awake: when they do not any more, it is put to sleep from here
+
 	err      error // why it failed
 	failures int   // in a row
 	until    time.Time
@@ -175,6 +181,7 @@ func (r *Rules) Configure(set Settings) {
 func (r *Rules) enter(s State, now time.Time) {
 	r.state, r.since = s, now
 	r.check, r.drained, r.lost, r.locate, r.askAt = false, false, false, false, time.Time{}
+	r.told, r.asks, r.shared = false, false, false
 	r.forced = r.forced && s == StateDraining
 	r.mayRun = r.mayRun && s != StateAsleep && s != StateReady
 }
@@ -201,6 +208,20 @@ func (r *Rules) Want(reason string, now time.Time) {
 
 // Check asks how the machine stands, if that is not known.
 func (r *Rules) Check() { r.check = r.state == StateUnknown }
+
+// Told says that another process may have changed it. Where it sleeps as far as is known here, whoever wakes it elsewhere puts it to
+// sleep, unless that one is gone: orphaned.
+func (r *Rules) Told(orphaned bool, now time.Time) {
+	if r.state == StateAsleep && orphaned && !r.wanted {
+		r.enter(StateUnknown, now)
+	}
+	switch r.state {
+	case StateUnknown, StateFailed:
+		r.check = true
+	case StateReady:
+		r.told = true
+	}
+}
 
 // Busy says whether connections to it are in use.
 func (r *Rules) Busy(busy bool, now time.Time) {
@@ -289,7 +310,14 @@ func (r *Rules) next(now time.Time) (Action, time.Time) {
 }
 
 func (r *Rules) nextUnknown(now time.Time) (Action, time.Time) {
-	if r.wanted || r.check || !r.askAt.IsZero() && !now.Before(r.askAt) {
+	due := !r.askAt.IsZero() && !now.Before(r.askAt)
+	switch {
+	case r.shared && due && !r.wanted && !r.check:
+		r.act = Outcome{At: now, Reason: "idle"}
+		r.enter(StateSuspending, now)
+		r.cut = false
+		return Sleep, time.Time{}
+	case r.wanted || r.check || due:
 		r.check, r.askAt = false, time.Time{}
 		return Ask, time.Time{}
 	}
@@ -341,6 +369,10 @@ func (r *Rules) nextReady(now time.Time) (Action, time.Time) {
 	if r.locate {
 		r.locate = false
 		return Locate, time.Time{}
+	}
+	if r.told && !r.lost {
+		r.told, r.asks = false, true
+		return Ask, time.Time{}
 	}
 	if r.lost {
 		if at := r.lastAsk.Add(askPause); now.Before(at) {

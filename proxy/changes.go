@@ -83,6 +83,19 @@ func (g *Gate) patrol() {
 	})
 }
 
+// MachineChanged says that another process may have changed a machine; orphaned, that nobody may have put it to sleep who used it last.
+func (g *Gate) MachineChanged(key string, orphaned bool) {
+	if g.fleet.Tell(key, orphaned) || !orphaned {
+		return
+	}
+	if t, ok := g.opts.Directory.Machine(key); ok {
+		g.toPatrol.add(t.ID)
+	}
+}
+
+// MachineIdle reports whether nothing here dials a machine, nor will before its driver was told to wake it, or that it is used.
+func (g *Gate) MachineIdle(key string) bool { return g.fleet.Idle(key) }
+
 // backlog has the ids of tenants for which something is to be done in the background, each once, in order. Its zero value is
 // empty. Safe for concurrent use.
 type backlog struct {

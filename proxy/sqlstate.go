@@ -49,6 +49,7 @@ var (
 
 	errWakeSlow           = fatal("57P03", "the database did not wake up in time", "Try again in a moment.")
 	errCapacity           = fatal("57P03", "there is no room to start the database at the moment", "Try again in a few minutes.")
+	errUnshared           = fatal("57P03", "the database is not accepting connections", "This node of the pooler does not use the database, and cannot ask the others about it now: try again, perhaps at another one.")
 	errTooOften           = fatal("57P03", "the database has been started too often", "Try again in a few minutes.")
 	errTransactionTimeout = fatal("25P04", "terminating connection due to transaction timeout", "")
 	errIdleTransaction    = fatal("25P03", "terminating connection due to idle-in-transaction timeout", "")
@@ -177,6 +178,8 @@ func errMachine(err error) *pgwire.Error {
 		return errWakeSlow
 	case errors.Is(err, machines.ErrBudget):
 		return errTooOften
+	case errors.Is(err, machines.ErrUnguarded):
+		return errUnshared
 	}
 	switch machines.KindOf(err) {
 	case machines.Capacity:

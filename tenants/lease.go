@@ -17,6 +17,8 @@ type Lease struct {
 	// Epoch is greater than that of every lease of the key before. What is changed remembers it, and refuses smaller ones: a process that
 	// stood still for longer than its lease finds out there.
 	Epoch int64
+	// Takeover says that the process that had it before has not given it back: it may be acting still.
+	Takeover bool
 }
 
 // HeldError says that somebody else has the lease.
@@ -39,6 +41,9 @@ func (e *UsedError) Error() string { return "it is used by " + strings.Join(e.No
 // What a store says of leases beside.
 var (
 	ErrLeaseLost = errors.New("the lease has ended, or is another's")
+	// ErrAbandoned says that the process that had the lease last has not given it back. Whoever takes it next makes sure that it does not act
+	// any more.
+	ErrAbandoned = errors.New("the lease was not given back")
 	// ErrUnannounced says that the store does not know this process among its nodes yet, so that nobody would heed what it uses.
 	ErrUnannounced = errors.New("the store does not know this node yet")
 	// ErrUnsettled says that the store was restored a moment ago, and nodes may not have said yet what they use.

@@ -31,6 +31,7 @@ type drivers struct {
 	log  *slog.Logger
 	fly  *fly.Client // nil: not configured
 
+	shared   bool          // other processes may run the same machines
 	folder   *local.Folder // of the clusters; nil: not ours
 	sweeping sync.WaitGroup
 
@@ -44,7 +45,7 @@ type drivers struct {
 }
 
 func newDrivers(conf *configs.Config, log *slog.Logger, reg prometheus.Registerer) (*drivers, error) {
-	d := &drivers{conf: conf, log: log, local: make(map[string]*local.Machine), flies: make(map[fly.MachineOptions]*fly.Machine), failed: make(map[string]bool)}
+	d := &drivers{conf: conf, log: log, shared: conf.Tenants.InPostgres(), local: make(map[string]*local.Machine), flies: make(map[fly.MachineOptions]*fly.Machine), failed: make(map[string]bool)}
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_machine_calls_total",
 		Help: "Calls of the machine provider's API."}, []string{"provider", "op", "result"})
 	reg.MustRegister(calls)
@@ -123,6 +124,7 @@ func (d *drivers) cluster(t *tenants.Tenant) (*local.Machine, error) {
 		m = local.NewMachine(local.MachineOptions{
 			Options:   local.Options{Dir: dir, Settings: map[string]string{"cluster_name": name}, Log: d.log},
 			Sleep:     local.Sleep(t.Machine.Sleep),
+			Shared:    d.shared,
 			Roles:     roles(t),
 			Databases: databases(t),
 		})
@@ -205,11 +207,17 @@ func (d *drivers) sweep() {
 		return
 	}
 	var err error
-	if d.folder, err = local.Claim(dir, d.log); err != nil {
-		d.log.Warn("servers that an earlier Postern has left on this computer are not looked for", "error", err)
-		return
+	if d.folder, err = local.Claim(dir, d.log); err == nil {
+		d.stopLeftovers()
+		if d.shared {
+			err = d.folder.Share()
+		}
+	} else if d.shared && errors.Is(err, local.ErrClaimed) {
+		d.folder, err = local.Join(dir, d.log) // what is there may be another's
 	}
-	d.stopLeftovers()
+	if err != nil {
+		d.log.Warn("servers that an earlier Postern has left on this computer are not looked for", "error", err)
+	}
 }
 
 // stopLeftovers begins to stop what runs in the folder and is no machine's.
@@ -233,11 +241,14 @@ func (d *drivers) stopLeftovers() {
 func (d *drivers) close() error {
 	err := d.closeLocal()
 	d.sweeping.Wait()
-	if d.folder != nil {
+	if d.folder == nil {
+		return err
+	}
+	if !d.shared || d.folder.Alone() {
 		d.stopLeftovers()
 		d.sweeping.Wait()
-		d.folder.Release()
 	}
+	d.folder.Release()
 	return err
 }
 

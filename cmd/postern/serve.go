@@ -74,6 +74,7 @@ type process struct {
 	cluster   *fellowship // nil: it is the only node
 	certs     *certificates
 	drivers   *drivers
+	leases    *leases
 	endRoles  func() // see roleStore
 	gate      *proxy.Gate
 	peers     *peers // nil: there are none
@@ -120,7 +121,10 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	p.directory.Subscribe(p.drivers.learn) // before the gate, which asks machines how they are
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
-	options.Driver = p.drivers.of
+	if p.leases, err = newLeases(p.store, false, log); err != nil {
+		return nil, err
+	}
+	options.Driver = p.leases.guarded(p.drivers.of)
 	options.Stalled = func(what string) { standsStill(what, log, os.Stderr, os.Exit) }
 	if options.Console, err = p.console(); err != nil {
 		return nil, err
@@ -289,6 +293,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	defer signal.Stop(signals)
 	defer signal.Stop(p.hups)
 	defer p.endRoles()
+	defer p.leases.close()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var side, reading sync.WaitGroup
@@ -303,6 +308,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	endCluster := p.cluster.start()
 	defer endCluster()
 	reading.Go(func() { p.watch(ctx, log) })
+	reading.Go(func() { p.leases.watch(ctx, p.gate) })
 	reading.Go(func() { p.reloadWhenAsked(ctx, log) })
 	if err := p.gate.Start(); err != nil {
 		return err

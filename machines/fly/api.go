@@ -4,11 +4,15 @@ package fly
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/postern/postern/machines"
 )
 
 // The calls, as they are named in errors, logs, metrics and the budget.
@@ -18,6 +22,8 @@ const (
 	opWait    = "wait"
 	opSuspend = "suspend"
 	opStop    = "stop"
+	opLease   = "lease"
+	opRelease = "release"
 )
 
 // waitMax is the longest that the API waits.
@@ -78,18 +84,18 @@ func (c *Client) Get(ctx context.Context, app, id string) (*Info, error) {
 }
 
 // Start starts a machine, or resumes it, and returns before it runs. After an error other than a refusal it may start
-// still.
-func (c *Client) Start(ctx context.Context, app, id string) (StartResult, error) {
+// still. nonce is that of a lease of the machine; "": nobody has one.
+func (c *Client) Start(ctx context.Context, app, id, nonce string) (StartResult, error) {
 	var r StartResult
-	err := c.do(ctx, call{op: opStart, method: http.MethodPost, app: app, id: id, action: "start", into: &r, timeout: callLimit})
+	err := c.do(ctx, call{op: opStart, method: http.MethodPost, app: app, id: id, action: "start", nonce: nonce, into: &r, timeout: callLimit})
 	return r, err
 }
 
 // Suspend begins to suspend a machine and returns before it sleeps. Once sent, it is not cut off when ctx ends, but takes
-// ten seconds at most.
-func (c *Client) Suspend(ctx context.Context, app, id string) error {
+// ten seconds at most. nonce is as of Start.
+func (c *Client) Suspend(ctx context.Context, app, id, nonce string) error {
 	var d done
-	if err := c.do(ctx, call{op: opSuspend, method: http.MethodPost, app: app, id: id, action: "suspend", into: &d, timeout: callLimit, uncut: true}); err != nil {
+	if err := c.do(ctx, call{op: opSuspend, method: http.MethodPost, app: app, id: id, action: "suspend", nonce: nonce, into: &d, timeout: callLimit, uncut: true}); err != nil {
 		return err
 	}
 	return d.check(opSuspend)
@@ -100,12 +106,47 @@ type stopRequest struct{}
 
 // Stop begins to stop a machine and returns before it has stopped. It ends like Suspend. A suspended machine loses its
 // snapshot.
-func (c *Client) Stop(ctx context.Context, app, id string) error {
+func (c *Client) Stop(ctx context.Context, app, id, nonce string) error {
 	var d done
-	if err := c.do(ctx, call{op: opStop, method: http.MethodPost, app: app, id: id, action: "stop", body: stopRequest{}, into: &d, timeout: callLimit, uncut: true}); err != nil {
+	if err := c.do(ctx, call{op: opStop, method: http.MethodPost, app: app, id: id, action: "stop", nonce: nonce, body: stopRequest{}, into: &d, timeout: callLimit, uncut: true}); err != nil {
 		return err
 	}
 	return d.check(opStop)
+}
+
+// leaseRequest asks for a lease of so many seconds.
+type leaseRequest struct {
+	Description string `json:"description"`
+	TTL         int    `json:"ttl"`
+}
+
+// leaseAnswer has the nonce that calls which change the machine must show while the lease lasts.
+type leaseAnswer struct {
+	Data struct {
+		Nonce string `json:"nonce"`
+	} `json:"data"`
+}
+
+// Lease takes Fly's lease of a machine and returns its nonce.
+func (c *Client) Lease(ctx context.Context, app, id, description string, ttl time.Duration) (nonce string, err error) {
+	var a leaseAnswer
+	err = c.do(ctx, call{op: opLease, method: http.MethodPost, app: app, id: id, action: "lease", body: leaseRequest{description, int(ttl / time.Second)}, into: &a, timeout: callLimit})
+	if err == nil && !nonceForm.MatchString(a.Data.Nonce) {
+		err = errors.New("fly: lease: the answer has no nonce")
+	}
+	return a.Data.Nonce, err
+}
+
+// nonceForm is what fits into a header.
+var nonceForm = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,128}$`)
+
+// Release gives a lease back. One that has ended is given back already.
+func (c *Client) Release(ctx context.Context, app, id, nonce string) error {
+	err := c.do(ctx, call{op: opRelease, method: http.MethodDelete, app: app, id: id, action: "lease", nonce: nonce, timeout: callLimit})
+	if kindOf(err) == machines.Gone {
+		return nil
+	}
+	return err
 }
 
 // WaitFor says what to wait for.

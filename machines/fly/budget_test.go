@@ -30,7 +30,7 @@ func TestABurstStaysInsideTheLimits(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 30 {
 			for _, id := range []string{"m", "n"} {
-				wg.Go(func() { _, _ = c.Start(t.Context(), "a", id) })
+				wg.Go(func() { _, _ = c.Start(t.Context(), "a", id, "") })
 				wg.Go(func() { _, _ = c.Get(t.Context(), "a", id) })
 			}
 		}
@@ -49,10 +49,10 @@ func TestABurstStaysInsideTheLimits(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		for range 4 {
-			_, _ = c.Start(t.Context(), "a", "m")
+			_, _ = c.Start(t.Context(), "a", "m", "")
 		}
 		n := s.Count(fakefly.Start, "m")
-		if _, err := c.Start(ctx, "a", "m"); !errors.Is(err, context.DeadlineExceeded) || s.Count(fakefly.Start, "m") != n {
+		if _, err := c.Start(ctx, "a", "m", ""); !errors.Is(err, context.DeadlineExceeded) || s.Count(fakefly.Start, "m") != n {
 			t.Error(err)
 		}
 	})

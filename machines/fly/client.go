@@ -37,7 +37,7 @@ type Options struct {
 	Log       *slog.Logger      // nil: none
 	// Suspends is how many machines may be on their way to sleep at once: Fly advises against many. 0: 8.
 	Suspends int
-	// OnCall is told of each call, for metrics: op is get, start, wait, suspend or stop; result is ok, not_yet (of
+	// OnCall is told of each call, for metrics: op is get, start, wait, suspend, stop, lease or release; result is ok, not_yet (of
 	// wait), cancelled, or a [machines.Kind]. It must not block. nil: nobody.
 	OnCall func(op, result string)
 }
@@ -156,7 +156,8 @@ type call struct {
 	action     string // the last part of the path; may be empty
 	query      url.Values
 	body       any           // sent as JSON; nil: none
-	into       any           // where the answer goes
+	into       any           // where the answer goes; nil: it says nothing
+	nonce      string        // of the lease under which it is made; "": none
 	timeout    time.Duration // once its turn has come
 	uncut      bool          // ctx may end the wait for its turn, but not the call
 }
@@ -225,6 +226,9 @@ func (c *Client) once(ctx context.Context, k call, t token) error {
 	if int64(len(body)) > limit {
 		return fmt.Errorf("fly: %s: the answer is longer than %d bytes [request %s]", k.op, limit, requestID(t, resp))
 	}
+	if k.into == nil {
+		return nil
+	}
 	// Whatever is decoded may be printed one day.
 	if err := json.Unmarshal([]byte(t.scrub(string(body))), k.into); err != nil {
 		return fmt.Errorf("fly: %s: not an answer of the Machines API: %w [request %s]", k.op, err, requestID(t, resp))
@@ -252,6 +256,9 @@ func (c *Client) request(ctx context.Context, k call, t token) (*http.Request, e
 	req.Header.Set("Authorization", t.header())
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "postern")
+	if k.nonce != "" {
+		req.Header.Set("Fly-Machine-Lease-Nonce", k.nonce)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

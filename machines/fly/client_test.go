@@ -113,7 +113,7 @@ func TestARedirectIsRefused(t *testing.T) {
 		if err == nil || visited || leaks(err.Error()) {
 			t.Errorf("%d: visited %v: %v", status, visited, err)
 		}
-		if _, err := c.Start(t.Context(), "a", "m"); err == nil || visited {
+		if _, err := c.Start(t.Context(), "a", "m", ""); err == nil || visited {
 			t.Errorf("%d: visited %v: %v", status, visited, err)
 		}
 		c.Close()

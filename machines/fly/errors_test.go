@@ -58,9 +58,9 @@ func TestRefusalsMeanSomething(t *testing.T) {
 			case opGet:
 				_, err = c.Get(t.Context(), "a", "m")
 			case opStart:
-				_, err = c.Start(t.Context(), "a", "m")
+				_, err = c.Start(t.Context(), "a", "m", "")
 			case opStop:
-				err = c.Stop(t.Context(), "a", "m")
+				err = c.Stop(t.Context(), "a", "m", "")
 			}
 			var refused *APIError
 			if !errors.As(err, &refused) {
@@ -87,7 +87,7 @@ func TestSuspendIneligible(t *testing.T) {
 		`{"error":"failed_precondition: something that nobody has thought about"}`: false,
 	} {
 		c := newClient(t, Options{Transport: says(412, body)})
-		if got := ineligible(c.Suspend(t.Context(), "a", "m")); got != want {
+		if got := ineligible(c.Suspend(t.Context(), "a", "m", "")); got != want {
 			t.Errorf("%s: %v", body, got)
 		}
 	}

@@ -18,6 +18,7 @@ func (m *Machine) Suspend(ctx context.Context) error {
 		return failure(inSuspend, err)
 	}
 	defer m.release()
+	defer m.ending.Wait()
 	select {
 	case m.client.sleeping <- struct{}{}:
 		defer func() { <-m.client.sleeping }()
@@ -44,7 +45,13 @@ func (m *Machine) Suspend(ctx context.Context) error {
 
 // putToSleep sends the one request. An error that does not say whether it was done is resolved by a look.
 func (m *Machine) putToSleep(ctx context.Context, run machines.Generation) error {
-	err := m.sendToSleep(ctx)
+	r, err := m.right(ctx)
+	if err != nil {
+		return err
+	}
+	m.before(ctx)
+	err = m.sendToSleep(ctx, r)
+	m.ending.Go(func() { r.release(ctx) })
 	m.after = doubt{until: time.Now().Add(doubtLimit), run: run}
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -68,16 +75,19 @@ func (m *Machine) putToSleep(ctx context.Context, run machines.Generation) error
 }
 
 // sendToSleep suspends or, when that is not wanted or not possible, stops.
-func (m *Machine) sendToSleep(ctx context.Context) error {
+func (m *Machine) sendToSleep(ctx context.Context, r right) error {
+	if err := r.check(ctx); err != nil {
+		return err
+	}
 	if m.opts.Sleep == Suspend && !m.stopsOnly.Load() {
-		err := m.client.Suspend(ctx, m.opts.App, m.opts.ID)
+		err := m.client.Suspend(ctx, m.opts.App, m.opts.ID, r.nonce)
 		if !ineligible(err) {
 			return err
 		}
 		m.stopsOnly.Store(true)
 		m.stopsOnce.Do(func() { m.log.Warn("the machine cannot be suspended and is stopped instead", "error", err) })
 	}
-	return m.client.Stop(ctx, m.opts.App, m.opts.ID)
+	return m.client.Stop(ctx, m.opts.App, m.opts.ID, r.nonce)
 }
 
 // awaitSleep polls until the machine sleeps, or somebody has woken it.

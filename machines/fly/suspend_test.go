@@ -108,7 +108,7 @@ func TestSuspend(t *testing.T) {
 		"destroyed on its way":     {prepare: func(w world) { time.AfterFunc(time.Second, w.fake.Destroy) }, want: machines.Gone, state: "destroyed", suspends: 1},
 		"it is stopped on its way": {prepare: func(w world) { time.AfterFunc(time.Second, func() { w.fake.SetState("stopped") }) }, want: ok, state: "stopped", suspends: 1},
 		"somebody wakes it meanwhile": {prepare: func(w world) {
-			time.AfterFunc(time.Second, func() { _, _ = w.m.client.Start(w.Context(), "acme-db", "9080e6f1") })
+			time.AfterFunc(time.Second, func() { _, _ = w.m.client.Start(w.Context(), "acme-db", "9080e6f1", "") })
 		}, want: machines.Busy, state: "started", suspends: 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -58,6 +58,7 @@ type waking struct {
 	starts   int           // sent
 	accepted time.Time     // when a start was accepted; zero: none was
 	pause    time.Duration // before the next look
+	fenced   bool          // nobody who had the right before can act any more
 }
 
 // Wake implements machines.Driver.
@@ -66,9 +67,19 @@ func (m *Machine) Wake(ctx context.Context) (machines.Status, error) {
 		return machines.Status{}, failure(inWake, err)
 	}
 	defer m.release()
+	defer m.ending.Wait()
 	w := &waking{m: m, pause: firstPause}
 	for {
 		s, over, err := w.step(ctx)
+		if over && err == nil && w.unfenced(ctx) { // it runs without our doing
+			if err = m.takeover(ctx); err == nil {
+				w.fenced = true
+			} else {
+				w.last = err
+				w.backOff(ctx, afterOf(err))
+			}
+			over = err != nil && kindOf(err) != machines.Busy
+		}
 		switch {
 		case ctx.Err() != nil && (!over || err != nil):
 			return machines.Status{}, ended(ctx, inWake, w.last)
@@ -140,7 +151,7 @@ func (w *waking) asleep(ctx context.Context, i *Info) (over bool, _ error) {
 		return true, fmt.Errorf("fly: the machine was started and is %s again", i.State)
 	}
 	w.starts++
-	r, err := w.m.client.Start(ctx, w.m.opts.App, w.m.opts.ID)
+	r, err := w.start(ctx)
 	if err == nil {
 		w.accepted, w.last, w.pause = time.Now(), nil, firstPause
 		if r.Migrated || r.NewHost != "" {
@@ -166,6 +177,21 @@ func (w *waking) asleep(ctx context.Context, i *Info) (over bool, _ error) {
 	// Refused, or not known: what it does now is seen by looking.
 	w.backOff(ctx, afterOf(err))
 	return false, nil
+}
+
+// start sends one start, under Fly's lease if others share the machine.
+func (w *waking) start(ctx context.Context) (StartResult, error) {
+	r, err := w.m.right(ctx)
+	if err != nil {
+		return StartResult{}, err
+	}
+	w.fenced = true
+	defer w.m.ending.Go(func() { r.release(ctx) })
+	w.m.before(ctx)
+	if err := r.check(ctx); err != nil {
+		return StartResult{}, err
+	}
+	return w.m.client.Start(ctx, w.m.opts.App, w.m.opts.ID, r.nonce)
 }
 
 // waitOut waits for started until somebody has started it, or for d. It returns early only when it is started.

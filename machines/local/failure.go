@@ -20,6 +20,7 @@ func failed(op string, err error) error {
 
 // kindOf sorts failures:
 //
+//   - Busy: another process changes the machine, or has changed it since.
 //   - Gone: the machine was closed, and is nobody's any more.
 //   - Unreachable: this computer has no PostgreSQL to run.
 //   - Auth: this computer does not let us: no account to run as, a folder that it may not enter or write.
@@ -37,6 +38,8 @@ func kindOf(err error) machines.Kind {
 	switch {
 	case is(errClosed):
 		return machines.Gone
+	case is(errOldEpoch):
+		return machines.Busy
 	case is(errNoPrograms):
 		return machines.Unreachable
 	case is(errNoAccount, errNoWay, fs.ErrPermission):

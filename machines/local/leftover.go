@@ -46,6 +46,37 @@ func Claim(path string, log *slog.Logger) (*Folder, error) {
 	return nil, fmt.Errorf("%s: %w", path, err)
 }
 
+// Share lets other processes take part in a folder that this one has claimed.
+func (f *Folder) Share() error { return syscall.Flock(int(f.dir.Fd()), syscall.LOCK_SH) }
+
+// joinLimit is how long a process claims a folder at most before it shares it.
+const joinLimit = 5 * time.Second
+
+// Join takes part in a folder that another process has claimed and shares.
+func Join(path string, log *slog.Logger) (*Folder, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), joinLimit)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if err == nil {
+			return &Folder{dir, path, log}, nil
+		}
+		if pause(ctx, leftoverPause) != nil {
+			dir.Close()
+			return nil, fmt.Errorf("%s: %w", path, ErrClaimed)
+		}
+	}
+}
+
+// Alone reports whether no other process takes part in the folder, and from then on none does before it is released.
+func (f *Folder) Alone() bool {
+	return syscall.Flock(int(f.dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+}
+
 // Release gives the folder back.
 func (f *Folder) Release() { f.dir.Close() }
 

@@ -27,6 +27,9 @@ const (
 type MachineOptions struct {
 	Options
 	Sleep Sleep
+	// Shared says that other processes may run the machine as well: each finds what another has started, and changes are made under the
+	// lock of its fence. A server ends with the process that has started it.
+	Shared bool
 	// Roles can log in. They are made, or given their secret, at the first wake and whenever they have changed since. The
 	// superuser of the cluster cannot be one. A role that is no longer wanted stays: it may own something.
 	Roles []Role
@@ -61,8 +64,9 @@ func MachineDir(folder, name string) (string, error) {
 // Machine runs a cluster as a [machines.Driver]. Its methods may be called from any goroutine; those that change it wait
 // for each other. What it has started ends with Close.
 type Machine struct {
-	opts     MachineOptions // immutable, but for Roles and Databases, which are in want
-	noFreeze sync.Once      // says so in the log
+	opts     MachineOptions  // immutable, but for Roles and Databases, which are in want
+	noFreeze sync.Once       // says so in the log
+	before   func(at string) // a change is made; for tests
 
 	mu         sync.Mutex // guards what follows; never held while waiting
 	want       wanted
@@ -82,7 +86,7 @@ func NewMachine(o MachineOptions) *Machine {
 	}
 	want := o.wanted().clone()
 	o.Roles, o.Databases = nil, nil
-	return &Machine{opts: o, want: want}
+	return &Machine{opts: o, want: want, before: func(string) {}}
 }
 
 // Cluster is the machine's cluster, nil before the first wake.
@@ -100,7 +104,12 @@ func (m *Machine) State(context.Context) (machines.Status, error) {
 	switch {
 	case op != nil && op.changing.Load():
 		return machines.Status{Power: machines.Changing}, nil
-	case c == nil || !c.Running() || c.Frozen():
+	case c == nil || !c.Running():
+		if o := m.other(); o != nil {
+			return o.status(), nil
+		}
+		return machines.Status{Power: machines.Asleep}, nil
+	case c.Frozen():
 		return machines.Status{Power: machines.Asleep}, nil
 	}
 	return machines.Status{Power: machines.Running, Generation: generation}, nil
@@ -111,6 +120,9 @@ func (m *Machine) Endpoint(context.Context) (machines.Endpoint, error) {
 	port := m.opts.Port
 	if c := m.Cluster(); c != nil {
 		port = c.Port()
+	}
+	if o := m.other(); o != nil {
+		port = o.port
 	}
 	if port == 0 {
 		return machines.Endpoint{}, failed("endpoint", errors.New("the machine was never awake: it has no port yet"))
@@ -126,7 +138,7 @@ func (m *Machine) Wake(ctx context.Context) (machines.Status, error) {
 		return machines.Status{}, failed("wake", err)
 	}
 	defer m.finish(op)
-	if err := m.wake(ctx, op); err != nil {
+	if err := m.fenced(ctx, func(ctx context.Context) error { return m.wake(ctx, op) }); err != nil {
 		return machines.Status{}, failed("wake", err)
 	}
 	m.mu.Lock()
@@ -138,6 +150,11 @@ func (m *Machine) wake(ctx context.Context, op *operation) error {
 	c, err := m.open(ctx, op)
 	if err != nil {
 		return err
+	}
+	if o := m.other(); o != nil {
+		if err := m.join(ctx, c, op, o); !errors.Is(err, errOtherEnded) {
+			return err
+		}
 	}
 	var undo func() error
 	switch {
@@ -224,7 +241,8 @@ func (m *Machine) Reconfigure(ctx context.Context, roles []Role, databases []str
 		return fmt.Errorf("%v: %w", m, err)
 	}
 	defer m.finish(op)
-	if c := m.Cluster(); c != nil && c.Running() && !c.Frozen() {
+	o := m.other()
+	if c := m.Cluster(); c != nil && (c.Running() && !c.Frozen() || o != nil && o.ready && !o.frozen) {
 		if err := m.apply(ctx, c); err != nil {
 			return fmt.Errorf("%v: %w", m, err)
 		}
@@ -241,7 +259,7 @@ func (m *Machine) Suspend(ctx context.Context) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := m.suspend(patient, op)
+		err := m.fenced(patient, func(ctx context.Context) error { return m.suspend(ctx, op) })
 		m.finish(op)
 		result <- err
 	}()
@@ -254,6 +272,9 @@ func (m *Machine) Suspend(ctx context.Context) error {
 }
 
 func (m *Machine) suspend(ctx context.Context, op *operation) error {
+	if o := m.other(); o != nil {
+		return m.suspendOther(ctx, op, o)
+	}
 	c := m.Cluster()
 	if c == nil || !c.Running() || c.Frozen() {
 		return nil

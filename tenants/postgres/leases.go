@@ -23,23 +23,35 @@ func (l *Ledger) TakeLease(ctx context.Context, key string, ttl time.Duration) (
 
 // TakeToUse takes a lease of what this process uses from now on.
 func (l *Ledger) TakeToUse(ctx context.Context, key string, ttl time.Duration) (tenants.Lease, error) {
+	if err := l.await(ctx, key); err != nil {
+		return tenants.Lease{}, err
+	}
+	defer l.end(key)
 	lease, err := l.take(ctx, key, ttl, func(ctx context.Context, tx pgx.Tx) (refused, err error) { return nil, l.addUse(ctx, tx, key) })
 	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.uses[key] = true
+		l.used(key)
 	}
 	return lease, err
+}
+
+func (l *Ledger) used(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.uses[key] = true
 }
 
 // TakeUnused takes a lease of what this process does not use any more, if no other process does either: *tenants.UsedError,
 // tenants.ErrUnsettled.
 func (l *Ledger) TakeUnused(ctx context.Context, key string, ttl time.Duration) (tenants.Lease, error) {
+	if err := l.await(ctx, key); err != nil {
+		return tenants.Lease{}, err
+	}
+	defer l.end(key)
 	l.mu.Lock()
 	delete(l.uses, key) // before, because it may be done although nobody says so
 	l.mu.Unlock()
 	return l.take(ctx, key, ttl, func(ctx context.Context, tx pgx.Tx) (refused, err error) {
-		if _, err := tx.Exec(ctx, `DELETE FROM postern.uses WHERE key = $1 AND boot = $2`, key, l.boot); err != nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM postern.uses WHERE key = $1 AND (boot = $2 OR over)`, key, l.boot); err != nil {
 			return nil, err
 		}
 		if settled, err := l.settled(ctx, tx); err != nil || !settled {
@@ -54,21 +66,25 @@ func (l *Ledger) TakeUnused(ctx context.Context, key string, ttl time.Duration) 
 }
 
 // Use says that this process uses something, until TakeUnused: *tenants.HeldError while another process changes it,
-// tenants.ErrUnannounced. What is known to be written down costs nothing, and needs no store.
+// tenants.ErrAbandoned, tenants.ErrUnannounced. What is known to be written down costs nothing, and needs no store.
 func (l *Ledger) Use(ctx context.Context, key string) error {
-	l.mu.Lock()
-	known := l.uses[key]
-	l.mu.Unlock()
-	if known {
-		return nil
-	}
-	if err := l.locked(ctx, key, func(ctx context.Context, tx pgx.Tx) error { return l.addUse(ctx, tx, key) }); err != nil {
+	if err := l.await(ctx, key); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.uses[key] = true
-	return nil
+	defer l.end(key)
+	if l.Uses(key) {
+		return nil
+	}
+	err := l.locked(ctx, key, func(ctx context.Context, tx pgx.Tx, abandoned bool) error {
+		if abandoned {
+			return tenants.ErrAbandoned
+		}
+		return l.addUse(ctx, tx, key)
+	})
+	if err == nil {
+		l.used(key)
+	}
+	return err
 }
 
 // Uses reports whether the store knows that this process uses something.
@@ -93,7 +109,7 @@ func (l *Ledger) RenewLease(ctx context.Context, lease tenants.Lease, ttl time.D
 
 // DropLease ends a lease before its time and tells other nodes that it is free, or that what it is about was changed.
 func (l *Ledger) DropLease(ctx context.Context, lease tenants.Lease, changed bool) error {
-	return l.own(ctx, lease, `WITH dropped AS (UPDATE postern.leases SET until = clock_timestamp() WHERE key = $1 AND boot = $2 AND epoch = $3 RETURNING key)
+	return l.own(ctx, lease, `WITH dropped AS (UPDATE postern.leases SET owner = '', until = clock_timestamp() WHERE key = $1 AND boot = $2 AND epoch = $3 RETURNING key)
 		SELECT pg_notify('`+leaseChannel+`', $4) FROM dropped`, l.says(changed, lease.Key))
 }
 
@@ -113,7 +129,8 @@ func (l *Ledger) own(ctx context.Context, lease tenants.Lease, sql string, arg a
 func (l *Ledger) take(ctx context.Context, key string, ttl time.Duration, may func(context.Context, pgx.Tx) (refused, err error)) (tenants.Lease, error) {
 	lease := tenants.Lease{Key: key, Owner: l.node, Boot: l.boot}
 	var refused error
-	err := l.locked(ctx, key, func(ctx context.Context, tx pgx.Tx) (err error) {
+	err := l.locked(ctx, key, func(ctx context.Context, tx pgx.Tx, abandoned bool) (err error) {
+		lease.Takeover = abandoned
 		if refused, err = may(ctx, tx); err != nil || refused != nil {
 			return err
 		}
@@ -130,24 +147,25 @@ func (l *Ledger) take(ctx context.Context, key string, ttl time.Duration, may fu
 	return lease, nil
 }
 
-// locked runs a transaction that has the lock of a lease's row, which no other process holds the lease of.
-func (l *Ledger) locked(ctx context.Context, key string, f func(context.Context, pgx.Tx) error) error {
+// locked runs a transaction that has the lock of a lease's row, which no other process holds the lease of. abandoned says that one did and
+// has not given it back.
+func (l *Ledger) locked(ctx context.Context, key string, f func(ctx context.Context, tx pgx.Tx, abandoned bool) error) error {
 	_, err := ask(ctx, l, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { // each statement sees what was committed before it
 			if _, err := tx.Exec(ctx, insertLease, key); err != nil {
 				return err
 			}
-			var owner string
+			var owner, boot string
 			var left float64 // seconds
 			var others int32
-			if err := tx.QueryRow(ctx, selectLease, key, l.boot).Scan(&owner, &left, &others); err != nil {
+			if err := tx.QueryRow(ctx, selectLease, key, l.boot).Scan(&owner, &boot, &left, &others); err != nil {
 				return err
 			}
 			l.others.Store(others)
 			if left > 0 {
 				return &tenants.HeldError{Owner: owner, For: time.Duration(left * float64(time.Second))}
 			}
-			return f(ctx, tx)
+			return f(ctx, tx, owner != "" && boot != l.boot)
 		})
 	})
 	return err
@@ -155,7 +173,7 @@ func (l *Ledger) locked(ctx context.Context, key string, f func(context.Context,
 
 const (
 	insertLease = `INSERT INTO postern.leases (key, owner, boot, epoch, store, until) VALUES ($1, '', '', 0, '', '-infinity') ON CONFLICT DO NOTHING`
-	selectLease = `SELECT owner, CASE WHEN boot <> $2 AND until > clock_timestamp() AND store = ` + epochNow + ` THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END,
+	selectLease = `SELECT owner, boot, CASE WHEN boot <> $2 AND until > clock_timestamp() AND store = ` + epochNow + ` THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END,
 		(SELECT count(*) FROM postern.nodes WHERE boot <> $2)
 		FROM postern.leases WHERE key = $1 FOR UPDATE OF leases`
 )

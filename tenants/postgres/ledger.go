@@ -36,12 +36,16 @@ type Ledger struct {
 
 	orphans map[use]bool // that Watch has seen when it looked last
 
-	mu   sync.Mutex      // guards what follows; held briefly
-	uses map[string]bool // keys of what this process uses; true: the store knows
+	mu    sync.Mutex               // guards what follows; held briefly
+	uses  map[string]bool          // keys of what this process uses; true: the store knows
+	turns map[string]chan struct{} // keys whose use is being changed; closed when that is over
 }
 
 // use is a row of postern.uses.
-type use struct{ Key, Boot string }
+type use struct {
+	Key, Boot string
+	Over      bool
+}
 
 const unknownOthers = -1
 
@@ -53,16 +57,16 @@ func newLedger(o *Options, boot string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, uses: make(map[string]bool)}
+	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, uses: make(map[string]bool), turns: make(map[string]chan struct{})}
 	l.others.Store(unknownOthers)
 	return l, nil
 }
 
-// Close says that this process uses nothing any more, and closes the connections.
+// Close says that this process uses nothing any more, so that another one puts to sleep what it leaves awake, and closes the connections.
 func (l *Ledger) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWithin)
 	defer cancel()
-	if _, err := l.pool.Exec(ctx, `DELETE FROM postern.uses WHERE boot = $1`, l.boot); err != nil {
+	if _, err := l.pool.Exec(ctx, `UPDATE postern.uses SET over = true WHERE boot = $1`, l.boot); err != nil {
 		l.log.Warn("the store was not told that this node uses no machine any more", "error", plain(err))
 	}
 	l.pool.Close()
@@ -71,12 +75,19 @@ func (l *Ledger) Close() {
 // Alone reports whether the store knew no other node when it was asked last, or was never asked.
 func (l *Ledger) Alone() bool { return l.others.Load() <= 0 }
 
-// Watch tells of what other processes write down, until ctx ends, and writes down again what this one uses whenever the store may have
-// lost it. told is called by one goroutine and must not block.
-func (l *Ledger) Watch(ctx context.Context, told func(tenants.LeaseNews)) {
+// Watcher is told what other processes write down, by one goroutine, and must not block.
+type Watcher struct {
+	Told func(tenants.LeaseNews)
+	// Idle reports whether something is not used here and will not be before Use or TakeToUse: then it need not be written down that it is.
+	Idle func(key string) bool
+}
+
+// Watch tells of what other processes write down, until ctx ends. It writes down again what this one uses whenever the store may have
+// lost it, and strikes out what it does not use any more.
+func (l *Ledger) Watch(ctx context.Context, w Watcher) {
 	pause := firstPause
 	for said := false; ; {
-		err := l.follow(ctx, told, func() { pause, said = firstPause, false })
+		err := l.follow(ctx, w, func() { pause, said = firstPause, false })
 		if ctx.Err() != nil {
 			return
 		}
@@ -92,9 +103,9 @@ func (l *Ledger) Watch(ctx context.Context, told func(tenants.LeaseNews)) {
 }
 
 // follow does so for as long as one connection lasts.
-func (l *Ledger) follow(ctx context.Context, told func(tenants.LeaseNews), reached func()) error {
+func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 	conf := l.conn.Copy()
-	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.hear(n.Payload, told) }
+	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.hear(n.Payload, w.Told) }
 	conn, err := connect(ctx, conf)
 	if err != nil {
 		return err
@@ -106,7 +117,7 @@ func (l *Ledger) follow(ctx context.Context, told func(tenants.LeaseNews), reach
 	var asserted time.Time
 	for {
 		all := time.Since(asserted) >= assertEvery
-		if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.assert(ctx, conn, all, told) }); err != nil {
+		if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.assert(ctx, conn, all, w) }); err != nil {
 			return err
 		}
 		if all {
@@ -148,8 +159,8 @@ func (l *Ledger) hear(payload string, told func(tenants.LeaseNews)) {
 }
 
 // assert counts the other nodes. With all, or where the store does not know it yet, it writes down what this process uses; and with all
-// it takes over what is nobody's.
-func (l *Ledger) assert(ctx context.Context, conn *pgx.Conn, all bool, told func(tenants.LeaseNews)) error {
+// it strikes out what it does not use, and takes over what is nobody's.
+func (l *Ledger) assert(ctx context.Context, conn *pgx.Conn, all bool, w Watcher) error {
 	var others int32
 	if err := conn.QueryRow(ctx, `SELECT count(*) FROM postern.nodes WHERE boot <> $1`, l.boot).Scan(&others); err != nil {
 		return fmt.Errorf("counting nodes: %w", err)
@@ -164,23 +175,92 @@ func (l *Ledger) assert(ctx context.Context, conn *pgx.Conn, all bool, told func
 	if !all {
 		return nil
 	}
-	return l.adopt(ctx, conn, told)
+	if err := l.strike(ctx, conn, w.Idle); err != nil {
+		return err
+	}
+	return l.adopt(ctx, conn, w.Told)
+}
+
+// strike strikes out what is not used here: a wake has failed, a machine has stopped by itself, or it is not known whether a use was
+// written down.
+func (l *Ledger) strike(ctx context.Context, conn *pgx.Conn, idle func(key string) bool) error {
+	mine, err := readUses(ctx, conn, `SELECT key, boot, over FROM postern.uses WHERE boot = $1`, l.boot)
+	if err != nil {
+		return err
+	}
+	for _, u := range mine {
+		if !idle(u.Key) {
+			continue
+		}
+		if err := l.strikeIdle(ctx, conn, u.Key, idle); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) strikeIdle(ctx context.Context, conn *pgx.Conn, key string, idle func(key string) bool) error {
+	if l.begin(key) != nil {
+		return nil // somebody is about to use it
+	}
+	defer l.end(key)
+	if !idle(key) { // it may have been used and be idle again, but not have begun: that waits for its turn
+		return nil
+	}
+	l.mu.Lock()
+	delete(l.uses, key)
+	l.mu.Unlock()
+	_, err := conn.Exec(ctx, `DELETE FROM postern.uses WHERE key = $1 AND boot = $2`, key, l.boot)
+	return err
+}
+
+// begin begins to change whether a key is used. If somebody else does, it returns what is closed when that is over.
+func (l *Ledger) begin(key string) (busy <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other, ok := l.turns[key]; ok {
+		return other
+	}
+	l.turns[key] = make(chan struct{})
+	return nil
+}
+
+// await begins when nobody else does any more.
+func (l *Ledger) await(ctx context.Context, key string) error {
+	for {
+		busy := l.begin(key)
+		if busy == nil {
+			return nil
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *Ledger) end(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.turns[key])
+	delete(l.turns, key)
 }
 
 // insertUses writes down what a process uses.
 const insertUses = `INSERT INTO postern.uses (key, boot, node, since) SELECT key, $2, $3, clock_timestamp() FROM unnest($1::text[]) k (key) ON CONFLICT DO NOTHING`
 
-// adopt answers for what was used by processes that have no row among the nodes any more: they were forgotten, or started anew. A
-// process that lives has one again within moments, so that none counts as gone before it was seen twice so.
+// adopt answers for what was used by processes that have ended, or have no row among the nodes any more: they were forgotten, or started
+// anew. A process that lives has one again within moments, so that none counts as gone before it was seen twice so.
 func (l *Ledger) adopt(ctx context.Context, conn *pgx.Conn, told func(tenants.LeaseNews)) error {
-	orphans, err := readUses(ctx, conn, `SELECT key, boot FROM postern.uses u WHERE NOT EXISTS (SELECT FROM postern.nodes n WHERE n.boot = u.boot)`)
+	orphans, err := readUses(ctx, conn, `SELECT key, boot, over FROM postern.uses u WHERE over OR NOT EXISTS (SELECT FROM postern.nodes n WHERE n.boot = u.boot)`)
 	if err != nil {
 		return err
 	}
 	var keys, boots []string
 	now := make(map[use]bool)
 	for _, u := range orphans {
-		if l.orphans[u] {
+		if u.Over || l.orphans[u] {
 			keys, boots = append(keys, u.Key), append(boots, u.Boot)
 		} else {
 			now[u] = true
@@ -191,7 +271,7 @@ func (l *Ledger) adopt(ctx context.Context, conn *pgx.Conn, told func(tenants.Le
 		return nil
 	}
 	gone, err := readUses(ctx, conn, `DELETE FROM postern.uses u USING unnest($1::text[], $2::text[]) o (key, boot) WHERE u.key = o.key AND u.boot = o.boot
-		RETURNING u.key, u.boot`, keys, boots) // of several that try, one is told what it has deleted
+		RETURNING u.key, u.boot, u.over`, keys, boots) // of several that try, one is told what it has deleted
 	for _, u := range gone {
 		told(tenants.LeaseNews{Key: u.Key, Changed: true, Orphaned: true})
 	}

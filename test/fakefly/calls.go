@@ -12,6 +12,8 @@ const (
 	Wait    = "wait"
 	Suspend = "suspend"
 	Stop    = "stop"
+	Lease   = "lease"   // taking one
+	Release = "release" // giving it back: the same path, another method
 )
 
 // Call is one request that was asked, whatever came of it.

@@ -24,6 +24,7 @@ const (
 type request struct {
 	action, app, id string
 	query           url.Values
+	nonce           string // of the lease that the caller says it has
 	body            []byte
 }
 
@@ -38,6 +39,8 @@ var routes = map[string]struct {
 	Start:   {http.MethodPost, nil},
 	Suspend: {http.MethodPost, nil},
 	Stop:    {http.MethodPost, nil},
+	Lease:   {http.MethodPost, []string{"ttl"}},
+	Release: {http.MethodDelete, nil},
 }
 
 // parse takes a call apart. The answer is set if there is no such call.
@@ -54,7 +57,13 @@ func parse(r *http.Request) (q request, _ answer) {
 		q.action, q.id = Get, parts[4]
 	case 6:
 		q.action, q.id = parts[5], parts[4]
+		if q.action == Lease && r.Method == http.MethodDelete {
+			q.action = Release
+		} else if q.action == Release { // which is no path
+			q.action = ""
+		}
 	}
+	q.nonce = r.Header.Get(nonceHeader)
 	route, ok := routes[q.action]
 	if !ok || (len(parts) == 6 && (q.action == Get || q.action == List)) {
 		action := q.action
@@ -80,11 +89,15 @@ func checkBody(q request, contentType string) answer {
 	if len(q.body) == 0 {
 		return answer{}
 	}
-	if q.action != Stop {
+	if q.action != Stop && q.action != Lease {
 		return errorAnswer(http.StatusBadRequest, "unexpected body")
 	}
 	if !strings.HasPrefix(contentType, "application/json") {
 		return errorAnswer(http.StatusBadRequest, "the body is not declared to be JSON")
+	}
+	if q.action == Lease {
+		_, err := readLease(q)
+		return err
 	}
 	var stop struct {
 		Signal  string `json:"signal"`
@@ -128,7 +141,14 @@ func (s *Server) work(ctx context.Context, q request) answer {
 	if m.hostStatus != "ok" {
 		return errorAnswer(http.StatusRequestTimeout, "deadline_exceeded: the machine's host does not answer")
 	}
+	if a := m.leased(q); a.status != 0 {
+		return a
+	}
 	switch q.action {
+	case Lease:
+		return m.lease(q)
+	case Release:
+		return m.release()
 	case Start:
 		return m.start()
 	case Suspend:

@@ -37,6 +37,8 @@ type Machine struct {
 	cold, move bool
 	closedFor  time.Duration
 	crashes    bool
+	held       lease
+	leases     int // taken
 }
 
 type event struct {

@@ -12,7 +12,7 @@ ALTER TABLE postern.nodes
 -- What one node at a time may do. A row stays when its lease has ended: the next epoch is above it.
 CREATE TABLE postern.leases (
 	key   text COLLATE "C" PRIMARY KEY,
-	owner text COLLATE "C" NOT NULL,  -- name of a node
+	owner text COLLATE "C" NOT NULL,  -- name of a node; '': it has given it back
 	boot  text NOT NULL,
 	epoch bigint NOT NULL,            -- grows with each holder; what is acted on refuses older ones
 	store text NOT NULL,              -- the epoch of the store that it was given out by
@@ -27,6 +27,7 @@ CREATE TABLE postern.uses (
 	boot  text NOT NULL,
 	node  text COLLATE "C" NOT NULL,
 	since timestamptz NOT NULL,
+	over  boolean NOT NULL DEFAULT false, -- it has ended in order, and may have left a machine awake
 	PRIMARY KEY (key, boot)
 );
 

@@ -1,0 +1,173 @@
+// Leases of machines: where tenants are in a database, all processes that follow it share the machines.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/postern/postern/cluster"
+	"github.com/postern/postern/machines"
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/postgres"
+)
+
+// leases guard machines. nil: tenants come from a file, and the machines are this process's alone.
+type leases struct {
+	ledger *postgres.Ledger
+	holder *cluster.Holder
+	// several says that there may be other nodes that the store has not heard of since it went away: who cannot ask it uses no machine
+	// that it did not use before.
+	several bool
+	log     *slog.Logger
+}
+
+var _ machines.Guard = (*leases)(nil)
+
+// leasePrefix stands before a machine's key: other leases may come.
+const leasePrefix = "machine/"
+
+func newLeases(s tenantStore, several bool, log *slog.Logger) (*leases, error) {
+	store, ok := s.(*postgres.Store)
+	if !ok {
+		return nil, nil
+	}
+	ledger, err := store.Ledger()
+	if err != nil {
+		return nil, err
+	}
+	return &leases{ledger: ledger, holder: cluster.NewHolder(cluster.HolderOptions{Leases: ledger, Log: log}), several: several, log: log}, nil
+}
+
+// guarded has the leases guard all machines that of makes drivers for.
+func (l *leases) guarded(of func(*tenants.Tenant) (machines.Driver, error)) func(*tenants.Tenant) (machines.Driver, error) {
+	if l == nil {
+		return of
+	}
+	return func(t *tenants.Tenant) (machines.Driver, error) {
+		d, err := of(t)
+		if err != nil {
+			return nil, err
+		}
+		return machines.Guarded(d, l, t.Machine.Key()), nil
+	}
+}
+
+// gateMachines is what a gate knows of machines, and is told of them.
+type gateMachines interface {
+	MachineIdle(key string) bool
+	MachineChanged(key string, orphaned bool)
+}
+
+// watch hears what other processes do to machines, until ctx ends.
+func (l *leases) watch(ctx context.Context, g gateMachines) {
+	if l == nil {
+		return
+	}
+	l.ledger.Watch(ctx, postgres.Watcher{
+		Idle: func(key string) bool {
+			machine, ok := strings.CutPrefix(key, leasePrefix)
+			return ok && g.MachineIdle(machine)
+		},
+		Told: func(n tenants.LeaseNews) {
+			l.holder.Tell(n.Key)
+			if machine, ok := strings.CutPrefix(n.Key, leasePrefix); ok && n.Changed {
+				g.MachineChanged(machine, n.Orphaned)
+			}
+		}})
+}
+
+// close gives everything back. Nothing is done to a machine any more.
+func (l *leases) close() {
+	if l == nil {
+		return
+	}
+	l.holder.Close()
+	l.ledger.Close()
+}
+
+// Hold implements [machines.Guard].
+func (l *leases) Hold(ctx context.Context, key string, what machines.Action) (context.Context, func(bool, error), error) {
+	key = leasePrefix + key
+	take := l.ledger.TakeToUse
+	if what == machines.Sleep {
+		take = l.ledger.TakeUnused
+	}
+	held, err := l.holder.Hold(ctx, func(ctx context.Context, ttl time.Duration) (tenants.Lease, error) { return take(ctx, key, ttl) })
+	if err == nil {
+		fence := machines.Fence{Epoch: held.Lease.Epoch, Holder: held.Lease.Owner, Takeover: held.Lease.Takeover, Check: held.Check}
+		return machines.WithFence(held.Context(), fence), func(changed bool, err error) { giveBack(held, changed, err) }, nil
+	}
+	// A start needs no lease where nobody can put the machine to sleep meanwhile: starting what runs does nothing, and a provider starts
+	// a machine once, whoever asks.
+	if what == machines.Start && l.mayUse(key, err) {
+		return ctx, func(bool, error) {}, nil
+	}
+	return nil, nil, heldError(what, err)
+}
+
+// giveBack gives a lease back, unless it was taken over from somebody who may act still, and the machine could not be told.
+func giveBack(held *cluster.Held, changed bool, err error) {
+	if held.Lease.Takeover && err != nil {
+		held.Leave()
+		return
+	}
+	held.End(changed)
+}
+
+// Use implements [machines.Guard].
+func (l *leases) Use(ctx context.Context, key string) error {
+	key = leasePrefix + key
+	err := l.ledger.Use(ctx, key)
+	if err == nil || l.mayUse(key, err) {
+		return nil
+	}
+	return heldError(machines.Probe, err)
+}
+
+// Await implements [machines.Guard].
+func (l *leases) Await(ctx context.Context, key string, d time.Duration) {
+	l.holder.Await(ctx, leasePrefix+key, d)
+}
+
+// mayUse reports whether a machine may be used although the store could not be asked: it knows already that this process uses it, or
+// there was nobody else who could put it to sleep.
+func (l *leases) mayUse(key string, err error) bool {
+	if !errors.Is(err, tenants.ErrAway) && !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if l.ledger.Uses(key) {
+		return true
+	}
+	if l.several || !l.ledger.Alone() {
+		return false
+	}
+	l.ledger.UseUnwritten(key)
+	return true
+}
+
+// againAfter is when a right is tried again that nobody else has.
+const againAfter = 200 * time.Millisecond
+
+// heldError is what a machine's rules understand of an error of the store.
+func heldError(what machines.Action, err error) error {
+	e := &machines.Error{Kind: machines.Busy, Op: what.String(), Err: err}
+	var held *tenants.HeldError
+	var used *tenants.UsedError
+	switch {
+	case errors.As(err, &held):
+		e.After, e.Err = held.For, errors.Join(machines.ErrHeld, err)
+	case errors.Is(err, tenants.ErrUnannounced), errors.Is(err, cluster.ErrLeaseOver), errors.Is(err, cluster.ErrClockJumped):
+		e.After, e.Err = againAfter, errors.Join(machines.ErrHeld, err)
+	case errors.Is(err, tenants.ErrAbandoned):
+		e.Err = errors.Join(machines.ErrAbandoned, err)
+	case errors.As(err, &used), errors.Is(err, tenants.ErrUnsettled):
+		e.Err = errors.Join(machines.ErrInUse, err)
+	default:
+		e.Kind, e.Err = machines.Transient, errors.Join(machines.ErrUnguarded, err)
+	}
+	return e
+}
