@@ -34,7 +34,8 @@ type Ledger struct {
 
 	others atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
 
-	orphans map[use]bool // that Watch has seen when it looked last
+	again   atomic.Bool  // Watch writes down and looks again now
+	orphans map[use]bool // that it has seen when it looked last
 
 	mu    sync.Mutex               // guards what follows; held briefly
 	uses  map[string]bool          // keys of what this process uses; true: the store knows
@@ -116,7 +117,7 @@ func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 	}
 	var asserted time.Time
 	for {
-		all := time.Since(asserted) >= assertEvery
+		all := time.Since(asserted) >= assertEvery || l.again.Swap(false)
 		if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.assert(ctx, conn, all, w) }); err != nil {
 			return err
 		}

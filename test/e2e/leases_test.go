@@ -1,0 +1,128 @@
+// Machines that processes on one store share: woken once, and put to sleep once, by the last one that uses them.
+
+package e2e
+
+import (
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/postern/postern/test/fakefly"
+	"github.com/postern/postern/test/harness"
+)
+
+// sharedMachine is a tenant's machine, and two gates that share it.
+type sharedMachine struct {
+	w        *storeWorld
+	gates    []*gate
+	starts   func() int
+	suspends func() int
+}
+
+// serveShared puts acme on a machine into a store, and starts two gates on it.
+func serveShared(t *testing.T, machine, machines harness.Map) (s sharedMachine) {
+	t.Helper()
+	s.w = newStoreWorld(t)
+	w := s.w
+	delete(w.acme, "upstream")
+	machine["suspend_after"] = "1s"
+	w.acme["machine"] = machine
+	w.yaml("postern.yaml", harness.Map{"listeners": []harness.Map{{"name": "l", "address": "127.0.0.1:1"}}, "tenants": w.tenants, "machines": machines})
+	w.command("init")
+	w.load(w.acme)
+	for _, name := range []string{"a", "b"} {
+		p := maps.Clone(w.tenants["postgres"].(harness.Map))
+		delete(p, "cache_file")
+		p["node"] = name
+		g := &gate{t: t, Gate: harness.Postern(t, harness.GateConfig{Config: harness.Map{"tenants": harness.Map{"postgres": p}, "machines": machines}})}
+		t.Cleanup(func() {
+			if log := g.Log().String(); t.Failed() {
+				t.Logf("the log of %s ends with:\n%s", name, log[max(0, len(log)-6000):])
+			}
+		})
+		s.gates = append(s.gates, g)
+	}
+	for _, g := range s.gates {
+		g.awaitMachine(t, "asleep")
+	}
+	return s
+}
+
+// live is the machine's life with two gates.
+func (s sharedMachine) live(t *testing.T) {
+	var clients sync.WaitGroup
+	for _, g := range s.gates {
+		for range 20 {
+			clients.Go(func() {
+				conn, err := pgx.ConnectConfig(t.Context(), configOf(t, g.dsn("transaction")))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer closeConn(conn)
+				if _, err := conn.Exec(t.Context(), "select 1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	clients.Wait()
+	if n := s.starts(); n != 1 {
+		t.Fatalf("20 clients of each of two gates: started %d times", n)
+	}
+
+	// One gate is idle, and lets go of it; the other has a client that needs it.
+	conn := s.gates[1].connect(t, "session")
+	s.gates[0].awaitMachine(t, "unknown")
+	if _, err := conn.Exec(t.Context(), "select 1"); err != nil || s.suspends() != 0 {
+		t.Errorf("the client of the other gate: %v; put to sleep %d times", err, s.suspends())
+	}
+	// Who comes back to it needs no start.
+	if _, err := s.gates[0].connect(t, "transaction").Exec(t.Context(), "select 1"); err != nil || s.starts() != 1 {
+		t.Errorf("%v, started %d times", err, s.starts())
+	}
+	closeConn(conn)
+	for _, g := range s.gates {
+		g.awaitMachine(t, "asleep")
+	}
+	if s.starts() != 1 || s.suspends() != 1 {
+		t.Errorf("started %d times and put to sleep %d times", s.starts(), s.suspends())
+	}
+	if _, err := s.gates[0].connect(t, "transaction").Exec(t.Context(), "select 1"); err != nil || s.starts() != 2 {
+		t.Errorf("after its sleep: %v, started %d times", err, s.starts())
+	}
+}
+
+func TestSharedFlyMachine(t *testing.T) {
+	t.Parallel()
+	api := fakefly.New(t, fakefly.Options{})
+	m := api.AddMachine(flyApp, "1", lend(t))
+	s := serveShared(t, harness.Map{"provider": "fly", "app": flyApp, "id": "1", "port": m.Port(), "tls": "disable"},
+		harness.Map{"fly": harness.Map{"api": api.URL, "token_file": api.TokenFile()}})
+	s.starts = func() int { return api.Count(fakefly.Start, "1") }
+	s.suspends = func() int { return api.Count(fakefly.Suspend, "1") }
+	s.live(t)
+	if n, description := m.Leases(); n < 3 || description != "" {
+		t.Errorf("Fly's lease was taken %d times for two starts and a suspend, and says %q", n, description)
+	}
+}
+
+func TestSharedLocalMachine(t *testing.T) {
+	t.Parallel()
+	s := serveShared(t, harness.Map{"provider": "local", "name": "acme"}, harness.Map{"local": harness.Map{"dir": harness.Dir(t)}})
+	said := func(texts ...string) func() int {
+		return func() (n int) {
+			for _, g := range s.gates {
+				for _, text := range texts {
+					n += strings.Count(g.Log().String(), `"`+text+`"`)
+				}
+			}
+			return n
+		}
+	}
+	s.starts, s.suspends = said("PostgreSQL started"), said("PostgreSQL stopped", "PostgreSQL of another process stopped")
+	s.live(t)
+}
