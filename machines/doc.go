@@ -21,7 +21,8 @@
 //
 //	any of them ──> failed: told fast until the pause is over, then asked again
 //
-// A machine that somebody else is changing is waited for: by a start if it is wanted, else as unknown.
+// A machine that somebody else is changing is waited for: by a start if it is wanted, else as unknown. One that other processes use
+// when it is to be put to sleep (see [Guarded]) is unknown, too, and it is tried again.
 //
 // # Invariants
 //

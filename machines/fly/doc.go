@@ -12,6 +12,8 @@
 //     sent before a look at the machine's state; a start that was accepted is never repeated by the same Wake. However
 //     it goes, one Wake sends few starts, and pauses grow between them.
 //   - A suspend is sent once per Suspend and not cut off half-way: a Wake that follows must know what it has to undo.
+//   - Where other processes share the machine (a change has a fence) what changes it is sent under Fly's own lease, soon after that was
+//     taken, and after a look at whether the right to change it has ended.
 //   - Answers are read up to a limit and within a time. What does not look as documented is an error, and an error of an
 //     action says nothing about whether the action was done.
 //

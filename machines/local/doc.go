@@ -20,6 +20,8 @@
 // Invariants of the machine:
 //
 //   - One change at a time; a state check waits for none of them.
+//   - Of several processes that share it one at a time changes it, and none with an epoch that is older than one that was there: fence.go.
+//     What one has started the others find, join and put to sleep: other.go.
 //   - A wake either succeeds, roles and databases included, or leaves the machine asleep as it was. It may be given up at
 //     any time; a suspend, once begun, ends by itself, because to hurry it is to crash the server.
 //   - What is wanted is made once: a wake that has nothing new to make says nothing to the server. What is no longer

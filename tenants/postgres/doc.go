@@ -38,6 +38,12 @@
 // directory, and open sessions judged by it. Whoever asks (nodes.go) believes a row that is of the store's epoch and was written within
 // 5 s. The connection that says so and the one that reads end together, so that nothing is told to a store that was not read.
 //
+// # Leases
+//
+// A Ledger (ledger.go, leases.go) has a pool and a listening connection of its own. Whoever takes a lease, or says that it uses what leases
+// are about, has the lock of the lease's row, so that of a use and of a lease of what is unused one sees the other. A lease that has ended
+// with its time, and was not given back, is told to the next holder: the one before may be acting still.
+//
 // # Keys
 //
 // Every sealed value names its key, so that several can be in use. The key file is followed (keyfile.go). Another key (rotate.go) is
