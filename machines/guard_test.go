@@ -330,9 +330,12 @@ func TestNobodyCanBeAsked(t *testing.T) {
 		s.mu.Lock()
 		s.away = false
 		s.mu.Unlock()
+		pass(failMax)
 		s.processes[1].works(true)
-		pass(2 * failMax)
-		s.states(StateUnknown, StateReady)
+		pass(failMax)
+		if got := s.processes[1].state(); got != StateReady {
+			t.Errorf("afterwards it is %v", got)
+		}
 	})
 }
 

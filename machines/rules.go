@@ -312,7 +312,7 @@ func (r *Rules) next(now time.Time) (Action, time.Time) {
 func (r *Rules) nextUnknown(now time.Time) (Action, time.Time) {
 	due := !r.askAt.IsZero() && !now.Before(r.askAt)
 	switch {
-	case r.shared && due && !r.wanted && !r.check:
+	case r.shared && due && !r.wanted && !r.check && r.set.SuspendAfter > 0:
 		r.act = Outcome{At: now, Reason: "idle"}
 		r.enter(StateSuspending, now)
 		r.cut = false

@@ -122,4 +122,3 @@ func TestFlyRefusesAnOldNonce(t *testing.T) {
 		}
 	})
 }
-

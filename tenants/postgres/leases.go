@@ -47,10 +47,10 @@ func (l *Ledger) TakeUnused(ctx context.Context, key string, ttl time.Duration) 
 		return tenants.Lease{}, err
 	}
 	defer l.end(key)
-	l.mu.Lock()
-	delete(l.uses, key) // before, because it may be done although nobody says so
-	l.mu.Unlock()
 	return l.take(ctx, key, ttl, func(ctx context.Context, tx pgx.Tx) (refused, err error) {
+		l.mu.Lock()
+		delete(l.uses, key) // before, because it may be done although nobody says so
+		l.mu.Unlock()
 		if _, err := tx.Exec(ctx, `DELETE FROM postern.uses WHERE key = $1 AND (boot = $2 OR over)`, key, l.boot); err != nil {
 			return nil, err
 		}

@@ -180,6 +180,11 @@ func TestNobodyIsOverlooked(t *testing.T) {
 	}
 	w.announce("b")
 	refused(b, "a")
+	ended, end := context.WithCancel(ctx)
+	end()
+	if _, err := a.TakeUnused(ended, leaseKey, longLease); err == nil || !a.Uses(leaseKey) {
+		t.Errorf("who could not ask the store uses it still, and knows it: %v", err)
+	}
 	lease, err = a.TakeUnused(ctx, leaseKey, longLease)
 	if err != nil || w.uses() != "" {
 		t.Fatalf("the last one: %v, used by %s", err, w.uses())

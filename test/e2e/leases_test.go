@@ -3,12 +3,16 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/postern/postern/test/fakefly"
 	"github.com/postern/postern/test/harness"
@@ -18,6 +22,7 @@ import (
 type sharedMachine struct {
 	w        *storeWorld
 	gates    []*gate
+	ways     []*harness.Relay // of each gate to the store
 	starts   func() int
 	suspends func() int
 }
@@ -37,6 +42,11 @@ func serveShared(t *testing.T, machine, machines harness.Map) (s sharedMachine) 
 		p := maps.Clone(w.tenants["postgres"].(harness.Map))
 		delete(p, "cache_file")
 		p["node"] = name
+		way := harness.NewRelay(t, w.cluster.Addr(), harness.Faults{})
+		s.ways = append(s.ways, way)
+		host, port, _ := strings.Cut(way.Addr(), ":")
+		p["dsn_file"] = filepath.Join(w.dir, "dsn."+name)
+		write(t, filepath.Join(w.dir, "dsn."+name), fmt.Appendf(nil, "host=%s port=%s user=%s password=%s dbname=%s sslmode=disable\n", host, port, harness.App, harness.AppPassword, w.database))
 		g := &gate{t: t, Gate: harness.Postern(t, harness.GateConfig{Config: harness.Map{"tenants": harness.Map{"postgres": p}, "machines": machines}})}
 		t.Cleanup(func() {
 			if log := g.Log().String(); t.Failed() {
@@ -96,6 +106,50 @@ func (s sharedMachine) live(t *testing.T) {
 	}
 }
 
+// cutOff: who is cut off from the store goes on with what it uses, silent or not nobody puts that to sleep, and it begins to use nothing.
+func (s sharedMachine) cutOff(t *testing.T) {
+	conn := s.gates[1].connect(t, "session")
+	s.gates[0].awaitMachine(t, "unknown")
+	s.ways[1].SetTarget("127.0.0.1:1")
+	s.ways[1].Cut()
+	suspends := s.suspends()
+	if harness.Long() {
+		s.triesInVain(t)
+	}
+	if _, err := conn.Exec(t.Context(), "select 1"); err != nil || s.suspends() != suspends {
+		t.Errorf("a client of a gate without the store: %v; put to sleep %d times more", err, s.suspends()-suspends)
+	}
+	s.ways[0].SetTarget("127.0.0.1:1")
+	s.ways[0].Cut()
+	var refused *pgconn.PgError
+	_, err := pgx.ConnectConfig(t.Context(), configOf(t, s.gates[0].dsn("session")))
+	if !errors.As(err, &refused) || refused.Code != "57P03" || !strings.Contains(refused.Hint, "another one") {
+		t.Errorf("a gate without the store that does not use it: %v", err)
+	}
+	for _, way := range s.ways {
+		way.SetTarget(s.w.cluster.Addr())
+	}
+	harness.Eventually(t, harness.Patience, "a is itself again", func() bool {
+		conn, err := pgx.ConnectConfig(t.Context(), configOf(t, s.gates[0].dsn("session")))
+		if err == nil {
+			closeConn(conn)
+		}
+		return err == nil
+	})
+}
+
+// triesInVain waits until b is silent, and a has tried to put the machine to sleep since.
+func (s sharedMachine) triesInVain(t *testing.T) {
+	store := s.w.connect()
+	harness.Eventually(t, harness.Patience, "the store has not heard of b for long", func() (silent bool) {
+		err := store.QueryRow(t.Context(), `SELECT clock_timestamp() - seen > interval '6 s' FROM postern.nodes WHERE name = 'b'`).Scan(&silent)
+		return err == nil && silent
+	})
+	tries := func() int { return s.gates[0].logged("the machine stays awake for others") }
+	before := tries()
+	harness.Eventually(t, harness.Patience, "a has tried to put it to sleep", func() bool { return tries() > before })
+}
+
 func TestSharedFlyMachine(t *testing.T) {
 	t.Parallel()
 	api := fakefly.New(t, fakefly.Options{})
@@ -105,6 +159,7 @@ func TestSharedFlyMachine(t *testing.T) {
 	s.starts = func() int { return api.Count(fakefly.Start, "1") }
 	s.suspends = func() int { return api.Count(fakefly.Suspend, "1") }
 	s.live(t)
+	s.cutOff(t)
 	if n, description := m.Leases(); n < 3 || description != "" {
 		t.Errorf("Fly's lease was taken %d times for two starts and a suspend, and says %q", n, description)
 	}
