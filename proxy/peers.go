@@ -5,6 +5,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -87,7 +88,7 @@ func (g *Gate) forward(r cancelRequest) (result string) {
 		g.forwards.leave(node)
 		switch {
 		case err != nil:
-			g.log.Warn("cancel request not forwarded", "node", node, "error", err)
+			g.limited.log(g.log, slog.LevelWarn, logKey{cause: "cancel:" + node}, "cancel request not forwarded", "node", node, "error", err)
 			result = "lost"
 		case theirs != cancelUnknown:
 			return "forwarded"

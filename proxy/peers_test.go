@@ -309,9 +309,9 @@ func TestConsolesAreCancelledFromAnywhere(t *testing.T) {
 	}
 }
 
-// node is a gate of the town's without loops, for time that a test makes.
+// lone is a gate of the town's without loops, for time that a test makes.
 func (w *town) lone(ctx context.Context, name string) *Gate {
-	return &Gate{opts: Options{Cluster: w.at(name), Timeouts: Timeouts{ServerConnect: 10 * time.Second}}, log: slog.New(slog.DiscardHandler), ctx: ctx}
+	return &Gate{opts: Options{Cluster: w.at(name), Timeouts: Timeouts{ServerConnect: 10 * time.Second}}, log: slog.New(slog.DiscardHandler), limited: newLimitedLog(), ctx: ctx}
 }
 
 // TestAFrozenNodeCostsItsBound: two seconds in which it is not heard of, and nothing is sent there. A request that was sent and not
