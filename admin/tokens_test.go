@@ -153,7 +153,17 @@ func TestAuditIsRead(t *testing.T) {
 
 func TestClusterIsRead(t *testing.T) {
 	w := newWorld(t)
-	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `{"nodes":[{"name":"a",`)
+	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `{"nodes":[{"name":"a",`, `"member":null`, `"strangers":[]`)
+	all, err := w.store.Nodes(t.Context())
+	if err != nil || len(all) == 0 {
+		t.Fatal(all, err)
+	}
+	w.opts.Members = func() []Member {
+		return []Member{{Name: "a", Boot: all[0].Boot, State: "suspect", Since: time.Unix(1, 0), Leaving: true},
+			{Name: "z", Boot: "other", Region: "fra", Address: netip.MustParseAddrPort("[fdaa::3]:7947"), State: "alive", Since: time.Unix(2, 0), Protocol: 2}}
+	}
+	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `"leaving":true,"member":{"state":"suspect","since":"1970-01-01T00:00:01Z"}`,
+		`"strangers":[{"name":"z","boot":"other","region":"fra","address":"[fdaa::3]:7947","protocol":2,"state":"alive","since":"1970-01-01T00:00:02Z"}]`)
 	w.to(t, "operator", "GET", "/v1/cluster?x=1", "").is(400)
 	w.to(t, "operator", "DELETE", "/v1/cluster/a", "").is(200, `{"id":"a"}`)
 	w.to(t, "operator", "DELETE", "/v1/cluster/b", "").is(404)
