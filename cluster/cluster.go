@@ -189,6 +189,7 @@ func (c *Cluster) Nodes() []tenants.Node { return c.rows.list() }
 func (c *Cluster) Run(ctx context.Context) {
 	running, end := context.WithCancel(context.WithoutCancel(ctx)) // calls are answered until the goodbye is said
 	var all sync.WaitGroup
+	defer c.peers.close()
 	defer all.Wait()
 	defer end()
 	all.Go(func() { c.rows.run(running) })
@@ -197,7 +198,6 @@ func (c *Cluster) Run(ctx context.Context) {
 		files.Watch{What: "key file of the cluster", Paths: func() []string { return []string{c.opts.KeyFile} }, Log: c.log, Changed: c.ReloadKeys}.Run(running)
 	})
 	all.Go(func() { c.greet(running) })
-	defer c.peers.close()
 
 	c.gossip.start()
 	list, err := memberlist.Create(c.gossipConfig())

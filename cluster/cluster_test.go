@@ -189,7 +189,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no port":                {func(o *Options) { o.Bind = "127.0.0.1" }, "cluster.bind"},
 		"the last port":          {func(o *Options) { o.Bind = "127.0.0.1:65535" }, "below 65535"},
 		"a port that is taken":   {func(o *Options) { o.Bind = "127.0.0.1:" + strconv.Itoa(busy) }, "cluster.bind: listen tcp4"},
-		"the next one is":        {func(o *Options) { o.Bind = "127.0.0.1:" + strconv.Itoa(busy-1) }, "the next one"},
+		"the next one is":        {func(o *Options) { o.Bind = "127.0.0.1:" + strconv.Itoa(busy-1) }, "cluster.bind: "},
 		"no address for others":  {func(o *Options) { o.Bind = "0.0.0.0:0" }, "cluster.advertise"},
 		"a last port for others": {func(o *Options) { o.Advertise = netip.MustParseAddrPort("127.0.0.1:65535") }, "cluster.advertise"},
 	} {

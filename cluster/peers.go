@@ -18,8 +18,9 @@ type peers struct {
 	c     *Cluster
 	dials sync.WaitGroup
 
-	mu  sync.Mutex // guards what follows; held briefly
-	all map[string]*peer
+	mu    sync.Mutex // guards what follows; held briefly
+	all   map[string]*peer
+	ended bool // nobody is dialed any more
 }
 
 // peer is a process that is, or can be, connected to. Who calls while it is being dialed waits for that: a hundred first calls at once are one
@@ -62,7 +63,7 @@ func (p *peers) peer(row tenants.Node) *peer {
 	if is != nil {
 		is.close()
 	}
-	is = &peer{row: row, transport: p.c.newTransport(row.Fingerprint)}
+	is = &peer{row: row, transport: p.c.newTransport(row.Fingerprint), closed: p.ended}
 	p.all[row.Name] = is
 	return is
 }
@@ -85,6 +86,9 @@ func (p *peers) keep(all []tenants.Node) {
 
 // close ends all connections, and waits for who dials.
 func (p *peers) close() {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
 	p.keep(nil)
 	p.dials.Wait()
 }
