@@ -10,7 +10,7 @@ import (
 // ScopeTenant is the scope of all of a tenant's servers.
 const ScopeTenant = ""
 
-// ScopeUse is a scope without a limit: who has it uses the tenant's machine. See [Demand].
+// ScopeUse is a scope without a limit: its servers are those of a node whose limits are its own.
 const ScopeUse = "use"
 
 // UserScope is the scope of a user's servers over all databases.
@@ -60,8 +60,6 @@ type Portion struct {
 type Portions struct {
 	All []Portion
 	Now time.Time // by the store's clock
-	// Suspending says that a node is putting the tenant's machine to sleep: nobody begins to use it now.
-	Suspending bool
 }
 
 // PortionsChange is what a process makes of the portions.

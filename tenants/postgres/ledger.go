@@ -1,4 +1,5 @@
-// The ledger: what nodes write down for each other, over a few connections of its own, and one that listens. Leases are in leases.go.
+// The ledger: what nodes write down for each other, over a few connections of its own, and one that listens. Leases are in leases.go,
+// portions in portions.go.
 
 package postgres
 
@@ -32,6 +33,8 @@ type Ledger struct {
 	node string // for people
 	boot string // tells this process from all others, as its row among postern.nodes does
 
+	lapse time.Duration // until portions of who is silent may end
+
 	others atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
 
 	again   atomic.Bool  // Watch writes down and looks again now
@@ -58,7 +61,8 @@ func newLedger(o *Options, boot string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, uses: make(map[string]bool), turns: make(map[string]chan struct{})}
+	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, lapse: lapseAfter, uses: make(map[string]bool),
+		turns: make(map[string]chan struct{})}
 	l.others.Store(unknownOthers)
 	return l, nil
 }

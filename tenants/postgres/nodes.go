@@ -30,6 +30,9 @@ func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string
 	e := tenants.Entry{By: by, Action: "node.forget", Outcome: tenants.OutcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
 	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `DELETE FROM postern.portions WHERE node = $1 OR boot = (SELECT boot FROM postern.nodes WHERE name = $1)`, sane(name)); err != nil {
+				return err
+			}
 			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, sane(name))
 			if err == nil && tag.RowsAffected() == 0 {
 				err = refusal{tenants.ErrNoSuchNode}

@@ -40,9 +40,12 @@ CREATE TABLE postern.budgets (
 CREATE TABLE postern.portions (
 	tenant  text COLLATE "C" NOT NULL,
 	scope   text COLLATE "C" NOT NULL, -- '': the tenant; user/..., database/..., pool/...
-	node    text COLLATE "C" NOT NULL,
 	boot    text NOT NULL,
+	node    text COLLATE "C" NOT NULL,
 	servers integer NOT NULL,          -- that it may have, or still has
 	wanted  integer NOT NULL,          -- that it could use
-	PRIMARY KEY (tenant, scope, node, boot)
+	alone   timestamptz,               -- when somebody has noticed that its process has no row among postern.nodes
+	PRIMARY KEY (tenant, scope, boot)
 );
+CREATE INDEX portions_boot ON postern.portions (boot);
+CREATE INDEX portions_short ON postern.portions (tenant) WHERE wanted > servers; -- somebody waits

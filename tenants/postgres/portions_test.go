@@ -1,0 +1,222 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/test/harness"
+)
+
+// sharer is the ledger of a process that has a row of its own among the nodes.
+func (w *world) sharer(node string) *Ledger {
+	w.t.Helper()
+	l, err := newLedger(&Options{Conn: w.conf(), Keys: w.keys, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil))}, "boot-of-"+node)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(l.Close)
+	w.exec(`INSERT INTO postern.nodes (name, boot, started, seen, epoch, applied, refused, keys, cache) VALUES ($1, $2, now(), now(), '', 0, '{}', '{}', '')`, node, l.boot)
+	return l
+}
+
+// write has a process write its portions, and returns what it found.
+func write(t *testing.T, l *Ledger, c tenants.PortionsChange) (found tenants.Portions) {
+	t.Helper()
+	if err := l.Portions(t.Context(), "acme", func(s tenants.Portions) tenants.PortionsChange { found = s; return c }); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func portion(l *Ledger, scope string, servers, wanted int) tenants.Portion {
+	return tenants.Portion{Scope: scope, Node: l.node, Boot: l.boot, Servers: servers, Wanted: wanted}
+}
+
+func mine(all ...tenants.Portion) tenants.PortionsChange { return tenants.PortionsChange{Mine: all} }
+
+func TestPortionsAreWrittenAndRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	odd := tenants.PoolScope("o/dd\xff", "d")
+	if found := write(t, a, mine(portion(a, "", 3, 4), portion(a, odd, 2, 2))); len(found.All) != 0 || found.Now.IsZero() {
+		t.Fatalf("at first: %+v", found)
+	}
+	before := []tenants.Portion{portion(a, "", 3, 4), portion(a, odd, 2, 2)}
+	if found := write(t, b, mine(portion(b, "", 1, 9))); !slices.Equal(found.All, before) {
+		t.Fatalf("b finds %+v", found.All)
+	}
+	if found := write(t, a, mine(portion(a, "", 1, 1))); !slices.Equal(found.All, []tenants.Portion{before[0], portion(b, "", 1, 9), before[1]}) {
+		t.Fatalf("a finds %+v", found.All)
+	}
+	all, look, err := b.Survey(t.Context())
+	if err != nil || !slices.Equal(all["acme"], []tenants.Portion{portion(b, "", 1, 9)}) || len(all) != 1 || len(look) != 0 {
+		t.Fatalf("b has %+v, and looks at %v, %v", all, look, err)
+	}
+	if _, look, err = a.Survey(t.Context()); err != nil || !slices.Equal(look, []string{"acme"}) { // which b wants more of
+		t.Fatalf("a looks at %v, %v", look, err)
+	}
+	if err := b.Return(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found := write(t, a, mine()); !slices.Equal(found.All, []tenants.Portion{portion(a, "", 1, 1)}) {
+		t.Fatalf("a finds %+v", found.All)
+	}
+	if found := write(t, b, mine()); len(found.All) != 0 {
+		t.Fatalf("in the end %+v", found.All)
+	}
+}
+
+// Everybody takes one more if there is room: none is taken twice.
+func TestPortionsAreOneProcesssAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	const limit = 7
+	nodes := []*Ledger{w.sharer("a"), w.sharer("b"), w.sharer("c")}
+	var taking sync.WaitGroup
+	for _, l := range nodes {
+		for range 4 {
+			taking.Go(func() {
+				for range 3 {
+					if err := l.Portions(t.Context(), "acme", func(s tenants.Portions) tenants.PortionsChange {
+						own, sum := 0, 0
+						for _, p := range s.All {
+							if sum += p.Servers; p.Boot == l.boot {
+								own = p.Servers
+							}
+						}
+						return mine(portion(l, "", own+min(1, limit-sum), 9))
+					}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	taking.Wait()
+	sum := 0
+	for _, p := range write(t, nodes[0], mine()).All {
+		sum += p.Servers
+	}
+	if sum != limit {
+		t.Errorf("%d of %d", sum, limit)
+	}
+}
+
+func TestOthersAreToldOfPortions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	heard, ready := make(chan string, 10), make(chan struct{}, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	var hearing sync.WaitGroup
+	for _, l := range []*Ledger{a, b} {
+		hearing.Go(func() {
+			_ = l.Hear(ctx, func() { ready <- struct{}{} }, func(tenant string) { heard <- l.node + " " + tenant }) // until ctx ends
+		})
+	}
+	<-ready
+	<-ready
+	write(t, a, tenants.PortionsChange{Tell: true})
+	write(t, b, tenants.PortionsChange{})
+	write(t, b, tenants.PortionsChange{Tell: true})
+	if first, second := <-heard, <-heard; first != "b acme" || second != "a acme" {
+		t.Errorf("%q, %q", first, second)
+	}
+	cancel()
+	hearing.Wait()
+	if len(heard) > 0 {
+		t.Errorf("and %q", <-heard)
+	}
+}
+
+func TestPortionsOfTheSilentLapse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	write(t, a, mine(portion(a, "", 3, 3)))
+	state := func() (silent, lapsed bool) {
+		t.Helper()
+		all := write(t, b, mine()).All
+		if len(all) != 1 {
+			t.Fatalf("%+v", all)
+		}
+		return all[0].Silent, all[0].Lapsed
+	}
+	look := func(want ...string) {
+		t.Helper()
+		if _, look, err := b.Survey(t.Context()); err != nil || !slices.Equal(look, want) {
+			t.Fatalf("b looks at %v, %v", look, err)
+		}
+	}
+	for _, tc := range []struct {
+		sql            string
+		silent, lapsed bool
+	}{
+		{`UPDATE postern.nodes SET seen = clock_timestamp()`, false, false},
+		{`UPDATE postern.nodes SET seen = clock_timestamp() - interval '6 s'`, true, false},
+		{`UPDATE postern.nodes SET seen = clock_timestamp() - interval '124 s'`, true, false},
+		{`UPDATE postern.nodes SET seen = clock_timestamp() - interval '126 s'`, true, true},
+		{`UPDATE postern.nodes SET boot = 'another' WHERE name = 'a'`, true, false}, // from now on it is alone
+		{`UPDATE postern.portions SET alone = alone - interval '124 s'`, true, false},
+		{`UPDATE postern.portions SET alone = alone - interval '2 s'`, true, true},
+		{`UPDATE postern.portions SET alone = clock_timestamp() + interval '1 h'`, true, false}, // the clock was set back
+		{`UPDATE postern.portions SET alone = alone - interval '126 s'`, true, true},
+	} {
+		w.exec(tc.sql)
+		if silent, lapsed := state(); silent != tc.silent || lapsed != tc.lapsed {
+			t.Fatalf("%s: silent %v, lapsed %v", tc.sql, silent, lapsed)
+		}
+		if tc.silent {
+			look("acme")
+		} else {
+			look()
+		}
+	}
+	write(t, b, tenants.PortionsChange{Gone: []tenants.Portion{portion(a, "", 2, 0)}})
+	if found := write(t, b, tenants.PortionsChange{Gone: []tenants.Portion{portion(a, "", 0, 0)}}); len(found.All) != 1 || found.All[0].Servers != 2 {
+		t.Fatalf("some are left: %+v", found.All)
+	}
+	if found := write(t, b, mine()); len(found.All) != 0 {
+		t.Fatalf("all are handed on: %+v", found.All)
+	}
+}
+
+func TestForgottenNodesHaveNoPortions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	write(t, a, mine(portion(a, "", 3, 3)))
+	write(t, b, mine(portion(b, "", 1, 1)))
+	r, err := NewRegistry(Options{Conn: w.conf(), Keys: w.keys, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.ForgetNode(t.Context(), tenants.Actor{Name: "ops"}, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if found := write(t, b, mine(portion(b, "", 1, 1))); !slices.Equal(found.All, []tenants.Portion{portion(b, "", 1, 1)}) {
+		t.Fatalf("%+v", found.All)
+	}
+}
+
+func TestHowLongAProcessWasNotHeardOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a := w.sharer("a")
+	w.exec(`UPDATE postern.nodes SET seen = clock_timestamp() - interval '40 s'`)
+	if d, err := a.Unheard(t.Context()); err != nil || d < 40*time.Second || d > 40*time.Second+harness.Patience {
+		t.Errorf("%v, %v", d, err)
+	}
+	w.exec(`DELETE FROM postern.nodes`)
+	if _, err := a.Unheard(t.Context()); !errors.Is(err, tenants.ErrUnannounced) {
+		t.Errorf("%v", err)
+	}
+}
