@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/postern/postern/tenants"
@@ -14,24 +15,31 @@ import (
 type Ledger interface {
 	// Portions hands a tenant's portions to f, writes what f makes of them, and tells other nodes if f says so. Nobody else does
 	// the same for this tenant meanwhile. After an error nobody knows whether it was written.
-	Portions(ctx context.Context, node, boot, tenant string, f func(tenants.Portions) tenants.PortionsChange) error
+	Portions(ctx context.Context, tenant string, f func(tenants.Portions) tenants.PortionsChange) error
+	// Unheard says for how long the store has not heard that this process lives.
+	Unheard(ctx context.Context) (time.Duration, error)
+	// Survey returns all portions of this process by tenant, and tenants that somebody should look at: because others want more than they
+	// have, or because portions have lapsed.
+	Survey(ctx context.Context) (mine map[string][]tenants.Portion, look []string, err error)
+	// Hear tells of tenants that other nodes should look at, until ctx ends or the store is away. ready is called when it has begun.
+	Hear(ctx context.Context, ready func(), heard func(tenant string)) error
+	// Return says that this process has no portions any more.
+	Return(ctx context.Context) error
 }
 
 // BudgetOptions say whose budget it is.
 type BudgetOptions struct {
-	Ledger Ledger
-	// Node is the name of this node in the store, which may have to take another one, and Boot tells its process from others.
-	Node func() string
-	Boot string
+	Ledger     Ledger
+	Node, Boot string // of this process in the store
 	// Granted is told all that this node may have of a tenant's limits, whenever that is something else than before, and again if the gate does
 	// not know it. Numbers grow. It is called from goroutines, in order for each tenant. The gate answers with Claim, also for a tenant
 	// that it does not know: that one has Claim(tenant, number, nil).
 	Granted func(tenant string, number int64, g []tenants.Grant)
 	// Strangers counts the server connections that a tenant's Postgres has and no living node says are its own. It first lists what
 	// Postgres has and then asks the nodes. ok is false if the tenant has no service account; then time alone decides when the
-	// portions of a silent node are over.
+	// portions of a silent node are over. nil: none has.
 	Strangers func(ctx context.Context, tenant string) (n int, ok bool, err error)
-	// Floor says whether a node without a portion may have one server while the store is away.
+	// Floor says whether a node without a portion may have one server of a tenant while the store is away.
 	Floor func(tenant string) bool
 	// MaxNodes is how many nodes there may be: so many of a tenant's servers are set aside for floors. 0: there are no floors.
 	MaxNodes int
@@ -42,27 +50,115 @@ type BudgetOptions struct {
 	Log   *slog.Logger
 }
 
-// Budget is what a node may have of all tenants' limits. Its methods may be called by any goroutine, and return at once.
+// Budget is what a node may have of all tenants' limits. Its methods may be called by any goroutine, and return at once. A tenant of which
+// nothing is open or wanted costs nothing; one that only keeps servers, no time.
 //
 // A gate has one number for each tenant: that of the last Granted that it has applied, 0 if it knows none and may dial nothing. With
 // everything that it claims it says this number, so that a portion is given up only when no dial can use it any more.
 type Budget struct {
-	o BudgetOptions
+	o   BudgetOptions
+	me  self
+	now func() time.Time
+
+	mu       sync.Mutex // guards what follows; held briefly
+	accounts map[string]*account
+	due      dueList
+	numbers  int64 // the last one that a gate was told
+	trust    trust
+	away     bool // the store was when it was asked last
+
+	poke chan struct{} // holds one if something may be due earlier
+	wide chan struct{} // holds one if all should be compared
 }
 
 // NewBudget returns a budget, which grants nothing until it runs.
-func NewBudget(o BudgetOptions) *Budget { return &Budget{o: o} }
+func NewBudget(o BudgetOptions) *Budget {
+	if o.Strangers == nil {
+		o.Strangers = func(context.Context, string) (int, bool, error) { return 0, false, nil }
+	}
+	if o.Floor == nil || o.MaxNodes <= 0 {
+		o.Floor, o.MaxNodes = func(string) bool { return false }, 0
+	}
+	if o.Alive == nil {
+		o.Alive = func(string, string) bool { return false }
+	}
+	if o.Alone == nil {
+		o.Alone = func() bool { return false }
+	}
+	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, accounts: make(map[string]*account), poke: make(chan struct{}, 1), wide: make(chan struct{}, 1)}
+}
 
 // Claim says what the gate has of a tenant's limits now, and what it could use, after it has applied the Granted of this number. What is
-// said last counts; the gate must not change d any more. A gate that claims nothing of a tenant needs not claim.
-func (b *Budget) Claim(tenant string, seen int64, d []tenants.Demand) {}
+// said last counts; the gate must not change d any more.
+func (b *Budget) Claim(tenant string, seen int64, d []tenants.Demand) {
+	now := b.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.accounts[tenant]
+	if a == nil {
+		if len(d) == 0 {
+			return
+		}
+		a = b.open(tenant)
+	}
+	a.claim(seen, d, now)
+	b.schedule(a, now)
+}
+
+// hear is called when somebody says that a tenant should be looked at.
+func (b *Budget) hear(tenant string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.accounts[tenant]; a != nil {
+		a.noted = true
+		b.schedule(a, b.now())
+	}
+}
+
+// open opens an account. The gate may know a number of an older one, which is not above the last.
+func (b *Budget) open(tenant string) *account {
+	aside := 0
+	if b.o.Floor(tenant) {
+		aside = b.o.MaxNodes
+	}
+	a := newAccount(tenant, &b.numbers, aside)
+	b.accounts[tenant] = a
+	return a
+}
+
+// schedule puts an account where its time is, or closes it.
+func (b *Budget) schedule(a *account, now time.Time) {
+	if a.busy {
+		return
+	}
+	if a.empty() {
+		b.due.remove(a)
+		delete(b.accounts, a.tenant)
+		return
+	}
+	at := a.dueAt(now)
+	if at.IsZero() {
+		b.due.remove(a)
+		return
+	}
+	if b.due.put(a, at) {
+		wake(b.poke)
+	}
+}
+
+// wake has a goroutine look.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
 // MayDial reports whether portions are known to be this node's still. A dial asks when it has connected, before it sends its first
 // message: a process that was frozen meanwhile must not go on.
-func (b *Budget) MayDial() bool { return true }
-
-// Run does what has to be done until ctx ends; then it gives everything back, for which it takes a second at most. The gate has ended
-// before.
-func (b *Budget) Run(ctx context.Context) { <-ctx.Done() }
-
-const lookEvery = 100 * time.Millisecond // between two looks at a tenant's portions
+func (b *Budget) MayDial() bool {
+	now := b.now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trust.holds(now)
+}

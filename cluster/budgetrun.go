@@ -1,0 +1,306 @@
+// The budget at work: accounts that are due are looked at, a few at a time; the store is asked whether it still knows this node.
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/postern/postern/tenants"
+)
+
+const (
+	lookAtOnce    = 4
+	lookPatience  = 5 * time.Second // for the store to answer
+	countPatience = 10 * time.Second
+	attendEvery   = 2 * time.Second
+	surveyEvery   = 30 * time.Second
+	hearPause     = 500 * time.Millisecond // between two connections that hear
+	returnWithin  = time.Second
+)
+
+// Run does what has to be done until ctx ends; then it gives everything back, for which it takes a second at most. The gate has ended
+// before.
+func (b *Budget) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { b.attend(ctx) })
+	running.Go(func() { b.listen(ctx) })
+	b.serve(ctx)
+	running.Wait()
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnWithin)
+	defer cancel()
+	if err := b.o.Ledger.Return(bound); err != nil {
+		b.o.Log.Warn("the store was not told that this node needs no portions of limits any more: they are kept for it for a while", "error", err)
+	}
+}
+
+// serve has accounts worked at when they are due.
+func (b *Budget) serve(ctx context.Context) {
+	slots := make(chan struct{}, lookAtOnce)
+	var working sync.WaitGroup
+	defer working.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		a, at := b.take()
+		if a == nil {
+			var until <-chan time.Time
+			if !at.IsZero() {
+				timer.Reset(time.Until(at))
+				until = timer.C
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-until:
+			case <-b.poke:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case slots <- struct{}{}:
+		}
+		working.Go(func() {
+			b.work(ctx, a)
+			<-slots
+		})
+	}
+}
+
+// take takes an account that is due, or says when the next one is.
+func (b *Budget) take() (*account, time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a, at := b.due.take(b.now())
+	if a != nil {
+		a.busy = true
+	}
+	return a, at
+}
+
+// work does what is due for an account.
+func (b *Budget) work(ctx context.Context, a *account) {
+	due := func(at time.Time) bool { return !at.IsZero() && !at.After(b.now()) }
+	b.with(a, func(now time.Time) { a.act(now, b.me) })
+	b.mu.Lock()
+	count := due(a.counts())
+	b.mu.Unlock()
+	if count {
+		b.count(ctx, a)
+	}
+	b.mu.Lock()
+	look := due(a.lookAt(b.now()))
+	b.mu.Unlock()
+	if look {
+		b.look(ctx, a)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.busy = false
+	b.schedule(a, b.now())
+}
+
+// with changes an account that this goroutine is at, and tells the gate what has changed for it.
+func (b *Budget) with(a *account, change func(now time.Time)) {
+	b.mu.Lock()
+	change(b.now())
+	tell := a.news || a.resend
+	a.news, a.resend = false, false
+	number, grants := a.number, a.grants()
+	b.mu.Unlock()
+	if tell {
+		b.o.Granted(a.tenant, number, grants)
+	}
+}
+
+// look looks into the store.
+func (b *Budget) look(ctx context.Context, a *account) {
+	bound, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	b.mu.Lock()
+	away, gap := b.away, b.trust.gap(b.now())
+	b.mu.Unlock()
+	switch {
+	case gap: // what is known may be wrong
+		b.with(a, func(now time.Time) { a.retryAt = now.Add(lookEvery) })
+		return
+	case away:
+		b.with(a, a.fail)
+		return
+	}
+	err := b.o.Ledger.Portions(bound, a.tenant, func(s tenants.Portions) tenants.PortionsChange {
+		for i := range s.All {
+			s.All[i].Lapsed = s.All[i].Lapsed && !b.o.Alive(s.All[i].Node, s.All[i].Boot)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return a.look(s, b.now(), b.me)
+	})
+	b.with(a, func(now time.Time) {
+		switch {
+		case err == nil:
+			a.commit(now)
+		case ctx.Err() == nil:
+			b.away = true // until attend has asked
+			a.fail(now)
+			wake(b.wide)
+		}
+	})
+}
+
+// count asks how many servers of a tenant are nobody's.
+func (b *Budget) count(ctx context.Context, a *account) {
+	bound, cancel := context.WithTimeout(ctx, countPatience)
+	defer cancel()
+	began := b.now()
+	n, ok, err := b.o.Strangers(bound, a.tenant)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.counted = began
+	switch {
+	case err != nil:
+		b.o.Log.Warn("the servers of a silent node cannot be counted: its portions of limits are kept for it", "tenant", a.tenant, "error", err)
+		a.uncounted()
+	case ok:
+		a.strangers = max(n, 0)
+	default:
+		a.strangers = 0
+	}
+}
+
+// listen hears what others say, until ctx ends.
+func (b *Budget) listen(ctx context.Context) {
+	for told := false; ; {
+		err := b.o.Ledger.Hear(ctx, func() { told = false; wake(b.wide) }, b.hear)
+		if ctx.Err() != nil {
+			return
+		}
+		if !told {
+			b.o.Log.Warn("this node does not hear from others that they want servers: it looks by itself, less often", "error", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(hearPause):
+		}
+	}
+}
+
+// attend finds out whether the store still knows this node, until ctx ends.
+func (b *Budget) attend(ctx context.Context) {
+	tick := time.NewTicker(attendEvery)
+	defer tick.Stop()
+	var surveyed time.Time
+	for wide := true; ctx.Err() == nil; {
+		asked := b.now()
+		if b.ask(ctx, asked, wide || asked.Sub(surveyed) >= surveyEvery) {
+			surveyed, wide = asked, false
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		case <-b.wide:
+			wide = true
+		}
+	}
+}
+
+// ask asks the store, and compares all accounts with it if that is wanted or has to be; then it returns true. What was found out is as old as
+// the question: this process may have stood still since.
+func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed bool) {
+	bound, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	b.mu.Lock()
+	gap := b.trust.gap(asked)
+	b.mu.Unlock()
+	age, err := b.o.Ledger.Unheard(bound)
+	lost := false
+	if err == nil && age < unheard && (wide || gap) {
+		var mine map[string][]tenants.Portion
+		var look []string
+		if mine, look, err = b.o.Ledger.Survey(bound); err == nil {
+			lost = b.compare(asked, gap, mine, look) && gap
+			surveyed = true
+		}
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := &b.trust
+	b.away = err != nil && !errors.Is(err, tenants.ErrUnannounced)
+	switch {
+	case err == nil && age < unheard:
+		t.at, t.heard = asked, asked.Add(-age)
+		if lost {
+			t.until = asked.Add(lostPause)
+		}
+	case err == nil || errors.Is(err, tenants.ErrUnannounced) || b.o.Alone():
+		// Others may think that this node is gone, and it is the only one that cannot know.
+		if since(t.heard, asked) >= unheard {
+			b.cut(asked)
+		}
+		if err != nil && !errors.Is(err, tenants.ErrUnannounced) {
+			t.at = asked
+		}
+	default:
+		t.at = asked // the store is away for everybody: nobody's portions go to others
+	}
+	return surveyed
+}
+
+// compare compares all accounts with the rows of the store, and reports whether this node has lost some. After a gap they may be others',
+// else they are only missing, and are written again.
+func (b *Budget) compare(asked time.Time, gap bool, mine map[string][]tenants.Portion, look []string) (lost bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	for tenant, a := range b.accounts {
+		if a.busy || !a.lookedAt.Before(asked) {
+			continue
+		}
+		rows := make(map[string]int, len(mine[tenant]))
+		for _, row := range mine[tenant] {
+			rows[row.Scope] = row.Servers
+		}
+		if a.differs(rows) {
+			lost = true
+			if a.noted = true; gap {
+				a.lose(rows, now, asked.Add(lostPause))
+			}
+			b.schedule(a, now)
+		}
+	}
+	note := func(tenant string) {
+		a := b.accounts[tenant]
+		if a == nil {
+			a = b.open(tenant)
+		}
+		a.noted = true
+		b.schedule(a, now)
+	}
+	for tenant := range mine {
+		if b.accounts[tenant] == nil {
+			note(tenant)
+		}
+	}
+	for _, tenant := range look {
+		note(tenant)
+	}
+	return lost
+}
+
+// cut leaves floors alone.
+func (b *Budget) cut(now time.Time) {
+	for _, a := range b.accounts {
+		floor := a.floor()
+		a.cut(now, func(string) int { return floor })
+		b.schedule(a, now)
+	}
+}
