@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,12 +117,22 @@ func TestEndlessRestrictions(t *testing.T) {
 		return `{"dbAllowedCidrs":[` + strings.Join(all, ",") + `]}`
 	}
 	w.to(t, "write", "POST", restrictionsPath+"/apply", list(1, tenants.MaxRules)).is(201)
-	begin := time.Now()
+	before := spent(t)
 	w.to(t, "write", "PATCH", restrictionsPath, `{"add":`+list(2, 65_000)+`,"remove":`+list(3, 65_000)+`}`).is(422, "more than 20000 rules")
-	if took := time.Since(begin); took > 20*time.Second {
+	if took := spent(t) - before; took > time.Minute { // a look at each for each takes minutes
 		t.Errorf("it took %v", took)
 	}
 	w.to(t, "write", "PATCH", restrictionsPath, `{"add":`+list(2, 1)+`}`).is(422, "more than 20000 rules")
+}
+
+// spent is how long the process has computed: a busy computer takes longer for it, but not more of it.
+func spent(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestRestrictionsThatWait: what is not in force on every node after a second is stored, and what was there before is told.

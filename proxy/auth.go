@@ -296,12 +296,22 @@ func (g *Gate) deriveAhead() {
 }
 
 // learn keeps the key that a proof gave away, for logins to the server, for as
-// long as the user's verifier stays.
+// long as the user's verifier stays. A login that began before it changed has
+// nothing to give.
 func (t *tenant) learn(user string, v scram.Verifier, key scram.ClientKey) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if l := t.logins[user]; l != nil && l.key != nil && l.verifier.Equal(v) {
-		return
+	if conf, ok := t.gate.conf(t.id); ok {
+		if u, ok := conf.User(user); ok && !u.Verifier.IsZero() && u.Verifier.Reveal() != v.Encode() {
+			return
+		}
 	}
-	t.logins[user] = &login{verifier: v, key: &key}
+	t.mu.Lock()
+	l := t.logins[user]
+	known := l != nil && l.key != nil && l.verifier.Equal(v)
+	if !known {
+		t.logins[user] = &login{verifier: v, key: &key}
+	}
+	t.mu.Unlock()
+	if !known {
+		t.post(func() { t.learned(user) })
+	}
 }

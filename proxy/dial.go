@@ -165,13 +165,20 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 }
 
 // dial logs in to a server in a goroutine and gives it to the loop. Without
-// anything to log in with those who wait are told so. That is no failure of the
-// server's, so the pool does not pause: the next client may bring a key.
+// anything to log in with those who wait are told so, if there is no server that
+// has logged in earlier, which they could get. That is no failure of the server's,
+// so that the pool does not pause then: the next client may bring a key.
 func (t *tenant) dial(p *serverPool) {
 	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
 	if err != nil {
 		t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "no server login", "user", clip(p.key.user), "database", clip(p.key.database), "error", err)
-		t.failWaiters(p.books, errDial(err))
+		if p.books.Servers() == 0 {
+			t.failWaiters(p.books, errDial(err))
+			return
+		}
+		none, now := new(pool.Server), t.loop.Now()
+		p.books.StartDial(none, now)
+		p.books.DialFailed(none, err, pool.Final, now)
 		return
 	}
 	s := &server{tenant: t, pool: p, loop: t.loop, machine: t.machineKey(), epoch: t.machine.view.Epoch}

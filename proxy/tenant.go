@@ -94,6 +94,8 @@ type serverPool struct {
 	question  question
 	fresh     *params.Set // a new session's: nothing set
 	reads     bool        // a transaction has read sequences, see sequences
+	// outdated says that its servers have logged in with a password that is not the user's any more. Nobody has brought the new one yet.
+	outdated bool
 }
 
 // newTenant makes the run-time side of a tenant; conf is nil if it was removed
@@ -312,9 +314,11 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	t.tellRoles()
 	for _, p := range t.pools {
 		p.configure()
-		if old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user) {
-			p.forget()
-			p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
+		switch {
+		case old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user):
+			p.renew()
+		case !sameKey(old, conf, p.key.user):
+			p.outdated = true // as at Postgres, who is there stays; see learned
 		}
 	}
 	t.review(time.Now())
@@ -322,11 +326,41 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	t.dialMore()
 }
 
-// sameLogin reports whether a user logs in to the server as before.
+// renew closes the pool's servers as they become free.
+func (p *serverPool) renew() {
+	p.outdated = false
+	p.forget()
+	p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
+}
+
+// learned is called when somebody has brought what a user logs in to the server with. Servers that have logged in with something older
+// can be replaced from now on: the role may be another one of that name.
+func (t *tenant) learned(user string) {
+	late := false
+	for _, p := range t.pools {
+		if p.outdated && p.key.user == user {
+			late = true
+			p.renew()
+		}
+	}
+	if late {
+		t.books.Forgive() // dials that had nothing to log in with
+		t.dialMore()
+	}
+}
+
+// sameKey reports whether a user logs in to the server with what its clients bring as before, or with something else.
+func sameKey(a, b *tenants.Tenant, user string) bool {
+	x, okx := a.User(user)
+	y, oky := b.User(user)
+	return !okx || !oky || x.Verifier == y.Verifier || !y.ServerPassword.IsZero() || y.ServerAuth == tenants.AuthCert
+}
+
+// sameLogin reports whether a user logs in to the server as before, but for a password that only clients know.
 func sameLogin(a, b *tenants.Tenant, user string) bool {
 	x, okx := a.User(user)
 	y, oky := b.User(user)
-	return okx == oky && (!okx || x.Verifier == y.Verifier && x.Password == y.Password && x.ServerUser == y.ServerUser &&
+	return okx == oky && (!okx || x.Password == y.Password && x.Verifier.IsZero() == y.Verifier.IsZero() && x.ServerUser == y.ServerUser &&
 		x.ServerPassword == y.ServerPassword && x.ServerAuth == y.ServerAuth)
 }
 

@@ -98,7 +98,8 @@ func plain(err error) error {
 
 // each takes joined errors apart.
 func each(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
 		return joined.Unwrap()
 	}
 	return []error{err}
