@@ -4,12 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/postern/postern/cluster"
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/tenants"
+	"github.com/postern/postern/tenants/postgres"
+	"github.com/postern/postern/test/harness"
 )
 
 // TestHeldErrors: what a store says of a lease is what a machine's rules are told.
@@ -37,4 +44,134 @@ func TestHeldErrors(t *testing.T) {
 			t.Errorf("%v is %+v", c.err, err)
 		}
 	}
+}
+
+// TestMachinesOnOneStore: two processes that follow one store share a machine through its tables: one start, and one suspend by the last
+// one that uses it.
+func TestMachinesOnOneStore(t *testing.T) {
+	t.Parallel()
+	c := harness.Postgres(t)
+	dir := harness.Dir(t)
+	dsn, keyFile := filepath.Join(dir, "dsn"), filepath.Join(dir, "key")
+	text := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=%s sslmode=disable", c.Port(), harness.App, harness.AppPassword, harness.Database(t, c))
+	if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := postgres.ReadDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.MakeKeyFile(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := postgres.ReadKeys(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Init(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	m := &sharedDriver{}
+	var parts []*machines.Holder
+	for _, name := range []string{"a", "b"} {
+		directory, err := tenants.NewDirectory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		store, err := postgres.Open(t.Context(), postgres.Options{Conn: conn, Keys: keys, Node: name, Directory: directory, Log: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := newLeases(store, false, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fleet := machines.NewFleet()
+		ctx, cancel := context.WithCancel(context.Background())
+		var watching sync.WaitGroup
+		watching.Go(func() { store.Watch(ctx) })
+		watching.Go(func() { l.watch(ctx, fleetMachines{fleet}) })
+		t.Cleanup(func() {
+			fleet.Close()
+			cancel()
+			watching.Wait()
+			l.close()
+		})
+		views := make(chan machines.View, 100)
+		p := fleet.Hold("fly/app/1", machines.Options{Driver: machines.Guarded(m, l, "fly/app/1"), Log: log,
+			Probe:    func(context.Context, machines.Endpoint) error { return nil },
+			Settings: machines.Settings{SuspendAfter: 200 * time.Millisecond, WakeLimit: time.Minute}}, func(v machines.View) { views <- v })
+		watching.Go(func() {
+			for {
+				select {
+				case v := <-views:
+					if v.State == machines.StateDraining {
+						p.Drained()
+					}
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		parts = append(parts, p)
+	}
+	is := func(states ...machines.State) {
+		t.Helper()
+		harness.Eventually(t, harness.Patience, fmt.Sprintf("the machine is %v", states), func() bool {
+			return parts[0].View().State == states[0] && parts[1].View().State == states[1]
+		})
+	}
+	for _, p := range parts {
+		p.Use(true, true)
+		p.Want("client")
+	}
+	is(machines.StateReady, machines.StateReady)
+	parts[0].Use(false, true)
+	is(machines.StateUnknown, machines.StateReady)
+	if starts, suspends := m.starts.Load(), m.suspends.Load(); starts != 1 || suspends != 0 {
+		t.Errorf("started %d times, and put to sleep %d times under use", starts, suspends)
+	}
+	parts[1].Use(false, true)
+	is(machines.StateAsleep, machines.StateAsleep)
+	if starts, suspends := m.starts.Load(), m.suspends.Load(); starts != 1 || suspends != 1 {
+		t.Errorf("started %d times, and put to sleep %d times", starts, suspends)
+	}
+}
+
+// fleetMachines is what a gate says of its machines.
+type fleetMachines struct{ *machines.Fleet }
+
+func (f fleetMachines) MachineIdle(key string) bool              { return f.Idle(key) }
+func (f fleetMachines) MachineChanged(key string, orphaned bool) { f.Tell(key, orphaned) }
+
+// sharedDriver is a machine.
+type sharedDriver struct {
+	runs             atomic.Bool
+	starts, suspends atomic.Int32
+}
+
+func (m *sharedDriver) State(context.Context) (machines.Status, error) {
+	if m.runs.Load() {
+		return machines.Status{Power: machines.Running}, nil
+	}
+	return machines.Status{Power: machines.Asleep}, nil
+}
+
+func (m *sharedDriver) Wake(ctx context.Context) (machines.Status, error) {
+	if m.runs.CompareAndSwap(false, true) {
+		m.starts.Add(1)
+	}
+	return m.State(ctx)
+}
+
+func (m *sharedDriver) Suspend(context.Context) error {
+	if m.runs.CompareAndSwap(true, false) {
+		m.suspends.Add(1)
+	}
+	return nil
+}
+
+func (m *sharedDriver) Endpoint(context.Context) (machines.Endpoint, error) {
+	return machines.Endpoint{Host: "127.0.0.1", Port: 5432}, nil
 }

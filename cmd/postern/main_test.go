@@ -21,7 +21,12 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(suite{m}) }
+
+// suite has the servers that tests share end with them.
+type suite struct{ m *testing.M }
+
+func (s suite) Run() int { return harness.Main(s.m) }
 
 // result is what a caller of the program sees.
 type result struct {
