@@ -76,7 +76,8 @@ func TestSessionsOfACluster(t *testing.T) {
 	}
 	thaw()
 	harness.Eventually(t, harness.Patience, "b answers", func() bool { _, missing := a.sessionsAt(t, 100); return len(missing) == 0 })
-	if got := b.api(t, b.Token, "DELETE", "/v1/tenants/acme/sessions", nil).want(t, 200).body; got["ended"] != 2.0 {
+	// What b was asked while it was frozen it may have done since.
+	if got := b.api(t, b.Token, "DELETE", "/v1/tenants/acme/sessions", nil).want(t, 200).body; got["ended"] != 2.0 && got["ended"] != 1.0 {
 		t.Errorf("%v", got)
 	}
 	ends(t, first, "57P01")
@@ -113,7 +114,7 @@ func TestCommandsOfACluster(t *testing.T) {
 	paused("1", "it is paused on all nodes")
 	waits := make(chan error, 1)
 	go func() { _, err := tryValue(t.Context(), client, "select 2"); waits <- err }()
-	harness.Eventually(t, harness.Patience, "its client waits", func() bool { return row(t, show(t, cb, "TENANTS"), "tenant", "acme")["waiting"] == "1" })
+	harness.Eventually(t, harness.Patience, "its client waits", func() bool { return row(t, show(t, cb, "TENANTS"), "tenant", "acme")["clients_waiting"] == "1" })
 	if got := tag(t, cb, "RESUME acme"); got != "RESUME" {
 		t.Error(got)
 	}
