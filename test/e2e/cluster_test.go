@@ -25,7 +25,7 @@ func (w *storeWorld) clusterKey(name string) string {
 }
 
 // fellow is a gate in a cluster with a console.
-func (w *storeWorld) fellow(name, region, keys string) *gate {
+func (w *storeWorld) member(name, region, keys string) *gate {
 	w.t.Helper()
 	p := w.tenants["postgres"].(harness.Map)
 	delete(p, "cache_file") // which is of one process
@@ -67,7 +67,7 @@ func TestClusterOfTwo(t *testing.T) {
 	w.command("init")
 	w.load(w.acme)
 	keys := w.clusterKey("cluster.key")
-	a, b := w.fellow("a", "ams", keys), w.fellow("b", "fra", keys)
+	a, b := w.member("a", "ams", keys), w.member("b", "fra", keys)
 	state := func(from *gate, node string) string {
 		all, _ := from.fellows(t)
 		if m := all[node].Member; m != nil {
@@ -90,7 +90,7 @@ func TestClusterOfTwo(t *testing.T) {
 
 	b.Signal(t, syscall.SIGKILL)
 	b.Wait(t)
-	again := w.fellow("b", "fra", keys)
+	again := w.member("b", "fra", keys)
 	harness.Eventually(t, harness.Patience, "it is back", func() bool {
 		all, _ := a.fellows(t)
 		now := all["b"]
