@@ -297,7 +297,7 @@ func validateService(p place, s *Service) {
 	if user.text(s.User); s.User == "" {
 		user.fail("user is missing")
 	}
-	if password.text(s.Password.Reveal()); s.Password.IsZero() {
+	if password.secret(s.Password); s.Password.IsZero() {
 		password.fail("password is missing: Postern logs in with it to count connections")
 	}
 }
