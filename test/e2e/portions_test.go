@@ -82,8 +82,8 @@ func TestALimitOverNodes(t *testing.T) {
 	t.Parallel()
 	const limit = 6
 	w := newSharing(t, limit, "a", "b", "c")
-	for _, g := range w.nodes { // each learns how the server greets
-		closeConn(g.connect(t, "transaction"))
+	for _, g := range w.nodes { // each knows how the server greets, as long as somebody is there
+		g.connect(t, "transaction")
 	}
 	var last []*script
 	for i, g := range w.nodes {
