@@ -13,7 +13,7 @@ func (t *Tenant) Check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	groups := map[*Group]*[numStates]int{&t.all: {}}
+	groups, parked := map[*Group]*[numStates]int{&t.all: {}}, map[*Group]int{}
 	waiting, queued := 0, 0
 	checkList(&t.queued, func(p *Pool) *node[Pool] { return &p.queued }, fail)
 	for p := range t.Pools() {
@@ -31,6 +31,7 @@ func (t *Tenant) Check() error {
 			for state := range p.servers {
 				groups[g][state] += p.servers[state].n
 			}
+			parked[g] += p.parked
 		}
 		waiting += p.waiters.n
 		if p.queued.list == &t.queued {
@@ -45,6 +46,13 @@ func (t *Tenant) Check() error {
 		if *servers != g.servers {
 			fail("servers by state: pools have %v, their group counts %v", *servers, g.servers)
 		}
+		if parked[g] != g.parked {
+			fail("dials that do not connect yet: pools have %d, their group counts %d", parked[g], g.parked)
+		}
+	}
+	checkList(&t.parked, func(s *Server) *node[Server] { return &s.parking }, fail)
+	if t.parked.n != t.all.parked {
+		fail("dials that do not connect yet: %d, tenant lists %d", t.all.parked, t.parked.n)
 	}
 	if waiting != t.waiting {
 		fail("waiting clients: pools have %d, tenant counts %d", waiting, t.waiting)
@@ -56,12 +64,18 @@ func (t *Tenant) Check() error {
 }
 
 func (p *Pool) check(fail func(string, ...any)) {
+	parked := 0
 	for state := range p.servers {
 		checkList(&p.servers[state], func(s *Server) *node[Server] { return &s.node }, fail)
 		for n := p.servers[state].head; n != nil; n = n.next {
 			s := n.item
 			if s.pool != p || s.state != State(state) {
 				fail("%v: a server that says it is %v stands among the %v", p, s.state, State(state))
+			}
+			if s.parking.list != nil {
+				if parked++; s.state != Dialing {
+					fail("%v: a %v server is yet to connect", p, s.state)
+				}
 			}
 			if (s.client != nil) != (s.state == Active) {
 				fail("%v: a %v server has a client: %v", p, s.state, s.client != nil)
@@ -70,6 +84,9 @@ func (p *Pool) check(fail func(string, ...any)) {
 				fail("%v: a server's client is not served by it alone", p)
 			}
 		}
+	}
+	if parked != p.parked {
+		fail("%v: %d dials do not connect yet, counted are %d", p, parked, p.parked)
 	}
 	for n := p.servers[Idle].head; n != nil && n.next != nil; n = n.next {
 		if n.item.idleSince.Before(n.next.item.idleSince) {

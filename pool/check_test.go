@@ -31,6 +31,10 @@ func TestCheckFindsBrokenBooks(t *testing.T) {
 		{"pool's tenant", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.tenant = NewTenant(Settings{}) }, "another tenant"},
 		{"queued pools", func(t *Tenant, p *Pool, _ []*Server, _ []Client) { t.queued.pushBack(&p.queued, p) }, "among the pools with waiters"},
 		{"idle and waiting", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.enqueue(&Client{}) }, "idle servers and waiting clients"},
+		{"group's dials that wait", func(t *Tenant, _ *Pool, _ []*Server, _ []Client) { t.all.parked++ }, "do not connect yet"},
+		{"pool's dials that wait", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) { p.parked++ }, "0 dials do not connect yet, counted are 1"},
+		{"who waits to connect", func(t *Tenant, p *Pool, s []*Server, _ []Client) { t.park(s[1]) }, "a idle server is yet to connect"},
+		{"dials that wait", func(t *Tenant, _ *Pool, _ []*Server, _ []Client) { t.parked.n++ }, "counts 1 members, has 0"},
 		{"closed kept", func(_ *Tenant, p *Pool, _ []*Server, _ []Client) {
 			s := &Server{pool: p}
 			p.servers[Closed].pushBack(&s.node, s)

@@ -45,7 +45,7 @@ func (p *Pool) WantDial(now time.Time) bool {
 // reserveAt returns when the first client without a dial has waited long enough for a server of the reserve; zero if a
 // server need not be of the reserve. There must be such a client.
 func (p *Pool) reserveAt() time.Time {
-	if p.Servers() < p.size {
+	if p.Servers() < p.Size() {
 		return time.Time{}
 	}
 	return p.firstWithoutDial().since.Add(p.tenant.settings.ReserveAfter)
@@ -76,8 +76,9 @@ func (p *Pool) RetryAt() time.Time {
 }
 
 // StartDial says that s, which was never used before, is being dialed for p. It counts against the limits from now on.
-// The caller has asked NextDial; a dial that would break a limit panics.
-func (p *Pool) StartDial(s *Server, now time.Time) {
+// The caller has asked NextDial; a dial that would break a limit panics. True: it may connect at once. Else some of its place is taken
+// by a server that lingers, and it connects when [Tenant.NextConnect] returns it.
+func (p *Pool) StartDial(s *Server, now time.Time) bool {
 	switch {
 	case p.tenant == nil:
 		panic("BUG: pool: dial for a removed pool")
@@ -98,16 +99,22 @@ func (p *Pool) StartDial(s *Server, now time.Time) {
 	s.pool = p
 	s.dialStart = now
 	s.jitter = p.tenant.random()
+	free := p.hasPlace()
 	p.set(s, Closed, Dialing, nil)
+	if !free {
+		p.tenant.park(s)
+	}
+	return free
 }
 
 // DialDone says that s is logged in and ready; it is then treated as by Release, and what failed before is forgotten.
 // If s was taken out while it was dialed, the answer is to close it.
 func (p *Pool) DialDone(s *Server, now time.Time) Next {
-	if s.state == Closed && s.pool == p {
+	if p.left(s) {
 		return Next{Close: Removed}
 	}
 	p.expect(s, Dialing)
+	s.expectConnected()
 	p.outage = outage{}
 	s.connectedAt = now
 	return p.settle(s, Dialing, now)
@@ -119,9 +126,11 @@ func (p *Pool) DialFailed(s *Server, err error, kind Failure, now time.Time) {
 	if err == nil {
 		panic("BUG: pool: dial failed without an error")
 	}
-	if s.state == Closed && s.pool == p {
+	if p.left(s) {
 		return
 	}
+	p.expect(s, Dialing)
+	s.expectConnected()
 	p.set(s, Dialing, Closed, nil)
 
 	o, settings := &p.outage, &p.tenant.settings

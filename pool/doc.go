@@ -13,6 +13,13 @@
 // ([Group]) with a limit each: its user's pools, its database's, and all of the tenant's. The smallest limit counts.
 // When a group is full, its longest idle server makes room for a pool that wants to dial.
 //
+// Others may share a limit: then what counts is our portion of it ([Quota.SetPortion]). [Tenant.Reckon] works out what is held and
+// wanted of each limit, for those who divide it.
+//
+// A server that was closed here may still be there at its end for a while ([Pool.Linger]). The books have room for another one at
+// once; but where a limit, or a portion, would be exceeded at the other end, that one connects only when the place is free
+// ([Tenant.NextConnect]).
+//
 // # Fairness
 //
 // When nothing is idle, a server that is released is closed for another pool of the full group, if that one
@@ -43,6 +50,7 @@
 //	        EndCleaning: as Release, to Idle or Active <─── Cleaning
 //
 //	any state ──> Closed: RemoveServer, DialFailed, Retire, Sweep, NextDial's victim, or a Next that says Close
+//	Closed ──> Leaving ──> Closed: Linger, Gone
 //
 // A server told to close has already left the pool when the caller hears of it, and it never comes back: each dial has
 // a Server of its own. A client is Away (not here), Waiting (in its pool's queue) or Served (a server is Active for it).
@@ -52,7 +60,8 @@
 //   - A server is Active exactly while it has a client, and that client is Served by it.
 //   - A pool never has an idle server and a waiting client at the same time, so nobody can jump the queue.
 //   - No dial starts that would take a pool above its size and reserve or a group above its limit; dialing ones count.
-//     Only a lowered limit can leave a pool or a group above it, and then releases and sweeps bring it down.
+//     Only a lowered limit, or portion, can leave a pool or a group above it, and then releases and sweeps bring it down.
+//   - No server connects where there are, or may be, as many at the other end as a limit or portion allows.
 //   - A group counts the servers of its pools, and a pool with waiters stands in the tenant's list of those.
 //   - Acquire, Release and the hand-over allocate nothing and take constant time, except that a release walks over the
 //     tenant's pools with waiters while clients of another pool wait, and over the pools of a full group that has idle
@@ -76,6 +85,6 @@
 //	for {                                                           // after every event, and on a tick
 //		p := t.NextDial(now, func(s *pool.Server) { close(s, pool.Evicted) })
 //		if p == nil { break }
-//		p.StartDial(newServer(p), now)
+//		if s := newServer(p); p.StartDial(s, now) { connect(s) }    // or else when NextConnect says so
 //	}
 package pool

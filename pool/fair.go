@@ -43,10 +43,10 @@ func (t *Tenant) NextDial(now time.Time, evict func(*Server)) *Pool {
 	return best
 }
 
-// allDialing says whether no dial may start because enough are under way.
+// allDialing says whether no dial may start because enough are under way. Those that do not connect yet do not count.
 func (t *Tenant) allDialing() bool {
 	most := t.settings.MaxDialing
-	return most > 0 && t.all.servers[Dialing] >= most
+	return most > 0 && t.all.servers[Dialing]-t.all.parked >= most
 }
 
 // older says whether p's first client without a dial has waited longer than q's. Both must have one.

@@ -2,10 +2,7 @@
 
 package pool
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // Scope says what the pools of a group have in common.
 type Scope uint8
@@ -21,11 +18,13 @@ const (
 // Group counts the servers of its pools against one limit. Make those of users and databases with [Tenant.NewGroup]; a
 // tenant has one of its own for all its pools.
 type Group struct {
+	Quota // most servers, dialing ones included
+
 	tenant  *Tenant
 	scope   Scope
-	limit   int            // most servers, dialing ones included; 0: no limit
 	pools   list[Pool]     // oldest first
 	servers [numStates]int // over all pools
+	parked  int            // of those that are dialed, see NextConnect
 
 	kept      *Pool     // for whom the next room is kept; nil: nobody
 	keptUntil time.Time // and until when
@@ -36,12 +35,14 @@ func (t *Tenant) NewGroup(scope Scope, limit int) *Group {
 	if scope >= byTenant {
 		panic("BUG: pool: a tenant has one group for itself")
 	}
-	return &Group{tenant: t, scope: scope, limit: limit}
+	g := &Group{tenant: t, scope: scope, Quota: newQuota(whole)}
+	g.SetLimit(limit)
+	return g
 }
 
 // SetLimit changes how many servers the group may have; 0 or less: as many as its pools may. What is too much is closed
 // when it is released or swept.
-func (g *Group) SetLimit(n int) { g.limit = n }
+func (g *Group) SetLimit(n int) { g.setLimit(n) }
 
 // Servers returns the number of servers in all states over all pools.
 func (g *Group) Servers() int {
@@ -52,12 +53,7 @@ func (g *Group) Servers() int {
 func (g *Group) Empty() bool { return g.pools.n == 0 }
 
 // room returns how many more servers the group may have; below zero after the limit was lowered.
-func (g *Group) room() int {
-	if g.limit <= 0 {
-		return math.MaxInt
-	}
-	return g.limit - g.Servers()
-}
+func (g *Group) room() int { return g.most() - g.Servers() }
 
 // isKept says whether the group's next room is for another pool than p, which still wants it.
 func (g *Group) isKept(p *Pool, now time.Time) bool {

@@ -18,9 +18,16 @@ type modelPool struct {
 	user, database                  int // which of the model's
 	dialing, idle, active, cleaning []*Server
 	waiting                         []*Client
+	parked                          []*Server // of those that are dialed
+	leaving                         []*Server
+	limit                           int // of the size
+	size, reserve                   int // portions; -1: the whole
 }
 
 func (m *modelPool) n() int { return len(m.dialing) + len(m.idle) + len(m.active) + len(m.cleaning) }
+
+// used is how many there are at the other end.
+func (m *modelPool) used() int { return m.n() - len(m.parked) + len(m.leaving) }
 
 type model struct {
 	tenant  *Tenant
@@ -32,6 +39,7 @@ type model struct {
 	lentTo  map[*Server]*Client
 	retired map[*Server]bool
 	dead    []*Server // taken out while dialing: their dials still end some day
+	linger  bool      // who leaves may still be there
 }
 
 func without[T comparable](list []T, x T) []T {
@@ -42,12 +50,21 @@ func without[T comparable](list []T, x T) []T {
 	return slices.Delete(slices.Clone(list), i, i+1)
 }
 
-// drop forgets a server that left the pool.
+// drop forgets a server that left the pool, and which may linger unless it never connected.
 func (m *model) drop(t *rapid.T, s *Server, from *[]*Server) {
 	*from = without(*from, s)
 	delete(m.lentTo, s)
 	if s.State() != Closed || s.Client() != nil {
 		t.Fatalf("a server that left is %v", s.State())
+	}
+	p := m.poolOf(s.Pool())
+	if slices.Contains(p.parked, s) {
+		p.parked = without(p.parked, s)
+		return
+	}
+	if m.linger {
+		s.Pool().Linger(s)
+		p.leaving = append(p.leaving, s)
 	}
 }
 
@@ -180,25 +197,67 @@ func (m *model) dial(t *rapid.T) {
 	if m.now.Before(p.DialAfter()) {
 		t.Fatal("dial within the pause")
 	}
-	if q.n() >= q.Size() && m.now.Sub(q.waiting[len(q.dialing)].since) < reserveAfter {
+	if q.n() >= m.sizeOf(q) && m.now.Sub(q.waiting[len(q.dialing)].since) < reserveAfter {
 		t.Fatal("the reserve was opened too early")
 	}
 	s := &Server{}
-	p.StartDial(s, m.now)
+	place := m.hasPlace(q)
+	if p.StartDial(s, m.now) != place {
+		t.Fatalf("%v: it may connect: %v", p, !place)
+	}
 	q.dialing = append(q.dialing, s)
+	if !place {
+		q.parked = append(q.parked, s)
+	}
 	if m.over(q) || len(q.dialing) > len(q.waiting) {
 		t.Fatalf("one dial too many: %v", p)
 	}
 }
 
+// connect gives the servers that are to connect their turns, and fails if one that could gets none.
+func (m *model) connect(t *rapid.T) {
+	for s := m.tenant.NextConnect(); s != nil; s = m.tenant.NextConnect() {
+		p := m.poolOf(s.Pool())
+		if !m.hasPlace(p) {
+			t.Fatalf("%v: there is no place", p.Pool)
+		}
+		p.parked = without(p.parked, s)
+	}
+	for _, p := range m.pools {
+		if len(p.parked) > 0 && m.hasPlace(p) {
+			t.Fatalf("%v: somebody could connect", p.Pool)
+		}
+	}
+}
+
+// gone ends a server that lingers.
+func (m *model) gone(t *rapid.T) {
+	if p, s, l := pick(t, m, func(p *modelPool) *[]*Server { return &p.leaving }); s != nil {
+		p.Gone(s)
+		*l = without(*l, s)
+		if p.Gone(s); s.State() != Closed {
+			t.Fatal("it is not gone")
+		}
+	}
+}
+
+// connected picks a server that is dialed and has had its turn.
+func (m *model) connected(t *rapid.T) (*modelPool, *Server, *[]*Server) {
+	p, s, l := pick(t, m, dialingOf)
+	if s != nil && slices.Contains(p.parked, s) {
+		return nil, nil, nil
+	}
+	return p, s, l
+}
+
 func (m *model) dialDone(t *rapid.T) {
-	if p, s, l := pick(t, m, dialingOf); s != nil {
+	if p, s, l := m.connected(t); s != nil {
 		m.settle(t, p, s, l, p.DialDone(s, m.now))
 	}
 }
 
 func (m *model) dialFailed(t *rapid.T) {
-	p, s, l := pick(t, m, dialingOf)
+	p, s, l := m.connected(t)
 	if s == nil {
 		return
 	}
@@ -253,7 +312,9 @@ func (m *model) leave(t *rapid.T) {
 }
 
 func (m *model) resize(t *rapid.T) {
-	rapid.SampledFrom(m.pools).Draw(t, "pool").SetSize(rapid.IntRange(0, 4).Draw(t, "size"))
+	p := rapid.SampledFrom(m.pools).Draw(t, "pool")
+	p.limit = rapid.IntRange(0, 4).Draw(t, "size")
+	p.SetSize(p.limit)
 }
 
 func (m *model) pass(t *rapid.T) {
@@ -275,6 +336,7 @@ func (m *model) removeAny(t *rapid.T) {
 	}
 	p.RemoveServer(s)
 	m.drop(t, s, l)
+	p.RemoveServer(s) // once more does no harm
 }
 
 func (m *model) retire(t *rapid.T) {
@@ -301,8 +363,10 @@ func (m *model) sweep(t *rapid.T) {
 		switch p := m.poolOf(s.Pool()); {
 		case why == IdleTimeout && m.now.Sub(s.IdleSince()) >= settings.ServerIdle,
 			why == Lifetime && m.now.Sub(s.ConnectedAt()) >= settings.ServerLifetime*4/5,
-			why == Surplus && m.over(p):
+			why == Surplus && m.over(p) && !slices.Contains(p.parked, s):
 			m.drop(t, s, &p.idle)
+		case why == Surplus && m.over(p):
+			m.drop(t, s, &p.dialing)
 		default:
 			t.Fatalf("swept because %v: idle since %v, connected %v, now %v", why, s.IdleSince(), s.ConnectedAt(), m.now)
 		}
@@ -313,7 +377,7 @@ func (m *model) sweep(t *rapid.T) {
 				t.Fatal("sweep left an old server")
 			}
 		}
-		if len(p.idle) > 0 && m.over(p) {
+		if len(p.idle)+len(p.parked) > 0 && m.over(p) {
 			t.Fatal("sweep left a surplus server")
 		}
 	}
@@ -330,7 +394,7 @@ func (m *model) check(t *rapid.T) {
 		if got := p.Counts(); got != want {
 			t.Fatalf("counts %+v, want %+v", got, want)
 		}
-		if p.Empty() != (p.n() == 0 && len(p.waiting) == 0) {
+		if p.Empty() != (p.n() == 0 && len(p.waiting) == 0 && len(p.leaving) == 0) {
 			t.Fatal("Empty is wrong")
 		}
 		sum = Counts{sum.Dialing + want.Dialing, sum.Idle + want.Idle, sum.Active + want.Active,
@@ -349,6 +413,7 @@ func (m *model) check(t *rapid.T) {
 			t.Fatal("no hope although there are servers")
 		}
 	}
+	m.checkQuotas(t)
 	if got := m.tenant.Counts(); got != sum {
 		t.Fatalf("tenant counts %+v, want %+v", got, sum)
 	}
@@ -366,6 +431,7 @@ func TestAgainstModel(t *testing.T) {
 		m := &model{
 			tenant: NewTenant(Settings{ServerIdle: 12 * time.Second, ServerLifetime: 30 * time.Second, FailFor: 10 * time.Second, Random: random.Float64}),
 			now:    start, lentTo: map[*Server]*Client{}, retired: map[*Server]bool{},
+			linger: rapid.Bool().Draw(t, "linger"),
 		}
 		m.populate(t)
 		for range 12 {
@@ -373,7 +439,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		rare := map[string]func(*rapid.T){
 			"leave": m.leave, "remove": m.removeAny, "retire": m.retire, "resize": m.resize, "limit": m.limit,
-			"dialFailed": m.dialFailed, "deadDialsEnd": m.deadDialsEnd,
+			"dialFailed": m.dialFailed, "deadDialsEnd": m.deadDialsEnd, "portions": m.portions,
 		}
 		names := slices.Sorted(maps.Keys(rare))
 		actions := map[string]func(*rapid.T){
@@ -382,7 +448,7 @@ func TestAgainstModel(t *testing.T) {
 			"acquire": m.acquire, "acquire2": m.acquire, "dial": m.dial, "dial2": m.dial,
 			"dialDone": m.dialDone, "dialDone2": m.dialDone,
 			"release": m.release, "beginCleaning": m.beginCleaning, "endCleaning": m.endCleaning,
-			"sweep": m.sweep, "pass": m.pass,
+			"sweep": m.sweep, "pass": m.pass, "gone": m.gone, "connect": m.connect,
 			"rare": func(t *rapid.T) { rare[rapid.SampledFrom(names).Draw(t, "rare")](t) },
 		}
 		for range 10 { // one Repeat is too short to fill the pools and to grow old

@@ -15,13 +15,15 @@ type Pool struct {
 	tenant *Tenant               // nil once removed
 	groups [numScopes]*Group     // whose limits it counts against
 	places [numScopes]node[Pool] // in their lists
-	size   int                   // most servers, dialing ones included and the reserve not
+	size   Quota                 // most servers, dialing ones included and the reserve not
 	least  int                   // servers to keep even if nobody needs them
 	idle   *time.Duration        // instead of Settings.ServerIdle; nil: that
 	life   *time.Duration        // instead of Settings.ServerLifetime; nil: that
 
 	servers [numStates]list[Server] // by state; Closed's stays empty; Idle's is ordered, the longest idle at its back
 	waiters list[Client]            // the oldest in front
+	parked  int                     // of those that are dialed, see NextConnect
+	reserve Quota                   // above size
 
 	queued node[Pool] // in tenant.queued, exactly while somebody waits
 
@@ -40,19 +42,25 @@ type Next struct {
 func (p *Pool) Tenant() *Tenant { return p.tenant }
 
 // Size returns how many servers the pool may have, its reserve aside.
-func (p *Pool) Size() int { return p.size }
+func (p *Pool) Size() int { return p.size.most() }
+
+// Quota is that of the pool's size.
+func (p *Pool) Quota() *Quota { return &p.size }
+
+// Reserve is that of its reserve.
+func (p *Pool) Reserve() *Quota { return &p.reserve }
 
 // most returns how many servers the pool may have with its reserve.
-func (p *Pool) most() int { return p.size + p.tenant.settings.Reserve }
+func (p *Pool) most() int { return p.size.most() + p.reserve.most() }
 
 // SetSize changes how many servers the pool may have. What is too much is closed when it is released or swept.
 func (p *Pool) SetSize(n int) {
-	p.size = max(n, 0)
-	p.least = min(p.least, p.size)
+	p.size.limit = max(n, 0)
+	p.least = min(p.least, p.size.limit)
 }
 
 // SetLeast changes how many servers the pool keeps, once it has had any, even if nobody needs them.
-func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size) }
+func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size.limit) }
 
 // SetAges changes for how long the pool's servers may be idle and live; nil is what [Settings] say. It holds for those that
 // are there, too.
@@ -61,11 +69,11 @@ func (p *Pool) SetAges(idle, lifetime *time.Duration) { p.idle, p.life = idle, l
 // WantSpare says whether the pool should dial a server that nobody waits for, to have its least number. It has one
 // such dial under way at a time, none while dials fail, and nobody makes room for it.
 func (p *Pool) WantSpare(now time.Time) bool {
-	return p.Servers() < p.least && p.servers[Dialing].n == 0 && p.outage.err == nil && p.hasRoom(now)
+	return p.Servers() < min(p.least, p.Size()) && p.servers[Dialing].n == 0 && p.outage.err == nil && p.hasRoom(now)
 }
 
 // CanGrow says whether the pool may have one server more, for which there is room or can be made.
-func (p *Pool) CanGrow(now time.Time) bool { return p.Servers() < p.size && p.canGetRoom(now) }
+func (p *Pool) CanGrow(now time.Time) bool { return p.Servers() < p.Size() && p.canGetRoom(now) }
 
 // Live iterates over the servers that are idle, the one used last first, and then over those that are lent.
 func (p *Pool) Live() iter.Seq[*Server] {
@@ -90,8 +98,8 @@ func (p *Pool) live() int {
 	return p.servers[Idle].n + p.servers[Active].n + p.servers[Cleaning].n
 }
 
-// Empty says whether the pool has no servers and no waiting clients, so that Remove may be called.
-func (p *Pool) Empty() bool { return p.Servers() == 0 && p.waiters.n == 0 }
+// Empty says whether the pool has no servers, none that linger either, and no waiting clients, so that Remove may be called.
+func (p *Pool) Empty() bool { return p.Servers() == 0 && p.waiters.n == 0 && p.servers[Leaving].n == 0 }
 
 // Remove takes an empty pool out of its tenant for good.
 func (p *Pool) Remove() {
@@ -142,7 +150,7 @@ func (p *Pool) EndCleaning(s *Server, now time.Time) Next { return p.settle(s, C
 // RemoveServer takes a server out of whatever state it is in, because its owner closes it. Its client, if it has one, is
 // then away. A server that has left already is left alone, so one closing path can serve every cause.
 func (p *Pool) RemoveServer(s *Server) {
-	if s.state != Closed {
+	if s.state != Closed && s.state != Leaving {
 		p.set(s, s.state, Closed, nil)
 	}
 }
@@ -231,5 +239,5 @@ func (p *Pool) Counts() Counts {
 
 // String describes the pool for logs and failed tests.
 func (p *Pool) String() string {
-	return fmt.Sprintf("pool of %d: %+v", p.size, p.Counts())
+	return fmt.Sprintf("pool of %d: %+v", p.Size(), p.Counts())
 }

@@ -111,16 +111,20 @@ func (t *Tenant) Retire(f func(*Server)) {
 }
 
 // Sweep takes out the idle servers that are surplus, have been idle for too long or are too old, and calls f for each
-// to close it. Call it now and then, about every second; it looks at idle servers only.
+// to close it; and dials that do not connect yet, where they are surplus. Call it now and then, about every second, and after
+// a limit was lowered; it looks at these servers only.
 func (t *Tenant) Sweep(now time.Time, f func(*Server, Reason)) {
 	for p := range t.Pools() {
 		p.sweep(now, f)
 	}
 	for p := range t.Pools() {
 		for _, g := range p.groups {
-			for g.room() < 0 && g.servers[Idle] > 0 {
-				s := g.longestIdle(nil)
-				s.pool.set(s, Idle, Closed, nil)
+			for g.room() < 0 && g.parked+g.servers[Idle] > 0 {
+				s := t.lastParked(func(p *Pool) bool { return p.groups[g.scope] == g })
+				if s == nil {
+					s = g.longestIdle(nil)
+				}
+				s.pool.set(s, s.state, Closed, nil)
 				f(s, Surplus)
 			}
 		}
@@ -130,6 +134,9 @@ func (t *Tenant) Sweep(now time.Time, f func(*Server, Reason)) {
 func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 	var surplus, unused, old list[Server]
 	idle := &p.servers[Idle]
+	for p.Servers() > p.most() && p.parked > 0 {
+		p.takeOut(p.tenant.lastParked(func(q *Pool) bool { return p == q }), &surplus)
+	}
 	for p.Servers() > p.most() && idle.n > 0 {
 		p.takeOut(idle.last(), &surplus)
 	}
@@ -152,7 +159,7 @@ func (p *Pool) sweep(now time.Time, f func(*Server, Reason)) {
 // where idle servers stay for good, as soon as nobody would get them any more.
 func (p *Pool) tooIdle(s *Server, now time.Time) bool {
 	limit := *cmp.Or(p.idle, &p.tenant.settings.ServerIdle)
-	if limit <= 0 && p.Servers() > p.size {
+	if limit <= 0 && p.Servers() > p.Size() {
 		limit = p.tenant.settings.ReserveAfter
 	}
 	return limit > 0 && now.Sub(s.idleSince) >= limit

@@ -13,10 +13,11 @@ type State uint8
 // The states of a server; doc.go has the diagram.
 const (
 	Closed   State = iota // in no list: not yet dialed, or gone for good
-	Dialing               // a goroutine connects and logs in
+	Dialing               // a goroutine connects and logs in, or will when its turn comes
 	Idle                  // ready to be lent
 	Active                // lent to a client
 	Cleaning              // without a client: being rolled back or reset, or a cancel is aimed at it
+	Leaving               // closed here, and perhaps still there at its other end
 	numStates
 )
 
@@ -33,6 +34,8 @@ func (s State) String() string {
 		return "active"
 	case Cleaning:
 		return "cleaning"
+	case Leaving:
+		return "leaving"
 	}
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
@@ -42,10 +45,11 @@ func (s State) String() string {
 type Server struct {
 	Owner any // whose field this is; set once by the owner, never touched here
 
-	node   node[Server] // its place in pool.servers[state]
-	pool   *Pool        // set by StartDial, kept after it closed
-	state  State
-	client *Client // whom it is lent to; non-nil exactly while Active
+	node    node[Server] // its place in pool.servers[state]
+	parking node[Server] // its place in tenant.parked, while it is Dialing and does not connect yet
+	pool    *Pool        // set by StartDial, kept after it closed
+	state   State
+	client  *Client // whom it is lent to; non-nil exactly while Active
 
 	retired     bool      // to be closed instead of released
 	jitter      float64   // in [0, 1): which share of lifetimeSpread its life is shorter by
@@ -87,6 +91,9 @@ func (p *Pool) set(s *Server, from, to State, c *Client) {
 		s.client = nil
 	}
 	if from != to {
+		if s.parking.list != nil {
+			p.tenant.unpark(s)
+		}
 		if from != Closed {
 			p.servers[from].remove(&s.node)
 			p.count(from, -1)
@@ -101,6 +108,13 @@ func (p *Pool) set(s *Server, from, to State, c *Client) {
 	if c != nil {
 		s.client = c
 		c.server = s
+	}
+}
+
+// expectConnected panics if nobody was told that s may connect.
+func (s *Server) expectConnected() {
+	if s.parking.list != nil {
+		panic("BUG: pool: server has not had its turn to connect")
 	}
 }
 

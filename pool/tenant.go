@@ -33,15 +33,16 @@ type Settings struct {
 // Tenant has the pools of one tenant. Make it with [NewTenant].
 type Tenant struct {
 	settings Settings
-	all      Group      // all pools
-	queued   list[Pool] // those in which somebody waits
-	waiting  int        // over all pools
+	all      Group        // all pools
+	queued   list[Pool]   // those in which somebody waits
+	waiting  int          // over all pools
+	parked   list[Server] // whose dials were started and that do not connect yet, the oldest in front
 }
 
 // NewTenant returns a tenant without pools.
 func NewTenant(settings Settings) *Tenant {
 	t := &Tenant{}
-	t.all.tenant, t.all.scope = t, byTenant
+	t.all.tenant, t.all.scope, t.all.Quota = t, byTenant, newQuota(whole)
 	t.SetSettings(settings)
 	return t
 }
@@ -58,8 +59,14 @@ func (t *Tenant) SetSettings(settings Settings) {
 		settings.BackoffMax = DefaultBackoffMax
 	}
 	t.settings = settings
-	t.all.limit = settings.MaxServers
+	t.all.SetLimit(settings.MaxServers)
+	for p := range t.Pools() {
+		p.reserve.limit = settings.Reserve
+	}
 }
+
+// Quota is that of all pools together.
+func (t *Tenant) Quota() *Quota { return &t.all.Quota }
 
 // NewPool adds an empty pool that may have size servers, and counts against the limits of a user's and a database's
 // group. A nil group stands for one of the pool's own, without a limit.
@@ -70,7 +77,7 @@ func (t *Tenant) NewPool(size int, user, database *Group) *Pool {
 	if database == nil {
 		database = t.NewGroup(ByDatabase, 0)
 	}
-	p := &Pool{tenant: t, groups: [numScopes]*Group{user, database, &t.all}}
+	p := &Pool{tenant: t, groups: [numScopes]*Group{user, database, &t.all}, size: newQuota(0), reserve: newQuota(t.settings.Reserve)}
 	p.SetSize(size)
 	for scope, g := range p.groups {
 		if g.tenant != t || g.scope != Scope(scope) {

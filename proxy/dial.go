@@ -27,6 +27,9 @@ func (t *tenant) dialMore() {
 		return
 	}
 	now := t.loop.Now()
+	for s := t.books.NextConnect(); s != nil; s = t.books.NextConnect() {
+		t.connect(s.Owner.(*server))
+	}
 	for {
 		p := t.books.NextDial(now, evict)
 		if p == nil {
@@ -47,6 +50,7 @@ func (t *tenant) dialMore() {
 			again = at
 		}
 	}
+	t.claimForWaiting()
 	if !again.IsZero() {
 		d := again.Sub(now)
 		if t.redial == nil {
@@ -164,31 +168,42 @@ func (t *tenant) bounded(ctx context.Context, f func()) error {
 	return nil
 }
 
-// dial logs in to a server in a goroutine and gives it to the loop. Without
+// dial adds a server to a pool, which connects as soon as it has a place.
+func (t *tenant) dial(p *serverPool) {
+	s := &server{tenant: t, pool: p, loop: t.loop}
+	s.books.Owner = s
+	t.servers[s] = struct{}{}
+	t.keepSweeping()
+	if p.books.StartDial(&s.books, t.loop.Now()) {
+		t.connect(s)
+	}
+}
+
+// connect logs in to a server in a goroutine and gives it to the loop. Without
 // anything to log in with those who wait are told so, if there is no server that
 // has logged in earlier, which they could get. That is no failure of the server's,
 // so that the pool does not pause then: the next client may bring a key.
-func (t *tenant) dial(p *serverPool) {
+func (t *tenant) connect(s *server) {
+	p := s.pool
 	target, err := t.target(t.conf, t.machine.view.Endpoint, p.key.user, p.key.database)
 	if err != nil {
 		t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "no server login", "user", clip(p.key.user), "database", clip(p.key.database), "error", err)
-		if p.books.Servers() == 0 {
-			t.failWaiters(p.books, errDial(err))
+		if p.books.Servers() > 1 {
+			delete(t.servers, s)
+			p.books.DialFailed(&s.books, err, pool.Final, t.loop.Now())
 			return
 		}
-		none, now := new(pool.Server), t.loop.Now()
-		p.books.StartDial(none, now)
-		p.books.DialFailed(none, err, pool.Final, now)
+		s.shut("no server login")
+		t.failWaiters(p.books, errDial(err))
 		return
 	}
-	s := &server{tenant: t, pool: p, loop: t.loop, machine: t.machineKey(), epoch: t.machine.view.Epoch}
-	s.books.Owner = s
-	t.servers[s] = struct{}{}
-	p.books.StartDial(&s.books, t.loop.Now())
+	s.machine, s.epoch, s.connecting = t.machineKey(), t.machine.view.Epoch, true
 	s.target = target
 	s.target.Credentials = scram.Credentials{}
-	t.keepSweeping()
 	g := t.gate
+	if t.shares != nil {
+		target.Permit = t.permit
+	}
 	if !g.spawn(func() {
 		ctx, cancel := context.WithTimeout(g.ctx, g.opts.Timeouts.ServerConnect)
 		defer cancel()
@@ -210,10 +225,9 @@ func (t *tenant) dial(p *serverPool) {
 // dialed is the end of a dial, on the loop. What was given up meanwhile tells
 // nothing of the pool.
 func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
+	s.connecting = false
 	if s.closing() {
-		if fd >= 0 {
-			loop.CloseFD(fd)
-		}
+		s.abandonedDial(conn, fd)
 		return
 	}
 	now := t.loop.Now()
@@ -223,6 +237,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 	if err != nil {
 		t.counters.serverLoginsFailed.Add(1)
 		kind := failureOf(err)
+		reached := !errors.Is(err, errNotGranted)
 		t.gate.limited.log(t.log, slog.LevelWarn, logKey{t.id, "server_login"}, "server login failed", "user", clip(s.pool.key.user), "database", clip(s.pool.key.database),
 			"retry", kind == pool.Passing, "error", err)
 		delete(t.servers, s)
@@ -232,7 +247,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 		case kind == pool.Answered:
 			s.pool.forget() // nobody is to be greeted who would not be let in
 		}
-		if kind == pool.Passing && t.machine.holder != nil && s.machine == t.machineKey() {
+		if kind == pool.Passing && reached && t.machine.holder != nil && s.machine == t.machineKey() {
 			t.machine.holder.Lost(s.epoch)
 		}
 		s.pool.books.DialFailed(&s.books, err, kind, now)
@@ -248,7 +263,7 @@ func (t *tenant) dialed(s *server, conn *backend.Conn, fd int, err error) {
 // failureOf says what a failed login means for the next one.
 func failureOf(err error) pool.Failure {
 	switch {
-	case backend.Retryable(err):
+	case backend.Retryable(err), errors.Is(err, errNotGranted):
 		return pool.Passing
 	case backend.Answered(err):
 		return pool.Answered

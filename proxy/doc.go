@@ -57,6 +57,9 @@
 //	expiry.go               when a rule expires, and who is judged again then
 //	tenant.go changes.go    a tenant at run time: its pools, clients, sweeps; and what follows when it changes
 //	dial.go                 logging in to servers
+//	leaving.go              servers that were closed here, until they have ended as well
+//	service.go              whose connections a tenant's Postgres has
+//	shares.go               limits that hold over several nodes: what is claimed, and what may be used
 //	machine.go              when pools may dial, and what keeps a machine awake
 //	machine_end.go          how a tenant parts from a machine
 //	rolebook.go             the roles that a tenant's server has listed, and the tenant with them

@@ -189,6 +189,7 @@ func (t *tenant) machineIs(v machines.View) {
 	case machines.StateReady:
 		if v.Epoch != old.Epoch {
 			t.dropOlder(v.Epoch)
+			t.forgetBygone()
 		}
 		t.books.Forgive()
 	case machines.StateDraining:
@@ -321,6 +322,8 @@ func (t *tenant) waitsFor(p *pool.Pool) waiting {
 		return waiting{noticeDown, errDial(down), "no_server"}
 	case p.Connecting():
 		return waiting{noticeConnecting, errUnavailable, "no_server"}
+	case p.Starved():
+		return waiting{noticeWaiting, errNoShare, "no_portion"}
 	}
 	return waiting{noticeWaiting, errWait, "query_wait"}
 }
@@ -333,8 +336,11 @@ func (t *tenant) waitLimit(c *client) (since time.Time, limit time.Duration) {
 	if t.machine.since.After(waits) {
 		since = t.machine.since
 	}
-	if !t.machine.reachable {
+	switch {
+	case !t.machine.reachable:
 		limit = t.gate.opts.Timeouts.Wake
+	case t.shares != nil && c.pool.books.Starved() && !t.gate.opts.Budget.MayDial():
+		limit = min(limit, t.gate.opts.Timeouts.ServerConnect) // nobody can say when
 	}
 	return since, limit
 }

@@ -71,6 +71,7 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 type counters struct {
 	clientsActive, clientsIdle, clientsWaiting atomic.Int64
 	dialing, idle, active, cleaning            atomic.Int64
+	portion                                    atomic.Int64 // of the tenant, in a cluster
 	replicas, replicaServers                   atomic.Int64 // replication sessions, and those that have a server
 	transactions, queries                      atomic.Uint64
 	bytesIn, bytesOut                          atomic.Uint64 // from and to clients
@@ -109,6 +110,7 @@ func (t *tally) each(f func(labels [2]string, n uint64)) {
 var (
 	descClients      = prometheus.NewDesc("postern_client_connections", "Clients by state.", []string{"tenant", "state"}, nil)
 	descServers      = prometheus.NewDesc("postern_server_connections", "Server connections by state.", []string{"tenant", "state"}, nil)
+	descPortion      = prometheus.NewDesc("postern_server_portion", "How many server connections this node may have of those that the tenant may have over all nodes.", []string{"tenant"}, nil)
 	descWaiting      = prometheus.NewDesc("postern_waiting_clients", "Clients that wait for a server connection.", []string{"tenant"}, nil)
 	descTransactions = prometheus.NewDesc("postern_transactions_total", "Transactions completed.", []string{"tenant"}, nil)
 	descQueries      = prometheus.NewDesc("postern_queries_total", "Queries and executions passed on to servers.", []string{"tenant"}, nil)
@@ -126,7 +128,7 @@ var (
 )
 
 // tenantDescs are those with a tenant. It is never changed.
-var tenantDescs = []*prometheus.Desc{descClients, descServers, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descRoleLists, descPins, descWakes, descSuspends, descMachine}
+var tenantDescs = []*prometheus.Desc{descClients, descServers, descPortion, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descRoleLists, descPins, descWakes, descSuspends, descMachine}
 
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
@@ -165,6 +167,9 @@ func (t *tenant) collect(ch chan<- prometheus.Metric) {
 	gauge(descServers, c.dialing.Load(), "login")
 	gauge(descServers, c.cleaning.Load(), "cleaning")
 	gauge(descServers, c.replicaServers.Load(), "replication")
+	if t.shares != nil {
+		gauge(descPortion, c.portion.Load())
+	}
 	gauge(descWaiting, c.clientsWaiting.Load())
 	count(descTransactions, c.transactions.Load())
 	count(descQueries, c.queries.Load())

@@ -37,6 +37,8 @@ type Options struct {
 	TellBan func(Ban)
 	// Cluster reaches the other nodes; nil: there are none.
 	Cluster Cluster
+	// Budget divides limits of tenants among nodes. nil: there is one node, or each has all of them.
+	Budget Budget
 	// Driver makes, or finds, what runs the machine of a tenant that has one.
 	Driver func(*tenants.Tenant) (machines.Driver, error)
 	// Stalled is called once when a loop or a lock of the gate has not moved for half a minute, which it will not again: with its

@@ -41,6 +41,8 @@ type server struct {
 	machine string         // that it was dialed on; "": an upstream
 	epoch   uint64         // of the machine, when it was dialed
 	clocks  clocks
+	// connecting says that a goroutine dials it, which ends in dialed.
+	connecting bool
 
 	phase      lease.Phase
 	traces     lease.Traces
@@ -214,14 +216,18 @@ func (s *server) close(why string, torn bool) {
 	s.sequences = lease.Sequences{}
 	s.loop.Free(s.in)
 	s.in = nil
-	if s.conn == nil {
-		return // still being dialed
+	if s.conn == nil { // still being dialed, and nobody knows how far that is
+		if s.connecting {
+			s.linger()
+		}
+		return
 	}
 	s.link.Close()
+	var lastWords []byte
 	if s.partial == 0 && !torn {
-		s.conn.Write(pgwire.AppendTerminate(nil))
+		lastWords = pgwire.AppendTerminate(nil)
 	}
-	s.conn.Close()
+	s.leave(lastWords)
 	s.tenant.log.Debug("server connection closed", "why", why)
 }
 

@@ -34,6 +34,7 @@ var (
 	errWait        = fatal("53300", "timed out waiting for a server connection", "All server connections that may be open are in use.")
 	errWalsender   = fatal("28000", "the database does not allow replication connections for this user", "See pg_hba.conf and the role's REPLICATION attribute.")
 	errWalsenders  = fatal("53300", "the database has too many connections or replication connections already", "See max_connections and max_wal_senders.")
+	errNoShare     = fatal("57P03", "no server connection may be opened from here at the moment", "Other nodes of the pooler have all that may be open, or this one cannot find out. Try again in a moment.")
 	errUnavailable = fatal("57P03", "the database is not accepting connections", "Try again in a moment.")
 	errPending     = fatal("53200", "too much memory is taken by messages that are not complete or wait for a server", "Try again in a moment, with shorter statements or fewer at a time.")
 	errUnencrypted = fatal("08P01", "received unencrypted data after SSL request",
@@ -129,6 +130,8 @@ func errDial(err error) *pgwire.Error {
 	switch {
 	case errors.Is(err, errNoCredentials):
 		return errStaleLogin
+	case errors.Is(err, errNotGranted):
+		return errNoShare
 	case errors.Is(err, backend.ErrPassword):
 		return errServerPassword
 	case errors.Is(err, backend.ErrVerifierMismatch), code == "28P01":

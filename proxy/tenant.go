@@ -56,6 +56,7 @@ type tenant struct {
 	groups   groups
 	clients  []*client
 	servers  map[*server]struct{}
+	parting  map[*server]struct{} // that were closed and may still be there, see leaving.go
 	stmts    link.Statements
 	insert   []byte // scratch for messages that are put in
 	sweeper  *loop.Timer
@@ -69,9 +70,11 @@ type tenant struct {
 	timeouts  map[timeoutsKey]*sessionTimeouts
 	timed     bool // somebody has timeouts, or has had some
 	draining  bool
+	ending    bool  // all servers are closed, and nobody counts them any more
 	pending   int64 // bytes, see charge
 	cancels   int   // on their way to servers of its pools
 
+	shares     *shares // nil: no limit is shared with other nodes
 	reportWork reportWork
 }
 
@@ -103,6 +106,9 @@ type serverPool struct {
 func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
+	if g.opts.Budget != nil {
+		t.shares = &shares{}
+	}
 	t.open()
 	if conf != nil {
 		t.policies, t.paused = policiesOf(conf), conf.Paused
@@ -120,12 +126,13 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 func (t *tenant) open() {
 	t.books = pool.NewTenant(t.settings())
 	t.pools, t.groups = make(map[poolKey]*serverPool), newGroups()
-	t.clients, t.servers = nil, make(map[*server]struct{})
+	t.clients, t.servers, t.parting = nil, make(map[*server]struct{}), make(map[*server]struct{})
 	t.stmts = link.Statements{Limits: t.gate.opts.Limits.Statements}
 	t.machine.sessions, t.timed = 0, false
 	t.timeouts = make(map[timeoutsKey]*sessionTimeouts)
 	t.gate.pending.held.Add(-t.pending)
 	t.pending = 0
+	t.share(time.Time{}) // of nothing
 }
 
 // verify checks the books after a panic. If they do not balance any more, the
@@ -198,6 +205,7 @@ func (t *tenant) pool(key poolKey) *serverPool {
 	p.fresh = p.sets.Intern(nil)
 	p.recall()
 	t.pools[key] = p
+	t.share(t.loop.Now())
 	return p
 }
 
@@ -237,7 +245,7 @@ func (t *tenant) keepSweeping() {
 // waited or took too long, empty pools, published counts.
 func (t *tenant) sweep() {
 	now := t.loop.Now()
-	t.books.Sweep(now, func(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) })
+	t.books.Sweep(now, closeSwept)
 	t.sweepQuestions(now)
 	t.sweepBlocked()
 	t.sweepTimeouts(now)
@@ -250,16 +258,19 @@ func (t *tenant) sweep() {
 	}
 	t.dialMore()
 	t.dialSpare()
+	t.claimSoon()
 	t.publish()
 	t.tellUse()
 	t.retireFormer(now)
 	if t.conf != nil && t.conf.AuthQuery != nil {
 		t.gate.sweepRoles(t.id)
 	}
-	if len(t.clients) > 0 || t.books.Servers() > 0 || len(t.machine.former) > 0 {
+	if len(t.clients) > 0 || t.books.Servers() > 0 || len(t.machine.former) > 0 || t.shares.any() {
 		t.keepSweeping()
 	}
 }
+
+func closeSwept(s *pool.Server, why pool.Reason) { s.Owner.(*server).shut(why.String()) }
 
 // poolInUse reports whether a client may still ask the pool for a server.
 func (t *tenant) poolInUse(p *serverPool) bool {
@@ -303,6 +314,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 		t.leaveMachine(nil)
 		t.joinMachine(nil)
 		t.retireFormer(t.loop.Now())
+		t.reshare()
 		return
 	}
 	t.policies = policiesOf(conf)
@@ -321,6 +333,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 			p.outdated = true // as at Postgres, who is there stays; see learned
 		}
 	}
+	t.reshare()
 	t.review(time.Now())
 	t.retireFormer(t.loop.Now())
 	t.dialMore()
@@ -370,11 +383,12 @@ func (t *tenant) drain() {
 	for _, c := range append([]*client(nil), t.clients...) {
 		c.drain()
 	}
+	t.drainShares()
 }
 
 // closeAll ends every session and server now.
 func (t *tenant) closeAll(e *pgwire.Error, reason string) {
-	t.draining = true
+	t.draining, t.ending = true, t.shares == nil
 	for _, c := range append([]*client(nil), t.clients...) {
 		c.fail(e, reason)
 	}

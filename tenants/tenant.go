@@ -50,6 +50,7 @@ type Tenant struct {
 	Caps          Caps           // what Pool may not exceed
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
 	AuthQuery     *AuthQuery     // nil: Users are all there are
+	Service       *Service       // nil: Postern never logs in for itself
 	// ConnectionRate is how many clients may come in a second, on average; 0: no limit.
 	ConnectionRate int
 	// Paused has its clients wait, and Disabled keeps new ones out: what commands say of the tenant where all nodes read it.
@@ -99,6 +100,12 @@ type AuthQuery struct {
 	User     string // has the right to list roles, and no other
 	Password Secret
 	Database string // where the function is that lists them; "": the tenant's
+}
+
+// Service is a role of the tenant's Postgres that is Postern's alone: a member of pg_monitor, which clients do not use.
+type Service struct {
+	User     string
+	Password Secret
 }
 
 // AllowsDatabase reports whether clients of this tenant may use the database called name.
@@ -209,6 +216,9 @@ type Pool struct {
 	MaxServers         int // per tenant
 	MaxDatabaseClients int // per database; 0: no limit of its own
 	MaxDatabaseServers int // per database; 0: no limit of its own
+
+	// PerNode says that each node has these limits for itself. Otherwise limits of servers hold over all nodes together.
+	PerNode bool
 
 	Mode string // "session", "transaction", "statement"; "": the listener's
 }

@@ -77,6 +77,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 		validateUser(at, u, t, verifier)
 	}
 	validateAuthQuery(p.key("auth_query"), t)
+	validateService(p.key("service"), t.Service)
 	validatePool(p.key("pool"), t.Pool)
 	validateCaps(p, t.Caps, t.Pool)
 	validateTimeouts(p.key("timeouts"), t.Timeouts)
@@ -286,6 +287,19 @@ func validateAuthQuery(p place, t *Tenant) {
 		password.fail("password is missing: Postern logs in with it to ask for the roles")
 	}
 	p.key("database").text(q.Database)
+}
+
+func validateService(p place, s *Service) {
+	if s == nil {
+		return
+	}
+	user, password := p.key("user"), p.key("password")
+	if user.text(s.User); s.User == "" {
+		user.fail("user is missing")
+	}
+	if password.secret(s.Password); s.Password.IsZero() {
+		password.fail("password is missing: Postern logs in with it to count connections")
+	}
 }
 
 func validateUser(p place, u *User, t *Tenant, verifier func(string) error) {

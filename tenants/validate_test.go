@@ -143,6 +143,10 @@ var rules = []struct {
 		t.ClientCAs, t.ClientCert, t.AuthQuery = x509.NewCertPool(), CertInstead, &AuthQuery{User: "a", Password: NewSecret("x")}
 		t.Users["app"].ServerPassword = NewSecret("p")
 	}, "auth_query: means nothing with client_cert: instead: who proves no password brings nothing to log in to the server with"},
+	{good, func(t *Tenant) { t.Service = &Service{Password: NewSecret("x")} }, "service.user: user is missing"},
+	{good, func(t *Tenant) { t.Service = &Service{User: "a"} }, "service.password: password is missing: Postern logs in with it to count connections"},
+	{good, func(t *Tenant) { t.Service = &Service{User: "a\x00", Password: NewSecret("x")} }, "service.user: must not contain a NUL character"},
+	{good, func(t *Tenant) { t.Service = &Service{User: "a", Password: NewSecret("\x00")} }, "service.password: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.Upstream.ClientKey = keyPEM }, "upstream.client_cert: client_cert is missing: client_key needs it"},
 	{fly, func(t *Tenant) { t.Upstream.ClientCert = certPEM }, "machine.client_key: client_key is missing: client_cert needs it"},
 	{good, func(t *Tenant) { t.Upstream.ClientCert, t.Upstream.ClientKey = certPEM, NewSecret("hunter2") }, "upstream.client_key: is not the key of client_cert, in PEM and without a password"},
@@ -278,7 +282,7 @@ func TestValidateRepeatsNoSecret(t *testing.T) {
 
 // TestRulesAreOfEveryField: a field that no row breaks has no rule, and is in this list.
 func TestRulesAreOfEveryField(t *testing.T) {
-	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Tenant.Paused", "Tenant.Disabled", "Upstream.RootPEM", "Tenant.ClientCAPEM"} // an AllowList is good from the start
+	free := []string{"Tenant.Allow", "Tenant.RequireTLS", "Tenant.ResetAlways", "Pool.PerNode", "Tenant.Paused", "Tenant.Disabled", "Upstream.RootPEM", "Tenant.ClientCAPEM"} // an AllowList is good from the start
 	broken := map[string]bool{}
 	for _, rule := range rules {
 		before, after := rule.of("a"), rule.of("a")
@@ -368,6 +372,7 @@ func TestEqual(t *testing.T) {
 		x.NeverBan, x.Caps, x.ConnectionRate = x.Allow.Prefixes(), Caps{Size: 99}, 7
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
 		x.AuthQuery = &AuthQuery{User: "a", Password: NewSecret("p"), Database: "d"}
+		x.Service = &Service{User: "a", Password: NewSecret("p")}
 		return x
 	}
 	if !full().Equal(full()) {

@@ -139,10 +139,11 @@ var keysOf = map[string][]string{
 	"rule":     {"allow_list[]."},
 
 	"authQuery": {"auth_query."},
+	"service":   {"service."},
 }
 
 // sections are keys with keys of their own, which are read elsewhere.
-var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint", "auth_query"}
+var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint", "auth_query", "service"}
 
 // TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {
@@ -200,7 +201,7 @@ tenants:
 		"pool.max_database_clients": fmt.Sprint(a.Pool.MaxDatabaseClients), "pool.max_database_servers": fmt.Sprint(a.Pool.MaxDatabaseServers),
 		"caps.size": fmt.Sprint(a.Caps.Size), "caps.max_clients": fmt.Sprint(a.Caps.MaxClients), "caps.max_servers": fmt.Sprint(a.Caps.MaxServers),
 		"caps.max_database_clients": fmt.Sprint(a.Caps.MaxDatabaseClients), "caps.max_database_servers": fmt.Sprint(a.Caps.MaxDatabaseServers),
-		"pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "paused": fmt.Sprint(a.Paused), "disabled": fmt.Sprint(a.Disabled), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
+		"pool.per_node": fmt.Sprint(a.Pool.PerNode), "pool.mode": fmt.Sprintf("%q", a.Pool.Mode), "server_reset_always": fmt.Sprint(a.ResetAlways), "paused": fmt.Sprint(a.Paused), "disabled": fmt.Sprint(a.Disabled), "client_address": string(a.ClientAddress), "restrictions_mode": string(a.Restrictions),
 	})
 	compareKeys(t, documented(t, "### Of a tenant", "\n## "), want, "../configs/tenants.example.yaml")
 }

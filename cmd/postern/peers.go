@@ -81,6 +81,7 @@ func newPeers(n nodes, gate func() *proxy.Gate) *peers {
 	}))
 	n.Handle(askSessions, maxQuestion, answering(p.sessions))
 	n.Handle(askEnd, maxQuestion, answering(p.end))
+	n.Handle(askServers, maxQuestion, answering(p.servers))
 	return p
 }
 

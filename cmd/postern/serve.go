@@ -77,7 +77,8 @@ type process struct {
 	leases    *leases
 	endRoles  func() // see roleStore
 	gate      *proxy.Gate
-	peers     *peers // nil: there are none
+	peers     *peers    // nil: there are none
+	portions  *portions // likewise
 	admin     *admin.Server
 	adminLn   net.Listener
 	left      func() // closes what the admin HTTP and the console have asked with
@@ -140,6 +141,9 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	p.left = left
 	p.share(&options, store)
+	if err = p.divide(&options, conf, log); err != nil {
+		return nil, err
+	}
 	if p.gate, err = proxy.New(options); err != nil {
 		return nil, err
 	}
@@ -305,7 +309,7 @@ func (p *process) run(until context.Context, log *slog.Logger, started func()) e
 	})
 	defer stopReading()
 
-	endCluster := p.cluster.start()
+	endCluster := p.startCluster()
 	defer endCluster()
 	reading.Go(func() { p.watch(ctx, log) })
 	reading.Go(func() { p.leases.watch(ctx, p.gate) })

@@ -52,7 +52,12 @@ func Dial(ctx context.Context, t Target) (*Conn, error) {
 		return nil, err
 	}
 	l := &login{wire: w, t: &t}
-	err = l.run()
+	if t.Permit != nil {
+		err = t.Permit()
+	}
+	if err == nil {
+		err = l.run()
+	}
 	if err == nil {
 		err = w.release()
 	}

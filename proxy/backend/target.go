@@ -64,6 +64,9 @@ type Target struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Control sets socket options before the first byte; nil: none.
 	Control func(*net.TCPConn)
+	// Permit is asked once the connection is there, before anything of the login is said; its error ends the dial. nil: it is
+	// permitted.
+	Permit func() error
 	// Derive runs a function that burns CPU for as long as the server asks
 	// (PBKDF2, up to about a second), and so belongs into a bounded worker. It
 	// returns nil only after the function has returned. Nil means to run it in

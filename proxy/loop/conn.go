@@ -293,13 +293,13 @@ func (c *Conn) Close() {
 		c.flush()
 	}
 	c.closed = true
-	if c.onClose != nil {
-		c.onClose()
-	}
 	c.loop.conns[c.fd] = nil
 	c.loop.attached--
 	closeFD(c.fd) // leaves the poller by itself
 	c.dropOutput()
+	if c.onClose != nil {
+		c.onClose()
+	}
 }
 
 // shim is what a TLS session has for a socket inside a loop.

@@ -2,7 +2,12 @@
 
 package loop
 
-import "time"
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // lingerBytes bounds what is read and dropped from a peer that goes on sending.
 const lingerBytes = 1 << 20
@@ -12,25 +17,38 @@ const lingerBytes = 1 << 20
 // when too much has come in.
 // Closing at once, with unread bytes, would make the kernel send RST, and that
 // destroys what the peer has not read yet. The handler is not called again.
-func (c *Conn) Linger(d time.Duration) {
+func (c *Conn) Linger(d time.Duration) { c.LingerThen(d, func(bool) {}) }
+
+// LingerThen is Linger, and calls then once it is closed: ended says that the peer has closed the connection, or aborted it. It
+// may be called at once.
+func (c *Conn) LingerThen(d time.Duration, then func(ended bool)) {
 	if c.closed {
 		return
 	}
 	if c.HungUp() {
+		ended := c.aborted()
 		c.Close()
+		then(ended)
 		return
 	}
 	g := &lingerer{left: lingerBytes}
 	g.timer = c.loop.AfterFunc(d, c.Close)
-	c.onClose = g.timer.Stop
+	c.onClose = func() {
+		g.timer.Stop()
+		then(g.ended)
+	}
 	c.handler = g
 	c.Again()
 }
+
+// aborted reports whether a connection that is broken was broken by its peer, and not because nothing is heard of that.
+func (c *Conn) aborted() bool { return !errors.Is(c.Err(), unix.ETIMEDOUT) }
 
 type lingerer struct {
 	timer *Timer
 	left  int
 	fin   bool
+	ended bool // the peer has closed
 }
 
 func (g *lingerer) Ready(c *Conn) {
@@ -43,11 +61,13 @@ func (g *lingerer) Ready(c *Conn) {
 		g.left -= n
 		if err == ErrWouldBlock {
 			if c.HungUp() {
+				g.ended = c.aborted()
 				break
 			}
 			return
 		}
 		if err != nil {
+			g.ended = !errors.Is(err, unix.ETIMEDOUT)
 			break
 		}
 	}

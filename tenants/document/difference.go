@@ -43,6 +43,12 @@ func TenantSecrets() []TenantSecret {
 			}
 			return &t.AuthQuery.Password
 		}},
+		{"service_password", "service.password", func(t *tenants.Tenant) *tenants.Secret {
+			if t.Service == nil {
+				return nil
+			}
+			return &t.Service.Password
+		}},
 		{"machine_token", "machine.token", func(t *tenants.Tenant) *tenants.Secret {
 			if t.Machine == nil || t.Machine.Provider != tenants.ProviderFly {
 				return nil

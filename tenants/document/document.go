@@ -41,11 +41,16 @@ type Tenant struct {
 	AuthQuery      *authQuery                           `json:"auth_query,omitempty"`
 	Paused         bool                                 `json:"paused,omitempty"`
 	Disabled       bool                                 `json:"disabled,omitempty"`
+	Service        *service                             `json:"service,omitempty"`
 }
 
 type authQuery struct {
 	User     string `json:"user"`
 	Database string `json:"database,omitempty"`
+}
+
+type service struct {
+	User string `json:"user"`
 }
 
 type upstream struct {
@@ -81,6 +86,7 @@ type pool struct {
 	MaxServers         int      `json:"max_servers"`
 	MaxDatabaseClients int      `json:"max_database_clients,omitempty"`
 	MaxDatabaseServers int      `json:"max_database_servers,omitempty"`
+	PerNode            bool     `json:"per_node,omitempty"`
 	Mode               string   `json:"mode,omitempty"`
 }
 
@@ -180,8 +186,11 @@ func Of(t *tenants.Tenant) Tenant {
 	if q := t.AuthQuery; q != nil {
 		d.AuthQuery = &authQuery{User: q.User, Database: q.Database}
 	}
+	if s := t.Service; s != nil {
+		d.Service = &service{User: s.User}
+	}
 	p := t.Pool
-	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.Mode}
+	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.PerNode, p.Mode}
 	d.Caps = caps(t.Caps)
 	u := t.Upstream
 	if m := t.Machine; m != nil {
@@ -261,9 +270,12 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	if q := d.AuthQuery; q != nil {
 		t.AuthQuery = &tenants.AuthQuery{User: q.User, Database: q.Database}
 	}
+	if s := d.Service; s != nil {
+		t.Service = &tenants.Service{User: s.User}
+	}
 	p := d.Pool
 	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,
-		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, Mode: p.Mode}
+		MaxServers: p.MaxServers, MaxDatabaseClients: p.MaxDatabaseClients, MaxDatabaseServers: p.MaxDatabaseServers, PerNode: p.PerNode, Mode: p.Mode}
 	t.Caps = tenants.Caps(d.Caps)
 	t.ClientCert = d.ClientCert
 	var err error

@@ -80,10 +80,13 @@ func drawTenant(r draw) *tenants.Tenant {
 	if rapid.Bool().Draw(r.T, "auth_query") {
 		t.AuthQuery = &tenants.AuthQuery{User: pick(r, "asker", "a", "a b", "a\x00"), Password: tenants.NewSecret(pick(r, "password", "p", "p w")), Database: pick(r, "where", "", "d", "\x00")}
 	}
+	if rapid.Bool().Draw(r.T, "service") {
+		t.Service = &tenants.Service{User: pick(r, "watcher", "w", "w\x00"), Password: tenants.NewSecret(pick(r, "password", "p", "p w"))}
+	}
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Paused, t.Disabled = rapid.Bool().Draw(r.T, "paused"), rapid.Bool().Draw(r.T, "disabled")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
-		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
+		MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r), PerNode: rapid.Bool().Draw(r.T, "per node"), Mode: pick(r, "mode", "", "session", "transaction", "fast")}
 	if rapid.Bool().Draw(r.T, "capped") {
 		t.Caps = tenants.Caps{Size: count(r), MaxClients: count(r), MaxServers: count(r), MaxDatabaseClients: count(r), MaxDatabaseServers: count(r)}
 	}
@@ -191,7 +194,7 @@ func written(t *tenants.Tenant, files map[string]string) section {
 	}
 	p := t.Pool
 	all["pool"] = section{"size": p.Size, "min": p.Min, "reserve": p.Reserve, "reserve_after": p.ReserveAfter.String(), "max_clients": p.MaxClients,
-		"max_servers": p.MaxServers, "max_database_clients": p.MaxDatabaseClients, "max_database_servers": p.MaxDatabaseServers, "mode": p.Mode}
+		"max_servers": p.MaxServers, "max_database_clients": p.MaxDatabaseClients, "max_database_servers": p.MaxDatabaseServers, "per_node": p.PerNode, "mode": p.Mode}
 	if t.Flycast.IsValid() {
 		all["flycast"] = t.Flycast.String()
 	}
@@ -211,6 +214,11 @@ func written(t *tenants.Tenant, files map[string]string) section {
 		put(ask, "database", q.Database)
 		put(ask, "password_file", password(q.Password))
 		all["auth_query"] = ask
+	}
+	if s := t.Service; s != nil {
+		service := section{"user": s.User}
+		put(service, "password_file", password(s.Password))
+		all["service"] = service
 	}
 	never := []string{}
 	for _, prefix := range t.NeverBan {

@@ -43,6 +43,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"timeouts":    func(v value) { timeouts(v, &t.Timeouts) },
 
 		"auth_query":          func(v value) { t.AuthQuery = l.authQuery(v) },
+		"service":             func(v value) { t.Service = l.service(v) },
 		"client_address":      func(v value) { t.ClientAddress = word[tenants.ClientAddress](v) },
 		"state":               func(v value) { state(v, t.State) },
 		"server_reset_always": func(v value) { t.ResetAlways = v.boolean() },
@@ -152,6 +153,15 @@ func (l *loader) authQuery(v value) *tenants.AuthQuery {
 	return q
 }
 
+func (l *loader) service(v value) *tenants.Service {
+	s := &tenants.Service{}
+	v.keys(map[string]func(value){
+		"user":          func(v value) { s.User = v.name() },
+		"password_file": func(v value) { s.Password = secret(v, l.password(v)) },
+	})
+	return s
+}
+
 // secret makes a text a Secret. One that could not be read is not "none": that would be one more problem.
 func secret(v value, text string) tenants.Secret {
 	if text == "" {
@@ -181,6 +191,7 @@ func pool(v value, p *tenants.Pool) {
 		"reserve_after":        func(v value) { p.ReserveAfter = v.duration() },
 		"max_database_clients": func(v value) { p.MaxDatabaseClients = v.number() },
 		"max_database_servers": func(v value) { p.MaxDatabaseServers = v.number() },
+		"per_node":             func(v value) { p.PerNode = v.boolean() },
 	})
 }
 

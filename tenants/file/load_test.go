@@ -69,7 +69,8 @@ tenants:
     never_ban: [192.0.2.0/24, 198.51.100.7]
     connection_rate: 30
     require_tls: true
-    pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7}
+    pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7, per_node: true}
+    service: {user: watcher, password_file: web.pw}
     caps: {size: 13, max_clients: 14, max_servers: 15, max_database_clients: 16, max_database_servers: 17}
     client_address: off
     state: {}
@@ -109,8 +110,11 @@ tenants:
 		t.Errorf("tenant = %+v", a)
 	}
 	if d := cmp.Diff(tenants.Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,
-		MaxDatabaseClients: 6, MaxDatabaseServers: 7}, a.Pool); d != "" {
+		MaxDatabaseClients: 6, MaxDatabaseServers: 7, PerNode: true}, a.Pool); d != "" {
 		t.Error(d)
+	}
+	if a.Service == nil || *a.Service != (tenants.Service{User: "watcher", Password: tenants.NewSecret("pw of web")}) {
+		t.Errorf("service = %+v", a.Service)
 	}
 	if d := cmp.Diff(tenants.Caps{Size: 13, MaxClients: 14, MaxServers: 15, MaxDatabaseClients: 16, MaxDatabaseServers: 17}, a.Caps); d != "" {
 		t.Error(d)

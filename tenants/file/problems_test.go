@@ -157,6 +157,8 @@ func TestProblems(t *testing.T) {
 		}},
 		{up + "pool: {min: -1}", []string{"tenants[0].pool.min: must be between 0 and 1000000"}},
 		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},
+		{up + "service: {user: x}", []string{"tenants[0].service: password is missing: Postern logs in with it to count connections"}},
+		{up + "service: {}", []string{"tenants[0].service: user is missing", "tenants[0].service: password is missing: Postern logs in with it to count connections"}},
 		{up + "auth_query: {}", []string{"tenants[0].auth_query: user is missing", "tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},
 		{up + "auth_query: {user: x, query: y}", []string{"tenants[0].auth_query.query: unknown key", "tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},
 		{up + "client_address: yes", []string{"tenants[0].client_address: must be one of off, application_name, guc"}},

@@ -183,7 +183,8 @@ func checkKeys(ctx context.Context, conn *pgx.Conn, k *Keys) error {
 		LATERAL (VALUES ('verifier', verifier), ('password', password), ('server_password', server_password)) v (field, sealed)
 		WHERE sealed IS NOT NULL
 		UNION ALL SELECT id, '', field, sealed FROM postern.tenants,
-		LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password), ('machine_token', machine_token)) v (field, sealed)
+		LATERAL (VALUES ('client_key', client_key), ('auth_query_password', auth_query_password), ('machine_token', machine_token),
+			('service_password', service_password)) v (field, sealed)
 		WHERE sealed IS NOT NULL LIMIT 100`)
 	if err != nil {
 		return fmt.Errorf("opening a secret of the store: %w", err)

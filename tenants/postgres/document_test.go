@@ -42,7 +42,7 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	}
 	x.Pool = tenants.Pool{Size: number.Draw(t, "size"), Min: number.Draw(t, "min"), Reserve: number.Draw(t, "reserve"), ReserveAfter: time.Duration(number.Draw(t, "after")) * time.Second,
 		MaxClients: number.Draw(t, "clients"), MaxServers: number.Draw(t, "servers"), MaxDatabaseClients: number.Draw(t, "dc"), MaxDatabaseServers: number.Draw(t, "ds"),
-		Mode: rapid.SampledFrom([]string{"", "session", "transaction"}).Draw(t, "mode")}
+		PerNode: rapid.Bool().Draw(t, "per node"), Mode: rapid.SampledFrom([]string{"", "session", "transaction"}).Draw(t, "mode")}
 	x.Caps = tenants.Caps{Size: number.Draw(t, "cap"), MaxClients: number.Draw(t, "cap"), MaxServers: number.Draw(t, "cap"), MaxDatabaseClients: number.Draw(t, "cap"), MaxDatabaseServers: number.Draw(t, "cap")}
 	x.Upstream = tenants.Upstream{Port: uint16(number.Draw(t, "port")), TLS: rapid.SampledFrom([]tenants.TLSMode{"", tenants.TLSRequire, tenants.TLSVerifyFull}).Draw(t, "mode"), ServerName: "acme"}
 	if rapid.Bool().Draw(t, "ca") {
@@ -84,6 +84,9 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	}
 	if rapid.Bool().Draw(t, "auth_query") {
 		x.AuthQuery = &tenants.AuthQuery{User: "asker", Database: rapid.SampledFrom([]string{"", "other"}).Draw(t, "where")}
+	}
+	if rapid.Bool().Draw(t, "service") {
+		x.Service = &tenants.Service{User: "watcher"}
 	}
 	for _, s := range document.TenantSecrets() {
 		if secret := s.Of(x); secret != nil && rapid.Bool().Draw(t, s.Field) {
@@ -130,8 +133,8 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 24, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
-		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.AuthQuery](): 3, reflect.TypeFor[tenants.Pool](): 9, reflect.TypeFor[tenants.Caps](): 5,
+		reflect.TypeFor[tenants.Tenant](): 25, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.AuthQuery](): 3, reflect.TypeFor[tenants.Service](): 2, reflect.TypeFor[tenants.Pool](): 10, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
 			t.Errorf("%v has %d fields, the documents know %d: amend package document, drawTenant and this number", typ, n, want)

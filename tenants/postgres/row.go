@@ -31,6 +31,7 @@ type tenantSecrets struct {
 	ClientKey         []byte `json:"client_key"`
 	AuthQueryPassword []byte `json:"auth_query_password,omitempty"`
 	MachineToken      []byte `json:"machine_token,omitempty"`
+	ServicePassword   []byte `json:"service_password,omitempty"`
 }
 
 type userRow struct {
@@ -45,7 +46,7 @@ type userRow struct {
 // tenant's own secrets: a tenant is one row of the result.
 const columns = `coalesce(t.id, c.tenant), coalesce(c.version, 0), coalesce(c.mark, 0), coalesce(c.at, 'epoch'), t.document,
 	jsonb_build_object('client_key', encode(t.client_key, 'base64'), 'auth_query_password', encode(t.auth_query_password, 'base64'),
-		'machine_token', encode(t.machine_token, 'base64')), coalesce((
+		'machine_token', encode(t.machine_token, 'base64'), 'service_password', encode(t.service_password, 'base64')), coalesce((
 	SELECT jsonb_agg(jsonb_build_object('name', u.name, 'document', u.document, 'verifier', encode(u.verifier, 'base64'),
 		'password', encode(u.password, 'base64'), 'server_password', encode(u.server_password, 'base64')))
 	FROM postern.users u WHERE u.tenant = t.id), '[]')`
@@ -67,12 +68,16 @@ func (s *tenantSecrets) sealed(field string) *[]byte {
 		return &s.AuthQueryPassword
 	case "machine_token":
 		return &s.MachineToken
+	case "service_password":
+		return &s.ServicePassword
 	}
 	panic("BUG: no column for " + field)
 }
 
 // tenantColumns are those that have a tenant's own secrets.
-func tenantColumns() []string { return []string{"client_key", "auth_query_password", "machine_token"} }
+func tenantColumns() []string {
+	return []string{"client_key", "auth_query_password", "machine_token", "service_password"}
+}
 
 // tenantSecret is what a tenant's column seals; zero: nothing.
 func tenantSecret(t *tenants.Tenant, column string) (secret tenants.Secret) {

@@ -66,8 +66,8 @@ func (w *writer) apply(ctx context.Context, s step) error {
 // tenant writes a tenant, but its users. Secrets that are what they were stay sealed as they are.
 func (w *writer) tenant(s step, r row) {
 	if s.old == nil { // whoever makes the same one at the same time has to see this one
-		w.batch.Queue(`INSERT INTO postern.tenants (id, document, client_key, auth_query_password, machine_token) VALUES ($1, $2, $3, $4, $5)`,
-			r.ID, r.Document, r.Secrets.ClientKey, r.Secrets.AuthQueryPassword, r.Secrets.MachineToken)
+		w.batch.Queue(`INSERT INTO postern.tenants (id, document, client_key, auth_query_password, machine_token, service_password) VALUES ($1, $2, $3, $4, $5, $6)`,
+			r.ID, r.Document, r.Secrets.ClientKey, r.Secrets.AuthQueryPassword, r.Secrets.MachineToken, r.Secrets.ServicePassword)
 		return
 	}
 	set, args := `document = $2`, []any{r.ID, r.Document}

@@ -49,3 +49,6 @@ CREATE TABLE postern.portions (
 );
 CREATE INDEX portions_boot ON postern.portions (boot);
 CREATE INDEX portions_short ON postern.portions (tenant) WHERE wanted > servers; -- somebody waits
+
+-- Of the role that Postern itself logs in with, sealed.
+ALTER TABLE postern.tenants ADD service_password bytea;

@@ -1,0 +1,194 @@
+// Limits over several nodes, with Postgres as the oracle: the roles have just as many connections as the limits allow.
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern/postern/machines/local"
+	"github.com/postern/postern/test/harness"
+)
+
+// sharing is nodes of one cluster whose tenant's role has only so many connections.
+type sharing struct {
+	*storeWorld
+	upstream *local.Cluster
+	role     string
+	nodes    []*gate
+}
+
+// newSharing starts nodes that may have limit servers together.
+func newSharing(t *testing.T, limit int, names ...string) *sharing {
+	t.Helper()
+	w := &sharing{storeWorld: newStoreWorld(t), upstream: harness.Postgres(t), role: "limited_" + strings.ToLower(rand.Text())}
+	w.postgres(fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'of the server' CONNECTION LIMIT %d`, w.role, limit))
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		if text, err := os.ReadFile(w.upstream.LogPath()); err != nil || strings.Contains(string(text), fmt.Sprintf(`too many connections for role "%s"`, w.role)) {
+			t.Errorf("the role was above its limit, or that cannot be read: %v", err)
+		}
+	})
+	write(t, filepath.Join(w.dir, "server.pw"), []byte("of the server\n"))
+	w.acme["users"].([]harness.Map)[0]["upstream"] = harness.Map{"user": w.role, "password_file": filepath.Join(w.dir, "server.pw")}
+	w.acme["pool"] = harness.Map{"size": limit, "max_servers": limit}
+	w.command("init")
+	w.load(w.acme)
+	var key [32]byte
+	_, _ = rand.Read(key[:])
+	write(t, filepath.Join(w.dir, "cluster.key"), []byte(base64.StdEncoding.EncodeToString(key[:])+"\n"))
+	place := w.tenants["postgres"].(harness.Map)
+	delete(place, "cache_file") // which is of one process
+	for _, name := range names {
+		file := harness.Map{"tenants": w.tenants, "cluster": harness.Map{"name": name, "bind": "127.0.0.1:0", "key_file": filepath.Join(w.dir, "cluster.key")}}
+		g := &gate{t: t, Gate: harness.Postern(t, harness.GateConfig{Config: file}), cluster: w.upstream, database: w.acme["database"].(string)}
+		w.nodes = append(w.nodes, g)
+	}
+	return w
+}
+
+func (w *sharing) postgres(sql string) {
+	w.t.Helper()
+	if err := w.upstream.Exec(w.t.Context(), "postgres", sql); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// refused counts the logins that Postgres has refused to the nodes.
+func (w *sharing) refused() {
+	w.t.Helper()
+	for _, g := range w.nodes {
+		if n := g.logged("server login failed"); n > 0 {
+			w.t.Errorf("%d server logins failed: %v", n, g.Log().Find("server login failed", nil)[0])
+		}
+	}
+}
+
+// TestALimitOverNodes: all load on one node reaches the limit, then on another; then all have some. Postgres never sees one too many.
+func TestALimitOverNodes(t *testing.T) {
+	t.Parallel()
+	const limit = 6
+	w := newSharing(t, limit, "a", "b", "c")
+	for _, g := range w.nodes { // each knows how the server greets, as long as somebody is there
+		g.connect(t, "transaction")
+	}
+	var last []*script
+	for i, g := range w.nodes {
+		var next []*script
+		for range limit {
+			s := g.script(t, "transaction")
+			s.say(query("begin"))
+			next = append(next, s)
+		}
+		start := time.Now()
+		for _, s := range last { // whose servers the next node gets
+			s.want("C:COMMIT Z:I", 1, query("commit"))
+		}
+		for _, s := range next {
+			if got := s.hear(1); got != "C:BEGIN Z:T" {
+				t.Fatalf("node %d: %s", i, got)
+			}
+		}
+		t.Logf("node %d has the full limit after %v", i, time.Since(start))
+		last = next
+	}
+	for _, s := range last {
+		s.want("C:COMMIT Z:I", 1, query("commit"))
+	}
+	// Whoever comes and goes at all nodes at the same time is served at each.
+	var served [3]atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var load errgroup.Group
+	for i, g := range w.nodes {
+		for range 4 {
+			conf := configOf(t, g.dsn("session"))
+			load.Go(func() error {
+				for ctx.Err() == nil {
+					conn, err := pgx.ConnectConfig(context.WithoutCancel(ctx), conf.Copy())
+					if err != nil {
+						return fmt.Errorf("node %d: %w", i, err)
+					}
+					_, err = conn.Exec(context.WithoutCancel(ctx), "select 1")
+					closeConn(conn)
+					if err != nil {
+						return fmt.Errorf("node %d: %w", i, err)
+					}
+					served[i].Add(1)
+				}
+				return nil
+			})
+		}
+	}
+	harness.Eventually(t, harness.Patience, "all nodes serve", func() bool {
+		return min(served[0].Load(), served[1].Load(), served[2].Load()) >= 20
+	})
+	stop()
+	if err := load.Wait(); err != nil {
+		t.Error(err)
+	}
+	w.refused()
+}
+
+// TestOneServerForThreeNodes: they take turns.
+func TestOneServerForThreeNodes(t *testing.T) {
+	t.Parallel()
+	w := newSharing(t, 1, "a", "b", "c")
+	var served [3]atomic.Int64
+	var longest [3]atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var load errgroup.Group
+	for i, g := range w.nodes {
+		conf := configOf(t, g.dsn("transaction"))
+		load.Go(func() error {
+			conn, err := pgx.ConnectConfig(context.WithoutCancel(ctx), conf)
+			if err != nil {
+				return err
+			}
+			defer closeConn(conn)
+			for last := time.Now(); ctx.Err() == nil; last = time.Now() {
+				if _, err := conn.Exec(context.WithoutCancel(ctx), "select 1"); err != nil {
+					return fmt.Errorf("node %d: %w", i, err)
+				}
+				served[i].Add(1)
+				longest[i].Store(max(longest[i].Load(), int64(time.Since(last))))
+			}
+			return nil
+		})
+	}
+	waited := func(n int64) func() bool { // each has had its turn so often
+		var had [3]int64
+		var turns [3]int64
+		return func() bool {
+			for i := range had {
+				if now := served[i].Load(); now > had[i] {
+					had[i], turns[i] = now, turns[i]+1
+				}
+			}
+			return min(turns[0], turns[1], turns[2]) >= n
+		}
+	}
+	harness.Eventually(t, harness.Patience, "all three are served, again and again", waited(3))
+	stop()
+	if err := load.Wait(); err != nil {
+		t.Error(err)
+	}
+	for i := range longest {
+		t.Logf("node %d: %d transactions, the longest wait %v", i, served[i].Load(), time.Duration(longest[i].Load()))
+	}
+	w.refused()
+}
