@@ -4,8 +4,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/postern/postern/tenants"
 )
 
 // lockedOut refuses an edit of who may connect that would end all sessions that the tenant has on this node, unless the request
@@ -28,11 +31,12 @@ func (s *Server) warn(r *http.Request, e edit) error {
 	ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
 	defer cancel()
 	rec, err := s.opts.Registry.Tenant(ctx, id)
-	if err != nil {
+	lost := errors.Is(err, tenants.ErrUnreadable) // it is in force as it was before, and may have sessions
+	if err != nil && !lost {
 		return nil // the change itself finds out
 	}
 	now, err := e(rec.Tenant)
-	if err != nil || now == nil || now.Allow.Equal(rec.Tenant.Allow) && now.Restrictions == rec.Tenant.Restrictions {
+	if err != nil || now == nil || !lost && now.Allow.Equal(rec.Tenant.Allow) && now.Restrictions == rec.Tenant.Restrictions {
 		return nil
 	}
 	locked, open, err := s.opts.Gate.LockedOut(ctx, now)

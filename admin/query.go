@@ -79,7 +79,6 @@ type condition struct {
 }
 
 // conditionOf is what a request says.
-
 func conditionOf(r *http.Request) (c condition, err error) {
 	is, not := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
 	switch {

@@ -172,6 +172,9 @@ func TestUnreadableTenant(t *testing.T) {
 		w.to(t, "operator", "DELETE", path+"/users/app", "").is(500, "cannot be read")
 		w.to(t, "operator", "PUT", "/v1/projects/"+id+"/ssl-enforcement", `{"requestedConfig":{"database":true}}`).is(500, "cannot be read")
 	}
+	w.gate.locked, w.gate.open = 2, 2
+	w.to(t, "operator", "PUT", "/v1/tenants/acme", `{"upstream":{"host":"db.internal"}}`).is(409, "confirm=true")
+	w.gate.locked = 0
 	w.to(t, "operator", "PUT", "/v1/tenants/acme", `{"upstream":{"host":"db.internal"}}`).is(200)
 	w.to(t, "operator", "GET", "/v1/tenants/acme", "").is(200)
 	w.to(t, "operator", "DELETE", "/v1/tenants/globex", "").is(200)

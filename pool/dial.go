@@ -36,7 +36,7 @@ type outage struct {
 // [Tenant.NextDial] does.
 func (p *Pool) WantDial(now time.Time) bool {
 	dialing := p.servers[Dialing].n
-	if p.waiters.n <= dialing || p.Servers() >= p.most() || now.Before(p.reserveAt()) {
+	if p.waiters.n <= dialing || p.Servers() >= p.most() || p.frozen && p.live() > 0 || now.Before(p.reserveAt()) {
 		return false
 	}
 	return p.outage.err == nil || dialing == 0 && !now.Before(p.outage.until)

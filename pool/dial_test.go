@@ -176,6 +176,29 @@ func TestOutage(t *testing.T) {
 	want("that is gone, too", errRefused, false)
 }
 
+// TestFreeze: where a login is known to fail, what there is is shared, and nobody else makes room.
+func TestFreeze(t *testing.T) {
+	w := newWorld(t, Settings{MaxServers: 2})
+	p, other := w.tenant.NewPool(2, nil, nil), w.tenant.NewPool(2, nil, nil)
+	s := w.connect(p, 1)[0]
+	w.connect(other, 1)
+	var a, b, c Client
+	w.acquire(p, &a, s)
+	p.Freeze(true)
+	p.SetLeast(2)
+	w.acquire(p, &b, nil)
+	w.pass(time.Minute)
+	if pools, _, victims := w.dials(); len(pools) > 0 || len(victims) > 0 || p.WantSpare(w.now) {
+		t.Errorf("a frozen pool wants to log in, and %d servers make room", len(victims))
+	}
+	w.release(p, s, Next{Client: &b})
+	p.RemoveServer(s)
+	w.acquire(p, &c, nil)
+	if !p.WantDial(w.now) {
+		t.Error("without any server nobody is told why")
+	}
+}
+
 func TestFailing(t *testing.T) {
 	settings := Settings{FailFor: 10 * time.Second}
 	expect := func(w *world, p *Pool, want error) {

@@ -19,6 +19,7 @@ type Pool struct {
 	least  int                   // servers to keep even if nobody needs them
 	idle   *time.Duration        // instead of Settings.ServerIdle; nil: that
 	life   *time.Duration        // instead of Settings.ServerLifetime; nil: that
+	frozen bool                  // see Freeze
 
 	servers [numStates]list[Server] // by state; Closed's stays empty; Idle's is ordered, the longest idle at its back
 	waiters list[Client]            // the oldest in front
@@ -66,10 +67,14 @@ func (p *Pool) SetLeast(n int) { p.least = min(max(n, 0), p.size.limit) }
 // are there, too.
 func (p *Pool) SetAges(idle, lifetime *time.Duration) { p.idle, p.life = idle, lifetime }
 
+// Freeze has the pool's clients share the servers that it has, while it has any: it is known that a login would fail, so no other
+// pool's server shall make room for one.
+func (p *Pool) Freeze(frozen bool) { p.frozen = frozen }
+
 // WantSpare says whether the pool should dial a server that nobody waits for, to have its least number. It has one
 // such dial under way at a time, none while dials fail, and nobody makes room for it.
 func (p *Pool) WantSpare(now time.Time) bool {
-	return p.Servers() < min(p.least, p.Size()) && p.servers[Dialing].n == 0 && p.outage.err == nil && p.hasRoom(now)
+	return p.Servers() < min(p.least, p.Size()) && p.servers[Dialing].n == 0 && p.outage.err == nil && !p.frozen && p.hasRoom(now)
 }
 
 // CanGrow says whether the pool may have one server more, for which there is room or can be made.

@@ -111,15 +111,24 @@ func (t *tenant) target(conf *tenants.Tenant, at machines.Endpoint, user, databa
 	case u.Password.Reveal() != "":
 		target.Credentials.Password = u.Password.Reveal()
 	default:
-		t.mu.Lock()
-		l := t.logins[user]
-		t.mu.Unlock()
-		if l == nil || l.key == nil || l.verifier.Encode() != u.Verifier.Reveal() {
+		l := t.brought(user, u.Verifier)
+		if l == nil {
 			return backend.Target{}, errNoCredentials
 		}
 		target.Credentials.Key, target.Credentials.Verifier = l.key, l.verifier
 	}
 	return target, nil
+}
+
+// brought is what a client of a user has proved a verifier's password with; nil: none has. Safe for concurrent use.
+func (t *tenant) brought(user string, v tenants.Secret) *login {
+	t.mu.Lock()
+	l := t.logins[user]
+	t.mu.Unlock()
+	if l == nil || l.key == nil || l.verifier.Encode() != v.Reveal() {
+		return nil
+	}
+	return l
 }
 
 // keyPair is what servers are shown, and what it was made of.

@@ -4,7 +4,9 @@ package proxy
 
 import (
 	"io"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
@@ -13,6 +15,15 @@ import (
 
 // rotate gives the user another password, and returns its verifier and the key that a client brings.
 func (b *bench) rotate(password string) (v scram.Verifier, key scram.ClientKey) {
+	b.t.Helper()
+	v, key, change := b.rotation(password)
+	change()
+	b.settle()
+	return v, key
+}
+
+// rotation is rotate, whose change is in force once put has been called and the loop has heard of it.
+func (b *bench) rotation(password string) (v scram.Verifier, key scram.ClientKey, change func()) {
 	b.t.Helper()
 	v, err := scram.NewVerifier(password, scram.DefaultIterations, []byte("sixteen bytes ok"))
 	if err != nil {
@@ -23,9 +34,32 @@ func (b *bench) rotate(password string) (v scram.Verifier, key scram.ClientKey) 
 	}
 	conf := *b.conf()
 	conf.Users = map[string]*tenants.User{"app": {Name: "app", ServerUser: "app", ServerAuth: tenants.AuthSCRAM, Verifier: tenants.NewSecret(v.Encode())}}
-	put(b.t, b.gate, &conf)
+	return v, key, func() { put(b.t, b.gate, &conf) }
+}
+
+// TestAPasswordThatIsBroughtAtOnce: who has the new one may come between the directory and the loop.
+func TestAPasswordThatIsBroughtAtOnce(t *testing.T) {
+	b := newBench(t)
+	first, old := b.rotate("first")
+	b.tenant.learn("app", first, old)
+	server := b.server()
+	second, key, change := b.rotation("second")
+	b.gate.roles.changing.Lock() // the loop hears of it later
+	changed := make(chan struct{})
+	go func() { defer close(changed); change() }()
+	has := func() bool { u, _ := b.conf().User("app"); return u.Verifier.Reveal() == second.Encode() }
+	for deadline := time.Now().Add(time.Minute); !has(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the directory does not get the new one")
+		}
+	}
+	b.tenant.learn("app", second, key)
 	b.settle()
-	return v, key
+	b.gate.roles.changing.Unlock()
+	<-changed
+	if rest, err := io.ReadAll(server); err != nil || len(rest) > 0 && rest[0] != pgwire.Terminate {
+		t.Errorf("the server that has logged in with the old password hears %q, %v", rest, err)
+	}
 }
 
 func TestAPasswordThatIsRotated(t *testing.T) {

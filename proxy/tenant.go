@@ -330,7 +330,7 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 		case old == nil || moved || !old.Upstream.Same(conf.Upstream) || !sameLogin(old, conf, p.key.user):
 			p.renew()
 		case !sameKey(old, conf, p.key.user):
-			p.outdated = true // as at Postgres, who is there stays; see learned
+			p.outlive(conf)
 		}
 	}
 	t.reshare()
@@ -339,9 +339,22 @@ func (t *tenant) apply(conf *tenants.Tenant) {
 	t.dialMore()
 }
 
+// outlive is for a password that has changed: as at Postgres, who is there stays, until somebody brings the new one (see learned), which
+// may have been before we heard of it.
+func (p *serverPool) outlive(conf *tenants.Tenant) {
+	if u, ok := conf.User(p.key.user); ok && p.tenant.brought(p.key.user, u.Verifier) != nil {
+		p.renew()
+		p.tenant.books.Forgive()
+		return
+	}
+	p.outdated = true
+	p.books.Freeze(true)
+}
+
 // renew closes the pool's servers as they become free.
 func (p *serverPool) renew() {
 	p.outdated = false
+	p.books.Freeze(false)
 	p.forget()
 	p.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("retired") })
 }

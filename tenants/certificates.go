@@ -60,6 +60,8 @@ func validateKeyPair(p place, u Upstream) {
 	cert, key := p.key("client_cert"), p.key("client_key")
 	switch {
 	case u.ClientCert == "" && u.ClientKey.IsZero():
+	case u.TLS == TLSDisable && u.ClientCert == "":
+		key.fail("means nothing with tls: disable")
 	case u.TLS == TLSDisable:
 		cert.fail("means nothing with tls: disable")
 	case u.ClientCert == "":

@@ -69,6 +69,7 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Upstream.TLS = "prefer" }, "upstream.tls: must be one of disable, require, verify-full"},
 	{good, func(t *Tenant) { t.Upstream.TLS, t.Upstream.RootCAs = TLSRequire, x509.NewCertPool() }, "upstream.ca: is obeyed with tls: verify-full only"},
 	{good, func(t *Tenant) { t.Upstream.TLS, t.Upstream.ServerName = TLSDisable, "s" }, "upstream.server_name: means nothing with tls: disable"},
+	{good, func(t *Tenant) { t.Upstream.TLS, t.Upstream.ClientKey = TLSDisable, NewSecret("k") }, "upstream.client_key: means nothing with tls: disable"},
 	{good, func(t *Tenant) { t.Upstream.ServerName = "a\x00" }, "upstream.server_name: must not contain a NUL character"},
 
 	{fly, func(t *Tenant) { t.Machine.Provider = "" }, "machine.provider: provider is missing"},

@@ -91,6 +91,50 @@ func TestDialWantsItsCertificateSeen(t *testing.T) {
 	is(ErrNoProof)(t, err)
 }
 
+// A server that refuses our certificate may have reset the connection by the time that we write: its reason is told anyhow.
+func TestAlertBeforeAReset(t *testing.T) {
+	ca := newAuthority(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	refused := make(chan error, 1)
+	cert := ca.issue(t, "db.test", time.Now().Add(time.Hour))
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			refused <- err
+			return
+		}
+		err = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool()}).Handshake()
+		_ = c.(*net.TCPConn).SetLinger(0) // a reset
+		_ = c.Close()
+		refused <- err
+	}()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	show := newAuthority(t).client(t, "app")
+	w := &wire{ctx: t.Context(), tls: tls.Client(conn, &tls.Config{RootCAs: ca.pool(), ServerName: "db.test",
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return show() }})}
+	if err := w.tls.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; err == nil {
+		t.Fatal("the certificate was taken")
+	}
+	deadline := time.Now().Add(patience)
+	for err = nil; err == nil && time.Now().Before(deadline); { // until the reset is there
+		err = w.send([]byte("startup"), nil)
+	}
+	if err == nil || Retryable(err) || !strings.Contains(err.Error(), "unknown certificate authority") {
+		t.Errorf("err = %v, want an alert", err)
+	}
+}
+
 // readHello reads the ClientHello's record.
 func readHello(c io.Reader) {
 	var head [5]byte

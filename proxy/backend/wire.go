@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/postern/postern/proxy/loop"
@@ -172,8 +173,24 @@ func (w *wire) send(b []byte, err error) error {
 	if err != nil {
 		return fmt.Errorf("encoding: %w", err)
 	}
-	_, err = w.stream().Write(b)
+	if _, err = w.stream().Write(b); err != nil && w.tls != nil {
+		err = w.reason(err)
+	}
 	return err
+}
+
+// reason is why a connection was reset under TLS 1.3, whose handshake is over for the client before the server has judged its
+// certificate: the alert that says so lies before the reset, and what we write meanwhile fails first.
+func (w *wire) reason(reset error) error {
+	if !errors.Is(reset, syscall.ECONNRESET) && !errors.Is(reset, syscall.EPIPE) {
+		return reset
+	}
+	var one [1]byte
+	_, err := w.tls.Read(one[:])                                                         // of what has arrived: nothing more comes
+	if told := (*net.OpError)(nil); errors.As(err, &told) && told.Op == "remote error" { // as crypto/tls has it
+		return err
+	}
+	return reset
 }
 
 // release takes the socket back from the context and makes sure that no layer

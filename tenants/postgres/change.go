@@ -75,7 +75,7 @@ func (r *Registry) change(ctx context.Context, c tenants.Edit) (now tenants.Reco
 			return refusal{err}
 		}
 		s := step{old: now.Tenant, new: next, broken: lost != nil}
-		if !s.broken && len(document.Differences(s.old, s.new)) == 0 {
+		if same := (s.old == nil) == (s.new == nil) && len(document.Differences(s.old, s.new)) == 0; same && !s.broken {
 			return nil
 		}
 		if s.broken {

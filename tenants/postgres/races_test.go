@@ -210,7 +210,7 @@ func TestTwoMakeOne(t *testing.T) {
 			x := sample(fmt.Sprint("r", round))
 			x.Pool.Size = i + 1
 			return put(x, tenants.MatchNone)
-		}, func(err error) bool { return errors.Is(err, tenants.ErrChanged) })
+		}, func(err error) bool { return errors.Is(err, tenants.ErrTaken) })
 		race(func(i int) tenants.Edit {
 			x := sample(fmt.Sprintf("m%d-%d", round, i))
 			x.Upstream, x.Machine = tenants.Upstream{}, &tenants.Machine{Provider: tenants.ProviderLocal, Name: fmt.Sprint("m", round)}

@@ -144,6 +144,14 @@ func TestUnreadable(t *testing.T) {
 	if _, err := r.Tenant(t.Context(), "initech"); !errors.Is(err, tenants.ErrNoSuchTenant) {
 		t.Error(err)
 	}
+	// What can be read and is against the rules, as SQL can make it, can be removed as well.
+	w.exec(`INSERT INTO postern.tenants (id, document) VALUES ('bare', '{}')`)
+	if _, err := r.Change(t.Context(), unread(remove("bare", 0))); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Tenant(t.Context(), "bare"); !errors.Is(err, tenants.ErrNoSuchTenant) {
+		t.Errorf("it is there still: %v", err)
+	}
 	if text := w.log.String(); strings.Count(text, "with what was lost") != 3 || !strings.Contains(text, "no key lost") {
 		t.Error(text)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-// TestChangedPassword: sessions with the old one are told to connect again when they need another server, and however many
-// of them ask, who comes with the new one is served at once.
+// TestChangedPassword: sessions with the old one go on as long as a server of before is there, then they are told to connect again; and
+// however many of them ask, who comes with the new one is served at once.
 func TestChangedPassword(t *testing.T) {
 	t.Parallel()
 	g := startGate(t, gateConf{PoolSize: 3})
@@ -34,6 +34,10 @@ func TestChangedPassword(t *testing.T) {
 
 	do(t, watch, "alter role "+role+" password 'new'")
 	g.reload(withUser())
+	for _, s := range old {
+		s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
+	}
+	do(t, watch, "select pg_terminate_backend(pid) from pg_stat_activity where usename = '"+role+"'")
 	for _, s := range old {
 		s.say(query("select 1"))
 		if got, err := s.tryNext(); !strings.Contains(got, "08006") {
