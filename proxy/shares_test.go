@@ -100,6 +100,7 @@ func TestPerNode(t *testing.T) {
 	// It shares from now on: what is open stays, until the budget has spoken.
 	b.change(func(c *tenants.Tenant) { c.Pool.PerNode = false })
 	at := book.await(t, 0, "of what is open", func(c claimed) bool { return c.of("").Held == 1 && c.of(appPool).Held == 1 })
+	b.tenant.call(b.tenant.sweep)
 	b.settle()
 	if open, _, _ := server.counts(); open != 1 {
 		t.Errorf("%d are open", open)

@@ -132,7 +132,6 @@ func (t *tenant) open() {
 	t.timeouts = make(map[timeoutsKey]*sessionTimeouts)
 	t.gate.pending.held.Add(-t.pending)
 	t.pending = 0
-	t.share(time.Time{}) // of nothing
 }
 
 // verify checks the books after a panic. If they do not balance any more, the
