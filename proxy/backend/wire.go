@@ -186,8 +186,9 @@ func (w *wire) reason(reset error) error {
 		return reset
 	}
 	var one [1]byte
-	_, err := w.tls.Read(one[:])                                                         // of what has arrived: nothing more comes
-	if told := (*net.OpError)(nil); errors.As(err, &told) && told.Op == "remote error" { // as crypto/tls has it
+	_, err := w.tls.Read(one[:]) // of what has arrived: nothing more comes
+	var told *net.OpError
+	if errors.As(err, &told) && told.Op == "remote error" { // as crypto/tls names an alert
 		return err
 	}
 	return reset
