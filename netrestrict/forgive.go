@@ -36,10 +36,7 @@ func (t *Throttle) forget(c *counter) {
 	if !ok || alone.since != c.sharedSince {
 		return
 	}
-	if alone.failures -= c.shared; alone.failures < t.limit(everywhere, alone.key.net) {
-		alone.blockedUntil = time.Time{}
-	}
-	if alone.failures <= 0 {
+	if t.takeBack(alone, c.shared); alone.failures <= 0 {
 		t.drop(alone)
 	}
 }
@@ -68,10 +65,9 @@ func (t *Throttle) less(now time.Time, c *counter, over []Ban) []Ban {
 		return over
 	}
 	blocked := c.blockedUntil.After(now)
-	if c.failures--; c.failures >= t.limit(c.key.scope, c.key.net) || !blocked {
+	if t.takeBack(c, 1); !blocked || c.blockedUntil.After(now) {
 		return over
 	}
-	c.blockedUntil = time.Time{}
 	if is, ok := t.manual.byKey[c.key]; ok && is.until.After(now) {
 		return over
 	}

@@ -90,7 +90,7 @@ func TestThrottleUnknownCountsAsKnown(t *testing.T) {
 }
 
 func TestRemovalsAreBounded(t *testing.T) {
-	var r removals
+	r := recent{kept: removedFor}
 	for i := range 100 {
 		r.add(start.Add(time.Duration(i)), strconv.Itoa(i%30), 10)
 	}
@@ -105,7 +105,7 @@ func TestRemovalsAreBounded(t *testing.T) {
 		t.Errorf("%d tenants and %d entries after an hour, want the last", len(r.at), len(r.order))
 	}
 	// One that comes back and goes again is remembered from then on.
-	r = removals{}
+	r = recent{kept: removedFor}
 	r.add(start, "acme", 10)
 	r.drop(only("acme"))
 	if r.has(start, "acme") {

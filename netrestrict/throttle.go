@@ -58,7 +58,9 @@ type Throttle struct {
 	counts map[throttleKey]*counter
 	// The counters by their last failure, as a ring: head.next is the freshest, head.prev the stalest.
 	head    counter
-	removed removals
+	removed recent // for an hour
+	// repaired are tenants where, for some seconds, what other nodes tell may be out of date.
+	repaired recent
 
 	told, manual *sentences // bans that another node has told of, and those of people
 }
@@ -111,6 +113,7 @@ func NewThrottle(cfg ThrottleConfig) *Throttle {
 	}
 	t.head.prev, t.head.next = &t.head, &t.head
 	t.widen = widening(t.cfg.Window, t.cfg.Block)
+	t.removed.kept, t.repaired.kept = removedFor, repairedFor
 	t.spared = func(string, netip.Addr) bool { return false }
 	t.told, t.manual = newSentences(t.cfg.MaxKeys), newSentences(t.cfg.MaxKeys)
 	return t
@@ -160,6 +163,11 @@ func (t *Throttle) wait(now time.Time, key throttleKey) time.Duration {
 // Failed counts one wrong password, and returns the bans that begin with it. Failures that arrive during a block (logins that were
 // under way when it began) do not lengthen it.
 func (t *Throttle) Failed(now time.Time, tenant string, addr netip.Addr) (began []Ban) {
+	return t.failed(now, tenant, addr, false)
+}
+
+// failed counts one that was seen here, or at another node: then it may be late, and lengthens a block.
+func (t *Throttle) failed(now time.Time, tenant string, addr netip.Addr, elsewhere bool) (began []Ban) {
 	for range sweep {
 		if stalest := t.head.prev; stalest == &t.head || !t.useless(now, stalest) {
 			break
@@ -167,36 +175,50 @@ func (t *Throttle) Failed(now time.Time, tenant string, addr netip.Addr) (began 
 		t.drop(t.head.prev)
 	}
 	spared, removed := t.spared(tenant, addr), t.removed.has(now, tenant)
-	times := 1
+	count := func(c *counter) (counted bool) {
+		switch limit := t.limit(c.key.scope, c.key.net); {
+		case !now.Before(c.blockedUntil):
+			if t.count(now, c, limit) {
+				began = append(began, c.ban(now))
+			}
+			return true
+		case elsewhere:
+			c.failures++
+			c.blockedUntil = c.blockedUntil.Add(t.part(limit))
+			return true
+		}
+		return false
+	}
 	for net := range networks(addr) {
 		here := t.counter(now, throttleKey{at(tenant), net})
-		if !spared && t.count(now, here, times*t.cfg.TenantFailures) {
-			began = append(began, here.ban(now))
+		if !spared {
+			count(here)
 		}
 		if !removed {
 			alone := t.counter(now, throttleKey{everywhere, net})
-			if !now.Before(alone.blockedUntil) {
-				if t.count(now, alone, times*t.cfg.AddressFailures) {
-					began = append(began, alone.ban(now))
-				}
+			if count(alone) {
 				if here.sharedSince != alone.since {
 					here.shared, here.sharedSince = 0, alone.since
 				}
 				here.shared++
 			}
 		}
-		times *= t.widen
 	}
 	return began
 }
 
-// Succeeded forgets addr's failures at tenant. Those of the address alone stay: whoever owns one account could otherwise
-// log in to it now and then, and guess at other tenants in between for ever. So do those of wider networks, which are not one
-// client's.
-func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) {
-	if c, ok := t.counts[throttleKey{at(tenant), Subscriber(addr)}]; ok {
+// part is what a failure beyond a limit costs: as much of a block as it is of the limit.
+func (t *Throttle) part(limit int) time.Duration { return t.cfg.Block / time.Duration(limit) }
+
+// Succeeded forgets addr's failures at tenant, and reports whether there were any. Those of the address alone stay: whoever owns one
+// account could otherwise log in to it now and then, and guess at other tenants in between for ever. So do those of wider networks,
+// which are not one client's.
+func (t *Throttle) Succeeded(_ time.Time, tenant string, addr netip.Addr) (forgotten bool) {
+	c, ok := t.counts[throttleKey{at(tenant), Subscriber(addr)}]
+	if ok {
 		t.drop(c)
 	}
+	return ok
 }
 
 // Window is how long failures count together, from the first.
@@ -225,16 +247,22 @@ func (t *Throttle) counter(now time.Time, key throttleKey) *counter {
 	return c
 }
 
-// count adds one failure to a counter, and reports whether that has blocked it. It counts nothing while the counter is blocked.
+// count adds one failure to a counter that is not blocked, and reports whether that has blocked it.
 func (t *Throttle) count(now time.Time, c *counter, limit int) (began bool) {
-	if now.Before(c.blockedUntil) {
-		return false
-	}
 	if c.failures++; c.failures < limit {
 		return false
 	}
 	c.blockedUntil = now.Add(t.cfg.Block)
 	return true
+}
+
+// takeBack takes failures from a counter, and what those beyond its limit have cost.
+func (t *Throttle) takeBack(c *counter, failures int) {
+	limit := t.limit(c.key.scope, c.key.net)
+	c.blockedUntil = c.blockedUntil.Add(-t.part(limit) * time.Duration(min(failures, max(0, c.failures-limit))))
+	if c.failures -= failures; c.failures < limit {
+		c.blockedUntil = time.Time{}
+	}
 }
 
 // useless reports whether dropping c would change no answer, now or later.
