@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -95,11 +96,14 @@ func (c *Cluster) bind() error {
 		}
 	}
 	for try := 1; ; try++ {
-		if err = c.bindPair(host, port, family); err == nil || port != 0 || try == bindTries {
+		err = c.bindPair(host, port, family)
+		if taken := errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, errLastPort); !taken || port != 0 || try == bindTries {
 			return err
 		}
 	}
 }
+
+var errLastPort = errors.New("cluster.bind: no port is left for other nodes' calls")
 
 func splitBind(bind string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(bind)
@@ -137,7 +141,7 @@ func (c *Cluster) bindPair(host string, port uint16, family string) (err error) 
 	}
 	bound = append(bound, udp)
 	if where.Port() == 65535 {
-		return errors.New("cluster.bind: no port is left for other nodes' calls")
+		return errLastPort
 	}
 	nodes, err := conf.Listen(context.Background(), "tcp"+family, at(where.Port()+1))
 	if err != nil {

@@ -169,14 +169,15 @@ func TestTooManyNodes(t *testing.T) {
 // TestOpenRefuses what cannot be, and leaves no port bound.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	const own = "127.0.0.77:" // where no other test takes a port that was free a moment ago
+	taken, err := net.Listen("tcp4", own+"0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
 	busy := taken.Addr().(*net.TCPAddr).Port
 	good := func() Options {
-		return Options{Name: "a", Boot: "b", Bind: "127.0.0.1:0", KeyFile: keyFile(t, newKey()), Nodes: newStore().nodes, Log: discard}
+		return Options{Name: "a", Boot: "b", Bind: own + "0", KeyFile: keyFile(t, newKey()), Nodes: newStore().nodes, Log: discard}
 	}
 	for what, tc := range map[string]struct {
 		change func(*Options)
@@ -186,12 +187,12 @@ func TestOpenRefuses(t *testing.T) {
 		"no boot":                {func(o *Options) { o.Boot = "" }, "names of nodes"},
 		"a region with spaces":   {func(o *Options) { o.Region = "in the north" }, "names of nodes"},
 		"no key file":            {func(o *Options) { o.KeyFile = "/does/not/exist" }, "key file of the cluster"},
-		"no port":                {func(o *Options) { o.Bind = "127.0.0.1" }, "cluster.bind"},
-		"the last port":          {func(o *Options) { o.Bind = "127.0.0.1:65535" }, "below 65535"},
-		"a port that is taken":   {func(o *Options) { o.Bind = "127.0.0.1:" + strconv.Itoa(busy) }, "cluster.bind: listen tcp4"},
-		"the next one is":        {func(o *Options) { o.Bind = "127.0.0.1:" + strconv.Itoa(busy-1) }, "cluster.bind: "},
+		"no port":                {func(o *Options) { o.Bind = "127.0.0.77" }, "cluster.bind"},
+		"the last port":          {func(o *Options) { o.Bind = own + "65535" }, "below 65535"},
+		"a port that is taken":   {func(o *Options) { o.Bind = own + strconv.Itoa(busy) }, "cluster.bind: listen tcp4"},
+		"the next one is":        {func(o *Options) { o.Bind = own + strconv.Itoa(busy-1) }, "cluster.bind: "},
 		"no address for others":  {func(o *Options) { o.Bind = "0.0.0.0:0" }, "cluster.advertise"},
-		"a last port for others": {func(o *Options) { o.Advertise = netip.MustParseAddrPort("127.0.0.1:65535") }, "cluster.advertise"},
+		"a last port for others": {func(o *Options) { o.Advertise = netip.MustParseAddrPort("127.0.0.77:65535") }, "cluster.advertise"},
 	} {
 		o := good()
 		tc.change(&o)
