@@ -92,10 +92,10 @@ func (g *fakeGate) CheckAddress(tenant string, who netrestrict.Who) (Check, erro
 	}
 	return c, g.called(context.Background(), "check", tenant)
 }
-func (g *fakeGate) Refusals(tenant string) ([]Refusal, error) {
+func (g *fakeGate) Refusals(ctx context.Context, tenant string) ([]Refusal, []string, error) {
 	at := time.Unix(1e9, 0)
 	return []Refusal{{netip.MustParseAddr("203.0.113.7"), "address", true, "app", 3, at, at.Add(time.Minute)}, {Address: netip.MustParseAddr("::1"), Reason: "tls", Count: 1, First: at, Last: at}},
-		g.called(context.Background(), "refusals", tenant)
+		g.silent, g.called(ctx, "refusals", tenant)
 }
 func (g *fakeGate) Resume(ctx context.Context, tenant string) error {
 	return g.called(ctx, "resume", tenant)

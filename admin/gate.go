@@ -34,8 +34,8 @@ type Gate interface {
 	Metrics(tenant string) (prometheus.Gatherer, error)
 	// CheckAddress says what the tenant's restrictions say of somebody: ErrNoTenant.
 	CheckAddress(tenant string, who netrestrict.Who) (Check, error)
-	// Refusals lists whom the tenant has turned away lately, the latest first: ErrNoTenant.
-	Refusals(tenant string) ([]Refusal, error)
+	// Refusals lists whom the tenant has turned away lately, the latest first: ErrNoTenant. Nodes that do not answer in time are missing.
+	Refusals(ctx context.Context, tenant string) (all []Refusal, missing []string, err error)
 	// Resume ends Pause, and what commands about all tenants have paused on any node: ErrNoTenant. Without a pause it does nothing.
 	Resume(ctx context.Context, tenant string) error
 
@@ -46,8 +46,9 @@ type Gate interface {
 	EndSession(ctx context.Context, tenant, session string) error
 	// EndSessions ends all that there are, and says how many, and which nodes have not answered: ErrNoTenant.
 	EndSessions(ctx context.Context, tenant string) (n int, missing []string, err error)
-	// LockedOut says how many of a tenant's sessions would end if this were its configuration, and how many there are.
-	LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error)
+	// LockedOut says how many of a tenant's sessions would end if this were its configuration, and how many there are. Where some stay
+	// it need not ask all nodes. Those that do not answer in time are missing.
+	LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, missing []string, err error)
 	// Bans lists who may not log in at the tenant for now: ErrNoTenant.
 	Bans(ctx context.Context, tenant string) ([]Ban, error)
 	// Ban keeps a network out at the tenant for a time, from 1 s to 30 days: ErrNoTenant, ErrNeverBanned, ErrTooManyBans.

@@ -7,17 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/postern/postern/tenants"
 )
 
-// lockedOut refuses an edit of who may connect that would end all sessions that the tenant has on this node, unless the request
+// lockedOut refuses an edit of who may connect that would end all sessions that the tenant has on all nodes, unless the request
 // says ?confirm=true. It looks before the change is made, so that no transaction waits for the gate: what somebody else changes
-// in between is not looked at.
-type lockedOut struct{ open int }
+// in between is not looked at. Sessions on nodes that do not answer are not known: they might stay.
+type lockedOut struct {
+	open    int
+	missing []string
+}
 
 func (l *lockedOut) Error() string {
-	return fmt.Sprintf("nobody who is connected now could stay: this ends all of the tenant's sessions on this node (%d): say ?confirm=true to do it", l.open)
+	unknown := ""
+	if len(l.missing) > 0 {
+		unknown = ", beside those on nodes that have not answered: " + strings.Join(l.missing, ", ")
+	}
+	return fmt.Sprintf("nobody who is connected now could stay: this ends all of the tenant's sessions (%d)%s: say ?confirm=true to do it", l.open, unknown)
 }
 
 func (s *Server) warn(r *http.Request, e edit) error {
@@ -39,13 +47,16 @@ func (s *Server) warn(r *http.Request, e edit) error {
 	if err != nil || now == nil || !lost && now.Allow.Equal(rec.Tenant.Allow) && now.Restrictions == rec.Tenant.Restrictions {
 		return nil
 	}
-	locked, open, err := s.opts.Gate.LockedOut(ctx, now)
+	locked, open, missing, err := s.opts.Gate.LockedOut(ctx, now)
 	if err != nil {
 		s.opts.Log.Warn("admin: whom a change locks out is not known", "tenant", id, "request", callerOf(r).Request, "error", err)
 		return nil
 	}
 	if open > 0 && locked == open {
-		return &lockedOut{open}
+		return &lockedOut{open, missing}
+	}
+	if len(missing) > 0 && locked == open {
+		s.opts.Log.Warn("admin: whom a change locks out on other nodes is not known", "tenant", id, "request", callerOf(r).Request, "nodes", missing)
 	}
 	return nil
 }

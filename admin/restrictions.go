@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/netip"
@@ -137,6 +138,7 @@ type refusalView struct {
 
 type refusalList struct {
 	Refusals []refusalView `json:"refusals"`
+	Missing  []string      `json:"missing"` // nodes that have not answered
 }
 
 // listRefusals shows whom the tenant has turned away lately.
@@ -146,14 +148,17 @@ func (s *Server) listRefusals(w http.ResponseWriter, r *http.Request) {
 		err = saysNothing(r)
 	}
 	var all []Refusal
+	var missing []string
 	if err == nil {
-		all, err = s.opts.Gate.Refusals(tenant)
+		ctx, cancel := context.WithTimeout(r.Context(), gateTimeout)
+		defer cancel()
+		all, missing, err = s.opts.Gate.Refusals(ctx, tenant)
 	}
 	if err != nil {
 		s.refuse(w, r, tenant, err)
 		return
 	}
-	list := refusalList{Refusals: []refusalView{}}
+	list := refusalList{Refusals: []refusalView{}, Missing: append([]string{}, missing...)}
 	for _, one := range all {
 		mode := tenants.RestrictionsEnforce
 		if one.Observed {

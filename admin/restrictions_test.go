@@ -47,6 +47,9 @@ func TestListRefusals(t *testing.T) {
 		w.to(t, kind, "GET", path, "").is(200, `{"refusals":[{"address":"203.0.113.7","reason":"address","mode":"observe","user":"app","count":3,"first":"2001-09-09T01:46:40Z","last":"2001-09-09T01:47:40Z"},`,
 			`"mode":"enforce","user":null,`)
 	}
+	w.to(t, "operator", "GET", path, "").is(200, `"missing":[]`)
+	w.gate.silent = []string{"b"}
+	w.to(t, "operator", "GET", path, "").is(200, `"missing":["b"]`)
 	w.to(t, "other read", "GET", path, "").is(404)
 	w.to(t, "operator", "GET", path+"?limit=5", "").is(400)
 	w.gate.fail = map[string]error{"refusals": ErrNoTenant}

@@ -46,8 +46,8 @@ func (g *fakeGate) EndSessions(ctx context.Context, tenant string) (int, []strin
 	return len(g.sessions), g.silent, g.called(ctx, "end all of", tenant)
 }
 
-func (g *fakeGate) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error) {
-	return g.locked, g.open, g.called(ctx, "locked out", t.ID)
+func (g *fakeGate) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, missing []string, err error) {
+	return g.locked, g.open, g.silent, g.called(ctx, "locked out", t.ID)
 }
 
 func aSession(id string) Session {
@@ -165,6 +165,17 @@ func TestLockOutWarning(t *testing.T) {
 		}
 		if tc.code == 409 && (got.value("sessions") != 3.0 || !strings.Contains(got.Body.String(), "?confirm=true")) {
 			t.Errorf("%s", got.Body)
+		}
+	}
+	// Nodes that have not answered are named, and stop nobody where nothing is known of sessions.
+	{
+		w := newWorld(t)
+		w.gate.locked, w.gate.open, w.gate.silent = 3, 3, []string{"b", "c"}
+		w.to(t, "operator", "PATCH", path, patch).is(409, "sessions (3), beside those on nodes that have not answered: b, c: say ?confirm=true")
+		w.gate.locked, w.gate.open = 0, 0
+		w.to(t, "operator", "PATCH", path, patch).is(200)
+		if !strings.Contains(w.log.String(), "whom a change locks out on other nodes is not known") {
+			t.Errorf("log: %s", w.log)
 		}
 	}
 	// Supabase's clients cannot be asked, and TLS is not among what this warns of.

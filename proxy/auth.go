@@ -12,6 +12,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/scram"
 	"github.com/postern/postern/tenants"
@@ -106,22 +107,24 @@ func blame(err error, tenant, user bool) error {
 // the same lock, because parallel logins would have a guess each otherwise.
 func (v *visitor) judge(login func() error) (err error) {
 	var began []Ban
+	news := netrestrict.Failures{Tenant: v.route.Tenant, Address: v.peer.Client.Addr()}
 	v.gate.throttle.with(func(t throttle) {
-		now, tenant, addr := time.Now(), v.route.Tenant, v.peer.Client.Addr()
+		now, tenant, addr := time.Now(), news.Tenant, news.Address
 		if err = v.banned(t, now); err != nil {
 			return
 		}
 		if err = login(); err == nil {
-			t.Succeeded(now, tenant, addr)
+			news.Cleared = t.Succeeded(now, tenant, addr)
 			return
 		}
 		d := denyProof(err, v.route.User)
 		if d.why == denyPassword && v.gate.doubted(v) {
-			began = t.Failed(now, tenant, addr)
+			began, news.Count = t.Failed(now, tenant, addr), 1
 		}
 		err = d
 	})
 	v.gate.began(began)
+	v.gate.spread(news)
 	if err == nil {
 		v.gate.proved(v)
 	}

@@ -66,6 +66,9 @@ func (h *handshake) cancel(body []byte) {
 	count(result)
 	if result == cancelUnknown {
 		g.guesses.with(func(t throttle) { t.Failed(time.Now(), "", r.who.Address) })
+		if g.opts.Cluster != nil {
+			g.opts.Cluster.Guessed(r.who.Address)
+		}
 	}
 }
 

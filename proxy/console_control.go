@@ -3,6 +3,8 @@
 package proxy
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -56,12 +58,11 @@ func (v *consoleGate) Do(c console.Command) error {
 	case console.Disable, console.Enable:
 		return v.disable(c.Arg, c.Verb == console.Disable)
 	case console.Reconnect:
-		for _, t := range v.inUse(c.Arg) {
-			t.call(t.reconnect)
-		}
-		return nil
+		v.gate.reconnect(c.Arg)
+		_, silent := v.gate.order(Order{Do: DoReconnect, Tenant: c.Arg})
+		return unheard(silent...)
 	case console.WaitClose:
-		return v.released(v.inUse(c.Arg), (*tenant).closing)
+		return v.overEverywhere(c.Arg, (*tenant).closing, DoClose, nil)
 	}
 	return fmt.Errorf("console: no such command")
 }
@@ -82,16 +83,8 @@ func (v *consoleGate) known(c console.Command) error {
 }
 
 // inUse are the tenants that a command is for, those without a run-time side left out.
-func (v *consoleGate) inUse(id string) []*tenant {
-	return slices.DeleteFunc(v.gate.runtimeTenants(), func(t *tenant) bool { return id != "" && t.id != id })
-}
-
-// released waits until busy says no of every tenant.
-func (v *consoleGate) released(list []*tenant, busy func(*tenant) bool) error {
-	return v.session.until(func() bool {
-		list = still(list, busy)
-		return len(list) == 0
-	})
+func (g *Gate) inUse(id string) []*tenant {
+	return slices.DeleteFunc(g.runtimeTenants(), func(t *tenant) bool { return id != "" && t.id != id })
 }
 
 // still are the tenants of which busy says yes.
@@ -113,6 +106,13 @@ func (c *consoles) disable(tenant string, is bool) {
 	}
 }
 
+// reconnect has the server connections of a tenant, or of all, replaced.
+func (g *Gate) reconnect(id string) {
+	for _, t := range g.inUse(id) {
+		t.call(t.reconnect)
+	}
+}
+
 // reconnect has every server connection replaced, those in use when they are released.
 func (t *tenant) reconnect() {
 	t.books.Retire(func(s *pool.Server) { s.Owner.(*server).shut("reconnect") })
@@ -129,23 +129,44 @@ func (t *tenant) closing() bool {
 	return false
 }
 
-// killClient ends the session with the id that SHOW CLIENTS gives.
+// killClient ends the session with the id that SHOW CLIENTS gives, on whatever node that is.
 func (v *consoleGate) killClient(arg string) error {
 	id, err := strconv.ParseUint(arg, 10, 63)
 	if err != nil {
 		return consoleError("22023", "invalid client id supplied", "SHOW CLIENTS gives it as id.")
 	}
-	found := v.gate.replicas.kill(id)
-	v.gate.eachTenant(func(t *tenant) {
-		if c := t.session(id); c != nil && !found {
+	if v.gate.killClient(id) > 0 {
+		return nil
+	}
+	switch n, silent := v.gate.order(Order{Do: DoKillClient, Client: id}); {
+	case n > 0:
+		return nil
+	case len(silent) > 0:
+		return unheardOf(silent, "On all others it is not.")
+	}
+	return consoleError("22023", "client not found", "SHOW CLIENTS gives the id.")
+}
+
+// killClient ends the session with the id, and counts 1 if it is here.
+func (g *Gate) killClient(id uint64) (n int) {
+	if g.replicas.kill(id) {
+		return 1
+	}
+	g.eachTenant(func(t *tenant) {
+		if c := t.session(id); c != nil {
 			c.revoke(errKilled, "killed")
-			found = true
+			n = 1
 		}
 	})
-	if !found {
-		return consoleError("22023", "client not found", "SHOW CLIENTS gives the id.")
-	}
-	return nil
+	return n
+}
+
+// firstClientID is where a node of a cluster begins to count its clients: no other node has the numbers that follow, so a command that
+// meets another node than its client ends no other one.
+func firstClientID() uint64 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return uint64(binary.BigEndian.Uint32(b[:])>>1) << 32
 }
 
 // session finds a client by its id. On its loop.

@@ -110,6 +110,7 @@ func New(o Options) (*Gate, error) {
 	g.rates.v = newRates()
 	if g.keys.secret = newSecret; o.Cluster != nil {
 		g.keys.secret = o.Cluster.CancelSecret
+		g.ids.Store(firstClientID())
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	o.Directory.Subscribe(g.changed)

@@ -34,7 +34,7 @@ func (g *Gate) Resume(id string) (silent []string, err error) {
 		return nil, ErrNoTenant
 	}
 	g.unhold(id)
-	_, silent = g.order(Order{DoResume, id})
+	_, silent = g.order(Order{Do: DoResume, Tenant: id})
 	return silent, nil
 }
 
@@ -89,19 +89,8 @@ func (t *tenant) leaving() bool {
 	return t.paused && (t.books.Servers() > 0 || t.counters.replicaServers.Load() > 0)
 }
 
-// leaving counts the tenants, or with an id whether it is one, that are.
-func (g *Gate) leaving(id string) (n int) {
-	for _, t := range g.runtimeTenants() {
-		if id == "" || t.id == id {
-			t.call(func() {
-				if t.leaving() {
-					n++
-				}
-			})
-		}
-	}
-	return n
-}
+// busy counts the tenants, or with an id whether it is one, of which is says yes.
+func (g *Gate) busy(id string, is func(*tenant) bool) int { return len(still(g.inUse(id), is)) }
 
 // holdAll holds every tenant that is not held, and counts 1, unless that has been done already.
 func (g *Gate) holdAll() int {
@@ -191,8 +180,12 @@ func unheard(missing ...string) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	return unheardOf(missing, "All others have done it.")
+}
+
+func unheardOf(missing []string, hint string) error {
 	slices.Sort(missing)
-	return consoleError("57P03", "nodes have not answered: "+strings.Join(slices.Compact(missing), ", "), "All others have done it.")
+	return consoleError("57P03", "nodes have not answered: "+strings.Join(slices.Compact(missing), ", "), hint)
 }
 
 // pause has a tenant's clients wait, and is done when no node has a server connection left.
@@ -213,13 +206,18 @@ func (v *consoleGate) pauseOne(id string) (missing []string, err error) {
 
 // emptied waits until no tenant that is paused, or this one alone, has a server connection anywhere. It fails if nodes are missing.
 func (v *consoleGate) emptied(id string, missing []string) error {
-	left, silent := v.inUse(id), []string(nil)
+	return v.overEverywhere(id, (*tenant).leaving, DoLeave, missing)
+}
+
+// overEverywhere waits until busy says no of a tenant, or of all, and no other node counts any. It fails if nodes are missing.
+func (v *consoleGate) overEverywhere(id string, busy func(*tenant) bool, count Deed, missing []string) error {
+	left, silent := v.gate.inUse(id), []string(nil)
 	err := v.session.until(func() bool {
-		if left = still(left, (*tenant).leaving); len(left) > 0 {
+		if left = still(left, busy); len(left) > 0 {
 			return false
 		}
 		n := 0
-		n, silent = v.gate.order(Order{DoLeave, id})
+		n, silent = v.gate.order(Order{Do: count, Tenant: id})
 		return n == 0
 	})
 	if err != nil {
@@ -235,7 +233,7 @@ func (v *consoleGate) resume(id string) error {
 		return ErrNoTenant
 	}
 	n := v.gate.unhold(id)
-	others, missing := v.gate.order(Order{DoResume, id})
+	others, missing := v.gate.order(Order{Do: DoResume, Tenant: id})
 	switch {
 	case conf.Paused && v.gate.opts.Console.Keep == nil:
 		return consoleError("55000", "database "+id+" is paused by its configuration", "")
@@ -285,7 +283,7 @@ func (v *consoleGate) kill(id string) error {
 	if err := v.gate.withTenant(id, (*tenant).kill); err != nil {
 		return err
 	}
-	_, silent := v.gate.order(Order{DoKill, id})
+	_, silent := v.gate.order(Order{Do: DoKill, Tenant: id})
 	return unheard(append(missing, silent...)...)
 }
 

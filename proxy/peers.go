@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,6 +24,10 @@ type Cluster interface {
 	Clock(ctx context.Context, node string) ([]byte, error)
 	// ForwardCancel has a node call Gate.Cancel, and says what that has said.
 	ForwardCancel(ctx context.Context, node string, c ForwardedCancel) (result string, err error)
+	// Failed has all other nodes count logins that have failed, and Guessed that a cancel key was wrong: see Gate.Heard. That is soon,
+	// and they return at once.
+	Failed(f netrestrict.Failures)
+	Guessed(from netip.Addr)
 	// Tell has all other nodes call Gate.Obey, adds up what they say, and names those that do not answer in time.
 	Tell(ctx context.Context, o Order) (n int, silent []string)
 }
@@ -136,6 +141,7 @@ func (g *Gate) Cancel(ctx context.Context, f ForwardedCancel) (result string) {
 type Order struct {
 	Do     Deed
 	Tenant string // "": all
+	Client uint64 `json:",omitempty"` // of DoKillClient
 }
 
 // Deed is what an order is for.
@@ -143,10 +149,13 @@ type Deed string
 
 // The deeds. What Gate.Obey counts stands behind each.
 const (
-	DoKill   Deed = "kill"   // end all sessions and server connections: 1
-	DoPause  Deed = "pause"  // hold all tenants until DoResume, or the end of the process: 1, or 0 if they are held already
-	DoResume Deed = "resume" // hold a tenant, or all, no longer: 1, or 0 if nothing was held
-	DoLeave  Deed = "leave"  // nothing: the paused tenants that still have servers
+	DoKill       Deed = "kill"        // end all sessions and server connections: 1
+	DoPause      Deed = "pause"       // hold all tenants until DoResume, or the end of the process: 1, or 0 if they are held already
+	DoResume     Deed = "resume"      // hold a tenant, or all, no longer: 1, or 0 if nothing was held
+	DoLeave      Deed = "leave"       // nothing: the paused tenants that still have servers
+	DoReconnect  Deed = "reconnect"   // have server connections replaced: 1
+	DoClose      Deed = "close"       // nothing: the tenants that still have servers which are to be replaced
+	DoKillClient Deed = "kill_client" // end one client: 1, or 0 if it is not here
 )
 
 // errNoDeed is for orders of a node that knows more.
@@ -165,7 +174,14 @@ func (g *Gate) Obey(o Order) (n int, err error) {
 		}
 		return g.unhold(o.Tenant), nil
 	case DoLeave:
-		return g.leaving(o.Tenant), nil
+		return g.busy(o.Tenant, (*tenant).leaving), nil
+	case DoReconnect:
+		g.reconnect(o.Tenant)
+		return 1, nil
+	case DoClose:
+		return g.busy(o.Tenant, (*tenant).closing), nil
+	case DoKillClient:
+		return g.killClient(o.Client), nil
 	}
 	return 0, errNoDeed
 }

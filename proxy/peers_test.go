@@ -87,6 +87,30 @@ func (c *citizen) ForwardCancel(ctx context.Context, node string, f ForwardedCan
 	return g.Cancel(ctx, f), nil
 }
 
+// others are the gates of all other nodes that are not frozen.
+func (c *citizen) others() (all []*Gate) {
+	c.town.mu.Lock()
+	defer c.town.mu.Unlock()
+	for name, g := range c.town.gates {
+		if name != c.name && !c.town.frozen[name] {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+func (c *citizen) Failed(f netrestrict.Failures) {
+	for _, g := range c.others() {
+		g.Heard(Failures{Logins: []netrestrict.Failures{f}})
+	}
+}
+
+func (c *citizen) Guessed(from netip.Addr) {
+	for _, g := range c.others() {
+		g.Heard(Failures{Guesses: []netrestrict.Failures{{Address: from, Count: 1}}})
+	}
+}
+
 func (c *citizen) Tell(_ context.Context, o Order) (n int, silent []string) {
 	c.town.mu.Lock()
 	defer c.town.mu.Unlock()
@@ -285,6 +309,8 @@ func TestGuessesAreForwardedSilently(t *testing.T) {
 	}
 	wantCounts(t, b.cancelled(), map[string]int{"unknown": limit, "limit": 5})
 	wantCounts(t, a.cancelled(), nil)
+	a.sent(cancelKey{1, []byte("????")}, fromAddress("198.51.100.7")) // who is silenced there is here
+	wantCounts(t, a.cancelled(), map[string]int{"limit": 1})
 	if len(w.asked) != limit {
 		t.Errorf("%d were forwarded", len(w.asked))
 	}
@@ -428,27 +454,27 @@ func TestOrders(t *testing.T) {
 			t.Errorf("%+v: %d and %v, want %d", o, n, silent, want)
 		}
 	}
-	order(Order{DoLeave, "acme"}, 0) // it is not paused
+	order(Order{Do: DoLeave, Tenant: "acme"}, 0) // it is not paused
 	order(Order{Do: DoPause}, 1)
 	order(Order{Do: DoPause}, 0)
-	order(Order{DoLeave, "acme"}, 1)
+	order(Order{Do: DoLeave, Tenant: "acme"}, 1)
 	order(Order{Do: DoLeave}, 1)
 	if !pausedAt(a) || pausedAt(b) {
 		t.Error("it is not paused, or the one is that has ordered it")
 	}
-	order(Order{DoResume, "acme"}, 1)
-	order(Order{DoResume, "acme"}, 0)
+	order(Order{Do: DoResume, Tenant: "acme"}, 1)
+	order(Order{Do: DoResume, Tenant: "acme"}, 0)
 	order(Order{Do: DoResume}, 1)
 	order(Order{Do: DoResume}, 0)
 	if pausedAt(a) {
 		t.Error("it is paused")
 	}
-	order(Order{DoKill, "acme"}, 1)
+	order(Order{Do: DoKill, Tenant: "acme"}, 1)
 	expect(t, conn, errKilled.Append(nil), "the end")
 	if _, err := io.ReadAll(server); err != nil {
 		t.Errorf("its server: %v", err)
 	}
-	if _, silent := b.gate.order(Order{DoKill, "nobody"}); len(silent) != 1 {
+	if _, silent := b.gate.order(Order{Do: DoKill, Tenant: "nobody"}); len(silent) != 1 {
 		t.Errorf("nobody was killed by all but %v", silent)
 	}
 	if _, err := a.gate.Obey(Order{Do: "dance"}); err == nil {

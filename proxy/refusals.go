@@ -143,9 +143,7 @@ func (l *refusedList) of(tenant string) []Refusal {
 	for _, e := range l.byTenant[tenant] {
 		out = append(out, *e.Value.(*Refusal))
 	}
-	slices.SortFunc(out, func(a, b Refusal) int {
-		return cmp.Or(b.Last.Compare(a.Last), a.Address.Compare(b.Address), cmp.Compare(a.Reason, b.Reason))
-	})
+	slices.SortFunc(out, latestFirst)
 	return out
 }
 
@@ -175,6 +173,38 @@ func (g *Gate) Refusals(tenant string) ([]Refusal, error) {
 		return nil, ErrNoTenant
 	}
 	return g.refused.of(tenant), nil
+}
+
+// MergeRefusals makes one list of those of several nodes, as if all had come to one. Times are by the clocks of the nodes.
+func MergeRefusals(lists ...[]Refusal) []Refusal {
+	byKey := make(map[refusedKey]*Refusal)
+	for _, list := range lists {
+		for _, r := range list {
+			is, ok := byKey[r.key()]
+			if !ok {
+				byKey[r.key()] = &r
+				continue
+			}
+			is.Count += r.Count
+			if is.First.After(r.First) {
+				is.First = r.First
+			}
+			if is.Last.Before(r.Last) {
+				is.Last, is.User = r.Last, r.User
+			}
+		}
+	}
+	out := []Refusal{}
+	for _, r := range byKey {
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, latestFirst)
+	return out[:min(len(out), maxRefusals)]
+}
+
+// latestFirst is the order in which one tenant's are shown.
+func latestFirst(a, b Refusal) int {
+	return cmp.Or(b.Last.Compare(a.Last), a.Address.Compare(b.Address), cmp.Compare(a.Reason, b.Reason))
 }
 
 // Check is what a tenant's restrictions say of somebody now.

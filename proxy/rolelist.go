@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/machines"
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/backend"
 	"github.com/postern/postern/proxy/roles"
 	"github.com/postern/postern/proxy/scram"
@@ -225,6 +226,9 @@ func (g *Gate) takeRoles(b *roleBook, list *roles.List, at time.Time) (news bool
 				over = append(over, t.Forgive(time.Now(), change.New.ID, addr)...)
 			}
 		})
+		for _, addr := range forgiven {
+			g.spread(netrestrict.Failures{Tenant: change.New.ID, Address: addr, Count: -1})
+		}
 		g.tell(lifted(over))
 	}
 	g.derived.amend(change)

@@ -1,4 +1,5 @@
-// The login throttle as the gate uses it: who is refused by it, and what a changed configuration has it forget.
+// The login throttle as the gate uses it: who is refused by it, what nodes tell each other for it, and what a changed configuration has it
+// forget.
 
 package proxy
 
@@ -11,6 +12,30 @@ import (
 )
 
 type throttle = *netrestrict.Throttle
+
+// Failures are what has failed at one node of a cluster, for the others to count: logins, and guesses of cancel keys, which are at no
+// tenant.
+type Failures struct{ Logins, Guesses []netrestrict.Failures }
+
+// spread has the other nodes count logins that have failed here, if any have.
+func (g *Gate) spread(f netrestrict.Failures) {
+	if g.opts.Cluster != nil && (f.Cleared || f.Count != 0) {
+		g.opts.Cluster.Failed(f)
+	}
+}
+
+// Heard counts what has failed at another node. It is told to nobody again.
+func (g *Gate) Heard(f Failures) {
+	for _, one := range f.Logins[:min(len(f.Logins), netrestrict.MaxTold)] {
+		var began, over []Ban
+		g.throttle.with(func(t throttle) { began, over = t.Heard(time.Now(), one) })
+		g.began(began)
+		g.tell(lifted(over))
+	}
+	for _, one := range f.Guesses[:min(len(f.Guesses), netrestrict.MaxTold)] {
+		g.guesses.with(func(t throttle) { t.Heard(time.Now(), one) })
+	}
+}
 
 // throttled refuses an address that has failed too often, or is banned.
 func (v *visitor) throttled() (err error) {
@@ -52,6 +77,11 @@ func (g *Gate) amendThrottle(all []tenants.Change) {
 		}
 		if len(repaired) > 0 {
 			t.Forget(func(id string) bool { return repaired[id] })
+		}
+		if g.opts.Cluster != nil && !g.opts.Directory.Filling() { // who starts knows what is newest
+			for id := range repaired {
+				t.Repaired(at, id)
+			}
 		}
 	})
 	g.tell(lifted(over))

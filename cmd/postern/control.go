@@ -77,12 +77,17 @@ func (c control) CheckAddress(tenant string, who netrestrict.Who) (admin.Check, 
 	return admin.Check(is), refusal(err)
 }
 
-func (c control) Refusals(tenant string) (out []admin.Refusal, err error) {
+func (c control) Refusals(ctx context.Context, tenant string) (out []admin.Refusal, missing []string, err error) {
 	all, err := c.gate.Refusals(tenant)
+	if c.peers != nil && err == nil {
+		var others [][]proxy.Refusal
+		others, missing = c.peers.refusalsElsewhere(ctx, tenant)
+		all = proxy.MergeRefusals(append(others, all)...)
+	}
 	for _, r := range all {
 		out = append(out, admin.Refusal{Address: r.Address, Reason: r.Reason, Observed: r.Observed, User: r.User, Count: r.Count, First: r.First, Last: r.Last})
 	}
-	return out, refusal(err)
+	return out, missing, refusal(err)
 }
 
 func (c control) Pause(_ context.Context, tenant string) error { return refusal(c.gate.Pause(tenant)) }
@@ -141,8 +146,13 @@ func (c control) EndSessions(ctx context.Context, tenant string) (n int, missing
 	return n + others, missing, nil
 }
 
-func (c control) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, err error) {
-	return c.gate.LockedOut(ctx, t)
+func (c control) LockedOut(ctx context.Context, t *tenants.Tenant) (locked, open int, missing []string, err error) {
+	locked, open, err = c.gate.LockedOut(ctx, t)
+	if c.peers == nil || err != nil || open > locked { // then somebody stays, whatever others say
+		return locked, open, nil, err
+	}
+	n, missing := c.peers.lockedOutElsewhere(ctx, t)
+	return locked + n.Locked, open + n.Open, missing, nil
 }
 
 func (c control) Bans(_ context.Context, tenant string) ([]admin.Ban, error) {

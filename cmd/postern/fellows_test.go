@@ -57,19 +57,43 @@ func (b *book) fellow(t *testing.T, name, keys string) control {
 	return control{gate(), p}
 }
 
-// TestFellows: every question that nodes have is answered by the others, as they are.
-func TestFellows(t *testing.T) {
+// acquainted waits until each knows all others.
+func (b *book) acquainted(t *testing.T, all ...control) {
+	t.Helper()
+	for _, n := range all {
+		eventually(t, "it knows the others", func() bool { return len(n.peers.others()) == len(all)-1 })
+	}
+}
+
+func (b *book) add(n tenants.Node) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rows = append(b.rows, n)
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	harness.Eventually(t, harness.Patience, what, is)
+}
+
+// clusterKeys is a key file.
+func clusterKeys(t *testing.T) string {
+	t.Helper()
 	var key [32]byte
 	_, _ = rand.Read(key[:])
-	keys := filepath.Join(t.TempDir(), "cluster.key")
-	if err := os.WriteFile(keys, []byte(base64.StdEncoding.EncodeToString(key[:])+"\n"), 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), "cluster.key")
+	if err := os.WriteFile(path, []byte(base64.StdEncoding.EncodeToString(key[:])+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// TestFellows: every question that nodes have is answered by the others, as they are.
+func TestFellows(t *testing.T) {
+	keys := clusterKeys(t)
 	var rows book
 	a, b, c := rows.fellow(t, "a", keys), rows.fellow(t, "b", keys), rows.fellow(t, "c", keys)
-	for _, n := range []control{a, b, c} {
-		harness.Eventually(t, harness.Patience, "it knows the others", func() bool { return len(n.peers.others()) == 2 })
-	}
+	rows.acquainted(t, a, b, c)
 	secret := a.peers.CancelSecret(4711, true)
 	for _, n := range []control{b, c} {
 		if got := n.peers.CancelOwners(4711, secret); !slices.Equal(got, []string{"a"}) {
@@ -110,7 +134,7 @@ func TestFellows(t *testing.T) {
 	gone.Name, gone.Boot, gone.Fingerprint = "d", "D", fmt.Sprintf("%064x", 1)
 	rows.rows = append(rows.rows, gone)
 	rows.mu.Unlock()
-	harness.Eventually(t, harness.Patience, "it is known", func() bool { return len(a.peers.others()) == 3 })
+	eventually(t, "it is known", func() bool { return len(a.peers.others()) == 3 })
 	if _, silent := a.peers.Tell(t.Context(), proxy.Order{Do: proxy.DoLeave}); !slices.Equal(silent, []string{"d"}) {
 		t.Errorf("silent: %v", silent)
 	}

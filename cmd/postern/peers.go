@@ -3,14 +3,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,18 +38,17 @@ const (
 
 // What is asked.
 const (
-	askClock    = "clock"
-	askCancel   = "cancel"
-	askOrder    = "order"
-	askSessions = "sessions"
-	askEnd      = "end"
+	askClock  = "clock"
+	askCancel = "cancel"
+	askOrder  = "order"
 )
 
 // peers is the other nodes, for the gate and those who manage it.
 type peers struct {
-	nodes nodes
-	gate  func() *proxy.Gate // is there when somebody asks
-	clock cluster.Clock
+	nodes    nodes
+	gate     func() *proxy.Gate // is there when somebody asks
+	clock    cluster.Clock
+	failures *failures
 }
 
 var _ proxy.Cluster = (*peers)(nil)
@@ -72,15 +69,18 @@ func (p *process) share(o *proxy.Options, r tenants.Registry) {
 
 // newPeers has this node answer others.
 func newPeers(n nodes, gate func() *proxy.Gate) *peers {
-	p := &peers{nodes: n, gate: gate, clock: cluster.NewClock(time.Now)}
+	p := &peers{nodes: n, gate: gate, clock: cluster.NewClock(time.Now), failures: newFailures()}
 	n.Handle(askClock, maxQuestion, answering(func(context.Context, struct{}) (cluster.Reading, error) { return p.clock.Read(), nil }))
 	n.Handle(askCancel, maxQuestion, answering(p.cancel))
 	n.Handle(askOrder, maxQuestion, answering(func(_ context.Context, o proxy.Order) (int, error) {
 		n, err := p.gate().Obey(o)
 		return n, unlessGone(err)
 	}))
+	n.Handle(askFailures, maxFailures, answering(p.heard))
 	n.Handle(askSessions, maxQuestion, answering(p.sessions))
 	n.Handle(askEnd, maxQuestion, answering(p.end))
+	n.Handle(askLockedOut, maxDocument, answering(p.lockedOut))
+	n.Handle(askRefusals, maxQuestion, answering(p.refusals))
 	n.Handle(askServers, maxQuestion, answering(p.servers))
 	return p
 }
@@ -213,99 +213,4 @@ func (p *peers) Tell(ctx context.Context, o proxy.Order) (n int, silent []string
 		n += k
 	}
 	return n, silent
-}
-
-// sessionsQuestion asks for sessions of a tenant: see proxy.Gate.Sessions.
-type sessionsQuestion struct {
-	Tenant, After string
-	Limit         int
-}
-
-type sessionsAnswer struct {
-	Sessions []proxy.Session
-	Unknown  bool // After is nothing that this process has told
-}
-
-func (p *peers) sessions(_ context.Context, q sessionsQuestion) (a sessionsAnswer, err error) {
-	a.Sessions, err = p.gate().Sessions(q.Tenant, q.After, min(max(q.Limit, 0), maxSessions))
-	if errors.Is(err, proxy.ErrNoSession) {
-		return sessionsAnswer{Unknown: true}, nil
-	}
-	return a, unlessGone(err)
-}
-
-// maxSessions are told at once.
-const maxSessions = 1001
-
-// nodeSession is a session, and where it is.
-type nodeSession struct {
-	proxy.Session
-	node string
-}
-
-// allSessions lists a tenant's sessions on all nodes, by the nodes' names, that stand behind one on a node, at most limit of them. It
-// fails as proxy.Gate.Sessions does.
-func (p *peers) allSessions(ctx context.Context, tenant, node, after string, limit int) (all []nodeSession, missing []string, err error) {
-	question := func(of string) any {
-		switch {
-		case of < node:
-			return nil
-		case of == node:
-			return sessionsQuestion{tenant, after, limit}
-		}
-		return sessionsQuestion{tenant, "", limit}
-	}
-	answers, missing := askAll[sessionsAnswer](ctx, p, askSessions, question)
-	own := p.nodes.Name()
-	if q, ok := question(own).(sessionsQuestion); ok {
-		if answers[own], err = p.sessions(ctx, q); err != nil {
-			return nil, nil, err
-		}
-	}
-	for name, a := range answers {
-		if a.Unknown {
-			return nil, nil, proxy.ErrNoSession
-		}
-		for _, s := range a.Sessions {
-			all = append(all, nodeSession{s, name})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b nodeSession) int { return cmp.Compare(a.node, b.node) })
-	return all[:min(len(all), limit)], missing, nil
-}
-
-// endQuestion is for one session of a tenant or, with "", all.
-type endQuestion struct{ Tenant, Session string }
-
-func (p *peers) end(_ context.Context, q endQuestion) (n int, err error) {
-	if q.Session == "" {
-		n, err = p.gate().EndSessions(q.Tenant)
-		return n, unlessGone(err)
-	}
-	switch err := p.gate().EndSession(q.Tenant, q.Session); {
-	case err == nil:
-		return 1, nil
-	case errors.Is(err, proxy.ErrNoSession):
-		return 0, nil
-	default:
-		return 0, unlessGone(err)
-	}
-}
-
-// endElsewhere ends a session, or all, on the other nodes.
-func (p *peers) endElsewhere(ctx context.Context, tenant, session string) (n int, missing []string) {
-	answers, missing := askAll[int](ctx, p, askEnd, same(endQuestion{tenant, session}))
-	for _, k := range answers {
-		n += k
-	}
-	return n, missing
-}
-
-// placeOf takes the place of a session in a list of all nodes' apart.
-func placeOf(after string) (node, id string, ok bool) {
-	i := strings.LastIndexByte(after, ':')
-	if i < 0 {
-		return "", "", after == ""
-	}
-	return after[:i], after[i+1:], true
 }

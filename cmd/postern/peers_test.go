@@ -30,6 +30,8 @@ type fakeNodes struct {
 	keys       [][32]byte
 	handlers   map[string]func(ctx context.Context, from string, body []byte) ([]byte, error)
 	answer     func(node, what string, body []byte) (any, error)
+	wait       func(node string) (forever bool) // before the answer, until the caller goes; nil: nobody waits
+	left       func(node string)                // who has waited
 }
 
 func (f *fakeNodes) Name() string          { return f.name }
@@ -51,8 +53,11 @@ func (f *fakeNodes) Handle(what string, _ int64, h func(ctx context.Context, fro
 }
 
 func (f *fakeNodes) Call(ctx context.Context, node, what string, body []byte) ([]byte, error) {
-	if f.answer == nil {
+	if f.answer == nil || f.wait != nil && f.wait(node) {
 		<-ctx.Done()
+		if f.left != nil {
+			f.left(node)
+		}
 		return nil, ctx.Err()
 	}
 	a, err := f.answer(node, what, body)
@@ -262,6 +267,12 @@ func TestAnswersToOtherNodes(t *testing.T) {
 		{askEnd, `{"Tenant":"acme","Session":"x"}`, "0"},
 		{askEnd, `{"Tenant":"nobody","Session":"x"}`, "0"},
 		{askEnd, `?`, "!the question cannot be read"},
+		{askFailures, `{"Logins":[{"Tenant":"acme","Address":"192.0.2.1","Count":1}],"Guesses":[{"Address":"","Count":-1}]}`, "{}"},
+		{askFailures, `{"Logins":[{"Address":"nowhere"}]}`, "!the question cannot be read"},
+		{askLockedOut, `{"Tenant":"acme","Document":{"upstream":{"host":"db"}},"Users":["app"]}`, `{"Locked":0,"Open":0}`},
+		{askLockedOut, `{"Tenant":"acme","Document":{"upstream":{"host":"db"},"shoes":2}}`, "!the tenant cannot be read"},
+		{askRefusals, `"acme"`, "[]"},
+		{askRefusals, `"nobody"`, "null"},
 	} {
 		got, err := n.handlers[tc.what](t.Context(), "b", []byte(tc.body))
 		if text := string(got); err != nil && "!"+err.Error() != tc.want || err == nil && strings.ReplaceAll(text, `"Sessions":null,"Unknown":false`, `"Sessions":[],"Unknown":false`) != tc.want {

@@ -50,9 +50,10 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 
 // startCluster takes part until end is called: by then the gate has ended.
 func (p *process) startCluster() (end func()) {
-	endCluster, endPortions := p.cluster.start(), p.portions.start()
+	endCluster, endPeers, endPortions := p.cluster.start(), p.peers.start(), p.portions.start()
 	return func() {
 		endPortions()
+		endPeers()
 		endCluster()
 	}
 }

@@ -19,7 +19,7 @@ type show struct {
 // sockets are the columns of a connection; those of debug follow in SOCKETS.
 const (
 	sockets = `type user database replication state addr port:4 local_addr local_port:4 connect_time request_time wait:4 wait_us:4 close_needed:4
-		ptr link remote_pid:4 tls application_name prepared_statements:4 id:4 `
+		ptr link remote_pid:4 tls application_name prepared_statements:4 id:8 `
 	debug = `recv_pos:4 pkt_pos:4 pkt_remain:4 send_pos:4 send_remain:4 pkt_avail:4 send_avail:4`
 )
 
@@ -72,7 +72,7 @@ var shows = map[string]show{
 	"BANS":     {columns(`tenant address seconds_left:4 failures:4`), func(g Gate) table { return tableOf(g.Bans(), banRow) }},
 	"REFUSALS": {columns(`tenant address reason mode user count:n first last`), func(g Gate) table { return tableOf(g.Refusals(), refusalRow) }},
 	"NODES":    {columns(`name region address member since seen silent:4 leaving:4 protocol:4 applied:8`), func(g Gate) table { return tableOf(g.Nodes(), nodeRow) }},
-	"PINS":     {columns(`client tenant user database kinds since id:4 remote_pid:4`), pins},
+	"PINS":     {columns(`client tenant user database kinds since id:8 remote_pid:4`), pins},
 
 	// What drivers ask for when they set a session up.
 	"CLIENT_ENCODING":               fixed("client_encoding", "UTF8"),
