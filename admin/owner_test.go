@@ -103,7 +103,7 @@ func TestOwnersView(t *testing.T) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	const seen = "allow_list auth_query caps client_address client_ca client_cert connection_rate database databases disabled flycast never_ban paused pool require_tls restrictions_mode server_reset_always service state timeouts"
+	const seen = "allow_list auth_query caps client_address client_ca client_cert connection_rate database databases disabled flycast never_ban paused pool require_tls residency restrictions_mode server_reset_always service state timeouts"
 	const hidden = "machine upstream"
 	want := slices.Sorted(slices.Values(strings.Fields(seen + " " + hidden)))
 	if !slices.Equal(keys, want) {

@@ -51,6 +51,7 @@ type Tenant struct {
 	NeverBan      []netip.Prefix // whom failed logins never ban here; what they come to at all tenants together counts
 	AuthQuery     *AuthQuery     // nil: Users are all there are
 	Service       *Service       // nil: Postern never logs in for itself
+	Residency     Residency
 	// ConnectionRate is how many clients may come in a second, on average; 0: no limit.
 	ConnectionRate int
 	// Paused has its clients wait, and Disabled keeps new ones out: what commands say of the tenant where all nodes read it.
@@ -106,6 +107,16 @@ type AuthQuery struct {
 type Service struct {
 	User     string
 	Password Secret
+}
+
+// Residency says where what is a tenant's may be.
+type Residency struct {
+	Ingress []string // regions whose nodes may serve its clients; empty: all, also those of nodes that do not say where they are
+}
+
+// ServedIn reports whether a node in a region may serve the tenant's clients. Others pass them on, and read nothing of what they say.
+func (r Residency) ServedIn(region string) bool {
+	return len(r.Ingress) == 0 || slices.Contains(r.Ingress, region)
 }
 
 // AllowsDatabase reports whether clients of this tenant may use the database called name.

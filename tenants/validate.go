@@ -90,6 +90,7 @@ func Validate(t *Tenant, verifier func(string) error) []Problem {
 	}
 	oneOf(p.key("client_address"), t.ClientAddress, AddressOff, AddressName, AddressGUC)
 	validateState(p.key("state"), t.State)
+	validateIngress(p.key("residency").key("ingress"), t.Residency.Ingress)
 	p.key("connection_rate").between(t.ConnectionRate, 0, MaxCount)
 	if len(t.NeverBan) > maxNeverBan {
 		p.key("never_ban").fail("has more than %d networks", maxNeverBan)
@@ -287,6 +288,22 @@ func validateAuthQuery(p place, t *Tenant) {
 		password.fail("password is missing: Postern logs in with it to ask for the roles")
 	}
 	p.key("database").text(q.Database)
+}
+
+// maxRegions is how many a tenant may name.
+const maxRegions = 100
+
+var regionPattern = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`) // as of nodes; immutable, safe for concurrent use
+
+func validateIngress(p place, regions []string) {
+	if len(regions) > maxRegions {
+		p.fail("has more than %d regions", maxRegions)
+	}
+	for i, region := range regions {
+		if !regionPattern.MatchString(region) {
+			p.item(i).fail("must be a region: letters, digits and any of . : _ -, 64 at most")
+		}
+	}
 }
 
 func validateService(p place, s *Service) {

@@ -148,6 +148,9 @@ var rules = []struct {
 	{good, func(t *Tenant) { t.Service = &Service{User: "a"} }, "service.password: password is missing: Postern logs in with it to count connections"},
 	{good, func(t *Tenant) { t.Service = &Service{User: "a\x00", Password: NewSecret("x")} }, "service.user: must not contain a NUL character"},
 	{good, func(t *Tenant) { t.Service = &Service{User: "a", Password: NewSecret("\x00")} }, "service.password: must not contain a NUL character"},
+	{good, func(t *Tenant) { t.Residency.Ingress = []string{"ams", "a b"} }, "residency.ingress[1]: must be a region: letters, digits and any of . : _ -, 64 at most"},
+	{good, func(t *Tenant) { t.Residency.Ingress = []string{""} }, "residency.ingress[0]: must be a region: letters, digits and any of . : _ -, 64 at most"},
+	{good, func(t *Tenant) { t.Residency.Ingress = slices.Repeat([]string{"ams"}, maxRegions+1) }, "residency.ingress: has more than 100 regions"},
 	{good, func(t *Tenant) { t.Upstream.ClientKey = keyPEM }, "upstream.client_cert: client_cert is missing: client_key needs it"},
 	{fly, func(t *Tenant) { t.Upstream.ClientCert = certPEM }, "machine.client_key: client_key is missing: client_cert needs it"},
 	{good, func(t *Tenant) { t.Upstream.ClientCert, t.Upstream.ClientKey = certPEM, NewSecret("hunter2") }, "upstream.client_key: is not the key of client_cert, in PEM and without a password"},
@@ -374,6 +377,7 @@ func TestEqual(t *testing.T) {
 		x.ClientCAs, x.ClientCAPEM, x.ClientCert = roots, certPEM, CertVerifyCA
 		x.AuthQuery = &AuthQuery{User: "a", Password: NewSecret("p"), Database: "d"}
 		x.Service = &Service{User: "a", Password: NewSecret("p")}
+		x.Residency = Residency{Ingress: []string{"ams"}}
 		return x
 	}
 	if !full().Equal(full()) {

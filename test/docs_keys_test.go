@@ -22,7 +22,7 @@ import (
 )
 
 // notBuilt are the keys that are refused by name.
-var notBuilt = []string{"regions"}
+var notBuilt = []string{"regions", "residency.data"}
 
 var keyRow = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| (?:`([^`]*)`|—) \\|")
 
@@ -140,10 +140,11 @@ var keysOf = map[string][]string{
 
 	"authQuery": {"auth_query."},
 	"service":   {"service."},
+	"residency": {"residency."},
 }
 
 // sections are keys with keys of their own, which are read elsewhere.
-var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint", "auth_query", "service"}
+var sections = []string{"upstream", "machine", "users", "pool", "caps", "timeouts", "state", "users[].timeouts", "users[].upstream", "allow_list[].endpoint", "auth_query", "service", "residency"}
 
 // TestDocsKeysOfATenant compares with what package tenants/file reads, and with what it makes of a tenant that says nothing.
 func TestDocsKeysOfATenant(t *testing.T) {

@@ -42,11 +42,16 @@ type Tenant struct {
 	Paused         bool                                 `json:"paused,omitempty"`
 	Disabled       bool                                 `json:"disabled,omitempty"`
 	Service        *service                             `json:"service,omitempty"`
+	Residency      residency                            `json:"residency,omitzero"`
 }
 
 type authQuery struct {
 	User     string `json:"user"`
 	Database string `json:"database,omitempty"`
+}
+
+type residency struct {
+	Ingress []string `json:"ingress,omitempty"`
 }
 
 type service struct {
@@ -189,6 +194,7 @@ func Of(t *tenants.Tenant) Tenant {
 	if s := t.Service; s != nil {
 		d.Service = &service{User: s.User}
 	}
+	d.Residency.Ingress = t.Residency.Ingress
 	p := t.Pool
 	d.Pool = pool{p.Size, p.Min, p.Reserve, duration(p.ReserveAfter), p.MaxClients, p.MaxServers, p.MaxDatabaseClients, p.MaxDatabaseServers, p.PerNode, p.Mode}
 	d.Caps = caps(t.Caps)
@@ -272,6 +278,9 @@ func (r *Reader) Tenant(id string, text []byte) (*tenants.Tenant, error) {
 	}
 	if s := d.Service; s != nil {
 		t.Service = &tenants.Service{User: s.User}
+	}
+	if t.Residency.Ingress = d.Residency.Ingress; t.Residency.Ingress != nil && len(t.Residency.Ingress) == 0 { // which is not everywhere
+		return nil, tenants.Problem{Path: "residency.ingress", Message: "must name a region: leave residency out for all"}
 	}
 	p := d.Pool
 	t.Pool = tenants.Pool{Size: p.Size, Min: p.Min, Reserve: p.Reserve, ReserveAfter: time.Duration(p.ReserveAfter), MaxClients: p.MaxClients,

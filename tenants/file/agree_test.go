@@ -83,6 +83,9 @@ func drawTenant(r draw) *tenants.Tenant {
 	if rapid.Bool().Draw(r.T, "service") {
 		t.Service = &tenants.Service{User: pick(r, "watcher", "w", "w\x00"), Password: tenants.NewSecret(pick(r, "password", "p", "p w"))}
 	}
+	if rapid.Bool().Draw(r.T, "residency") {
+		t.Residency.Ingress = []string{pick(r, "region", "ams", "a b"), "fra"}
+	}
 	t.RequireTLS, t.ResetAlways = rapid.Bool().Draw(r.T, "require"), rapid.Bool().Draw(r.T, "reset")
 	t.Paused, t.Disabled = rapid.Bool().Draw(r.T, "paused"), rapid.Bool().Draw(r.T, "disabled")
 	t.Pool = tenants.Pool{Size: count(r), Min: count(r), Reserve: count(r), ReserveAfter: pick(r, "after", time.Second, time.Minute, 0),
@@ -214,6 +217,9 @@ func written(t *tenants.Tenant, files map[string]string) section {
 		put(ask, "database", q.Database)
 		put(ask, "password_file", password(q.Password))
 		all["auth_query"] = ask
+	}
+	if in := t.Residency.Ingress; in != nil {
+		all["residency"] = section{"ingress": in}
 	}
 	if s := t.Service; s != nil {
 		service := section{"user": s.User}

@@ -49,6 +49,7 @@ func (l *loader) tenant(v value) (t *tenants.Tenant, users []string) {
 		"server_reset_always": func(v value) { t.ResetAlways = v.boolean() },
 		"paused":              func(v value) { t.Paused = v.boolean() },
 		"disabled":            func(v value) { t.Disabled = v.boolean() },
+		"residency":           func(v value) { residency(v, &t.Residency) },
 		"regions":             regions,
 	})
 	if seen["upstream"] && seen["machine"] { // which have the one Upstream between them
@@ -224,6 +225,17 @@ func timeouts(v value, t *tenants.Timeouts) {
 		"query_wait":       set(&t.QueryWait),
 		"server_idle":      set(&t.ServerIdle),
 		"server_lifetime":  set(&t.ServerLifetime),
+	})
+}
+
+func residency(v value, r *tenants.Residency) {
+	v.keys(map[string]func(value){
+		"ingress": func(v value) {
+			if r.Ingress = names(v); len(r.Ingress) == 0 {
+				v.fail("must name a region: leave residency out for all")
+			}
+		},
+		"data": func(v value) { v.notBuilt("residency.data") },
 	})
 }
 

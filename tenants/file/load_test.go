@@ -71,6 +71,7 @@ tenants:
     require_tls: true
     pool: {size: 3, min: 0, max_clients: 4, max_servers: 5, mode: session, reserve: 2, reserve_after: 1.5s, max_database_clients: 6, max_database_servers: 7, per_node: true}
     service: {user: watcher, password_file: web.pw}
+    residency: {ingress: [ams, fra]}
     caps: {size: 13, max_clients: 14, max_servers: 15, max_database_clients: 16, max_database_servers: 17}
     client_address: off
     state: {}
@@ -112,6 +113,9 @@ tenants:
 	if d := cmp.Diff(tenants.Pool{Size: 3, MaxClients: 4, MaxServers: 5, Mode: "session", Reserve: 2, ReserveAfter: 1500 * time.Millisecond,
 		MaxDatabaseClients: 6, MaxDatabaseServers: 7, PerNode: true}, a.Pool); d != "" {
 		t.Error(d)
+	}
+	if r := a.Residency; !r.ServedIn("fra") || r.ServedIn("syd") || r.ServedIn("") || !(tenants.Residency{}).ServedIn("") {
+		t.Errorf("residency = %+v", r)
 	}
 	if a.Service == nil || *a.Service != (tenants.Service{User: "watcher", Password: tenants.NewSecret("pw of web")}) {
 		t.Errorf("service = %+v", a.Service)

@@ -157,6 +157,8 @@ func TestProblems(t *testing.T) {
 		}},
 		{up + "pool: {min: -1}", []string{"tenants[0].pool.min: must be between 0 and 1000000"}},
 		{up + "auth_query: {user: x}", []string{"tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},
+		{up + "residency: {ingress: []}", []string{"tenants[0].residency.ingress: must name a region: leave residency out for all"}},
+		{up + "residency: {ingress: [ams, \"\"], data: [ams]}", []string{"tenants[0].residency.data: residency.data is documented but not built yet", "tenants[0].residency.ingress[1]: must not be empty"}},
 		{up + "service: {user: x}", []string{"tenants[0].service: password is missing: Postern logs in with it to count connections"}},
 		{up + "service: {}", []string{"tenants[0].service: user is missing", "tenants[0].service: password is missing: Postern logs in with it to count connections"}},
 		{up + "auth_query: {}", []string{"tenants[0].auth_query: user is missing", "tenants[0].auth_query: password is missing: Postern logs in with it to ask for the roles"}},

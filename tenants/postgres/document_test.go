@@ -88,6 +88,9 @@ func drawTenant(t *rapid.T, id, ca string) *tenants.Tenant {
 	if rapid.Bool().Draw(t, "service") {
 		x.Service = &tenants.Service{User: "watcher"}
 	}
+	if rapid.Bool().Draw(t, "residency") {
+		x.Residency.Ingress = []string{"ams", "fra"}
+	}
 	for _, s := range document.TenantSecrets() {
 		if secret := s.Of(x); secret != nil && rapid.Bool().Draw(t, s.Field) {
 			*secret = tenants.NewSecret(rapid.StringN(1, 20, 80).Draw(t, "text"))
@@ -133,7 +136,7 @@ func TestRowsHoldTenants(t *testing.T) {
 // amended with it.
 func TestDocumentsHaveEveryField(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[tenants.Tenant](): 25, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
+		reflect.TypeFor[tenants.Tenant](): 26, reflect.TypeFor[tenants.Residency](): 1, reflect.TypeFor[tenants.Upstream](): 8, reflect.TypeFor[tenants.Machine](): 8, reflect.TypeFor[tenants.User](): 10,
 		reflect.TypeFor[tenants.Timeouts](): 7, reflect.TypeFor[tenants.AuthQuery](): 3, reflect.TypeFor[tenants.Service](): 2, reflect.TypeFor[tenants.Pool](): 10, reflect.TypeFor[tenants.Caps](): 5,
 	} {
 		if n := typ.NumField(); n != want {
