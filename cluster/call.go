@@ -96,7 +96,7 @@ func (c *Cluster) ask(ctx context.Context, row tenants.Node, what string, body [
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if !c.understands(resp.Header) { // it is told even if the other side would have us
-		c.refusedProtocol(row.Name, resp.Header)
+		c.refusedProtocol(row.Name, protocolOf(resp.Header))
 		return nil, fmt.Errorf("%s: %w", row.Name, ErrProtocol)
 	}
 	out, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))

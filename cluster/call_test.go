@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -101,27 +102,86 @@ func TestManyCalls(t *testing.T) {
 	}
 }
 
-// TestProtocols: neighbours work together, others are refused by either side, and both logs say so.
+// TestProtocols: neighbours work together, others are refused by either side, whatever is asked, and both logs say so.
 func TestProtocols(t *testing.T) {
 	t.Parallel()
 	s, keys := newStore(), keyFile(t, newKey())
+	const here = 5
+	heard := make(chan string, 100) // what handlers of mid were asked
 	speaks := func(protocol int) func(*Options) { return func(o *Options) { o.protocol = protocol } }
-	old, mid, young := echo(open(t, "old", s, keys, speaks(4))), echo(open(t, "mid", s, keys, speaks(5))), echo(open(t, "young", s, keys, speaks(6)))
-	for _, n := range []*node{old, mid, young} {
-		n.run(t)
+	kinds := []string{"clock", "cancel", "order", "sessions", "end", "servers", "anything"}
+	mid, came := streaming(echo(open(t, "mid", s, keys, speaks(here))))
+	for _, kind := range kinds {
+		mid.Handle(kind, 10, func(_ context.Context, from string, _ []byte) ([]byte, error) {
+			heard <- from + " " + kind
+			return nil, nil
+		})
 	}
-	together(t, old, mid, young)
-	old.echoes(t, "mid", "old: hi")
-	mid.echoes(t, "old", "mid: hi")
-	young.echoes(t, "mid", "young: hi")
-	mid.echoes(t, "young", "mid: hi")
-	for _, pair := range [][2]*node{{old, young}, {young, old}} {
-		if _, err := pair[0].Call(withDeadline(t), pair[1].opts.Name, "echo", nil); !errors.Is(err, ErrProtocol) {
-			t.Errorf("%s asks %s: %v", pair[0].opts.Name, pair[1].opts.Name, err)
+	mid.run(t)
+	for protocol := here - 2; protocol <= here+2; protocol++ {
+		name := fmt.Sprint("of-", protocol)
+		other, _ := streaming(echo(open(t, name, s, keys, speaks(protocol))))
+		other.run(t)
+		together(t, mid, other)
+		eventually(t, "they know each other's rows", func() bool {
+			_, ok := mid.callable(name)
+			_, too := other.callable("mid")
+			return ok && too
+		})
+		if protocol >= here-1 && protocol <= here+1 {
+			mid.echoes(t, name, "mid: hi")
+			for _, kind := range append(kinds, hello) {
+				if _, err := other.Call(withDeadline(t), "mid", kind, nil); err != nil {
+					t.Errorf("%s asks for %s: %v", name, kind, err)
+				}
+				if kind != hello && <-heard != name+" "+kind {
+					t.Errorf("%s was not heard", kind)
+				}
+			}
+			opened(t, other, "mid", came)
+			if mid.log.has("of a version that does not work together", "node="+name) {
+				t.Errorf("mid complains:\n%s", mid.log)
+			}
+			continue
 		}
+		for _, kind := range append(kinds, hello, "unheard-of") {
+			if _, err := other.Call(withDeadline(t), "mid", kind, nil); !errors.Is(err, ErrProtocol) {
+				t.Errorf("%s asks for %s: %v", name, kind, err)
+			}
+			if _, err := mid.Call(withDeadline(t), name, kind, nil); !errors.Is(err, ErrProtocol) {
+				t.Errorf("%s is asked for %s: %v", name, kind, err)
+			}
+		}
+		if _, err := other.OpenStream(withDeadline(t), "mid"); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s opens a stream: %v", name, err)
+		}
+		mid.refusesStream(t, other, came)
+		eventually(t, "both logs say it", func() bool {
+			return mid.log.has("of a version that does not work together", "node="+name, fmt.Sprint("protocol=", protocol), "here=5") &&
+				other.log.has("of a version that does not work together", "node=mid", "protocol=5", fmt.Sprint("here=", protocol))
+		})
 	}
-	if mid.log.has("of a version that does not work together") {
-		t.Errorf("mid complains:\n%s", mid.log)
+	if len(heard) > 0 {
+		t.Errorf("a handler was asked: %s", <-heard)
+	}
+}
+
+// refusesStream fails unless a stream is refused at this end that a node opens which does not look at versions itself.
+func (n *node) refusesStream(t *testing.T, by *node, came chan *Stream) {
+	t.Helper()
+	conn, err := (&tls.Dialer{Config: tlsConfig(by.own, judgeOnly(n.print), streamProtocol)}).DialContext(withDeadline(t), "tcp", n.Here().Address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+		t.Errorf("it is not refused: %v", err)
+	}
+	select {
+	case s := <-came:
+		t.Errorf("a stream of %s is served", s.Node())
+	default:
 	}
 }
 

@@ -43,6 +43,9 @@ type Cluster struct {
 	peers    *peers
 	greeted  *greetings
 	counts   *counts
+	streams  *streams
+
+	serveStream func(ctx context.Context, s *Stream) // of before Run; nil: none is let in
 
 	mu   sync.Mutex
 	list *memberlist.Memberlist // while it runs
@@ -54,7 +57,7 @@ func Open(o Options) (*Cluster, error) {
 		return nil, errors.New("cluster: names of nodes, boots and regions are letters, digits and any of . : _ -, 64 at most")
 	}
 	c := &Cluster{opts: o, protocol: Protocol, log: o.Log, members: newMembers(gossipName(o.Name, o.Boot), o.Log), rows: newRows(o.Nodes, o.Log), handlers: make(map[string]handler),
-		counts: newCounts()}
+		counts: newCounts(), streams: newStreams()}
 	if o.protocol != 0 {
 		c.protocol = o.protocol
 	}
@@ -261,6 +264,7 @@ func (c *Cluster) Leave(ctx context.Context) {
 // took looks at rows that were just read.
 func (c *Cluster) took(all []tenants.Node) {
 	c.peers.keep(all)
+	c.streams.keep(all)
 	c.greeted.keep(all)
 	alive := 0
 	for _, n := range all {

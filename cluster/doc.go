@@ -5,8 +5,9 @@
 //
 // Two ports of a node are for other nodes. The gossip port (UDP and TCP) is memberlist's: what passes there is sealed with a key that is
 // derived from the cluster's key file, and is believed in no more than a rumour is. The nodes' port, one above it (TCP), speaks HTTP/2 in
-// TLS 1.3 in which both sides show a certificate. A certificate is made when the process starts, and is never on a disk; the digest of its
-// public key stands in the node's row in the store. Whose key no row has is not let in, whatever else it knows.
+// TLS 1.3 in which both sides show a certificate. Connections of clients that are carried to another node go in such TLS without HTTP. A
+// certificate is made when the process starts, and is never on a disk; the digest of its public key stands in the node's row in the store.
+// Whose key no row has is not let in, whatever else it knows.
 //
 // Invariants:
 //   - The cluster's key alone opens nothing on the nodes' port: who may call is who could write a row in the store.

@@ -19,15 +19,24 @@ const hello = "hello"
 func (c *Cluster) answerHello(context.Context, string, []byte) ([]byte, error) { return nil, nil }
 
 // understands reports whether what the other side speaks and what we speak are neighbours.
-func (c *Cluster) understands(h http.Header) bool {
+func (c *Cluster) understands(h http.Header) bool { return c.speaks(protocolOf(h)) }
+
+func (c *Cluster) speaks(theirs int) bool {
+	return theirs > 0 && theirs >= c.protocol-1 && theirs <= c.protocol+1
+}
+
+// protocolOf is what the other side of a call speaks; 0: it does not say.
+func protocolOf(h http.Header) int {
 	theirs, err := strconv.Atoi(h.Get(headerProtocol))
-	return err == nil && theirs >= c.protocol-1 && theirs <= c.protocol+1
+	if err != nil {
+		return 0
+	}
+	return theirs
 }
 
 // refusedProtocol logs that a node speaks something else.
-func (c *Cluster) refusedProtocol(node string, h http.Header) {
-	theirs, _ := strconv.Atoi(h.Get(headerProtocol))
-	c.warn("another node is of a version that does not work together with this one: nothing is asked or answered", "node", node, "protocol", theirs, "here", c.protocol)
+func (c *Cluster) refusedProtocol(node string, theirs int) {
+	c.warnOf(node, "another node is of a version that does not work together with this one: nothing is asked or answered", "node", node, "protocol", theirs, "here", c.protocol)
 }
 
 // greetings are the processes that were greeted.

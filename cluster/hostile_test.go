@@ -46,7 +46,7 @@ func TestStranger(t *testing.T) {
 	defer func() { _ = stranger.Close() }()
 	row := tenants.Node{Name: "a", Boot: a.opts.Boot, Here: a.Here()}
 	for what, own := range map[string][]tls.Certificate{"a key that no row has": {stranger.own}, "no certificate": nil} {
-		conf := tlsConfig(stranger.own, func(string) error { return nil })
+		conf := tlsConfig(stranger.own, func(string) error { return nil }, callProtocol)
 		conf.Certificates = own
 		conn, err := (&tls.Dialer{Config: conf}).DialContext(t.Context(), "tcp", row.Address.String())
 		if err == nil { // of TLS 1.3 a client is done before it is judged
@@ -94,7 +94,7 @@ func TestOldTLS(t *testing.T) {
 		"TLS 1.2":  func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },
 		"HTTP/1.1": func(c *tls.Config) { c.NextProtos, c.VerifyConnection = nil, nil },
 	} {
-		conf := tlsConfig(b.own, func(string) error { return nil })
+		conf := tlsConfig(b.own, func(string) error { return nil }, callProtocol)
 		change(conf)
 		conn, err := (&tls.Dialer{Config: conf}).DialContext(withDeadline(t), "tcp", a.Here().Address.String())
 		if err == nil {

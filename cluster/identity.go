@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -39,23 +40,35 @@ func fingerprint(c *x509.Certificate) string {
 }
 
 var (
-	errStranger = errors.New("its key is not that of a node with a row in the store")
-	errNotH2    = errors.New("does not speak HTTP/2")
+	errStranger  = errors.New("its key is not that of a node with a row in the store")
+	errNotSpoken = errors.New("does not speak what nodes speak")
 )
 
+var errWrongKey = errors.New("who answers there has another key than the node's row")
+
+// judgeOnly lets one key in.
+func judgeOnly(fingerprint string) func(key string) error {
+	return func(key string) error {
+		if key != fingerprint {
+			return errWrongKey
+		}
+		return nil
+	}
+}
+
 // tlsConfig is for one side of connections between nodes; judge says whether the other side's key may come in. No chain is checked: there is
-// none. Nothing is resumed, so that each connection is judged.
-func tlsConfig(own tls.Certificate, judge func(fingerprint string) error) *tls.Config {
+// none. Nothing is resumed, so that each connection is judged. One of the protocols is spoken inside.
+func tlsConfig(own tls.Certificate, judge func(fingerprint string) error, protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{own},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // see judge
 		SessionTicketsDisabled: true,
-		NextProtos:             []string{"h2"},
+		NextProtos:             protocols,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if s.NegotiatedProtocol != "h2" {
-				return errNotH2
+			if !slices.Contains(protocols, s.NegotiatedProtocol) {
+				return errNotSpoken
 			}
 			if len(s.PeerCertificates) == 0 {
 				return errStranger

@@ -35,8 +35,11 @@ func (l *limiter) allow(kind string, now time.Time) (ok, last bool) {
 }
 
 // warn logs a line that somebody else can provoke.
-func (c *Cluster) warn(kind string, args ...any) {
-	if ok, last := c.lines.allow(kind, time.Now()); ok {
+func (c *Cluster) warn(kind string, args ...any) { c.warnOf("", kind, args...) }
+
+// warnOf is warn about a node, whose lines are counted for themselves.
+func (c *Cluster) warnOf(node, kind string, args ...any) {
+	if ok, last := c.lines.allow(kind+node, time.Now()); ok {
 		if last {
 			args = append(args, "more", "not logged for a minute")
 		}

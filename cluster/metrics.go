@@ -61,6 +61,7 @@ var (
 	descPackets    = prometheus.NewDesc("postern_cluster_packets_total", "Packets of the gossip.", []string{"direction"}, nil)
 	descBytes      = prometheus.NewDesc("postern_cluster_bytes_total", "Bytes of the gossip.", []string{"direction"}, nil)
 	descCalls      = prometheus.NewDesc("postern_cluster_calls_total", "Calls between nodes, by what was asked and how it ended.", []string{"what", "direction", "result"}, nil)
+	descStreams    = prometheus.NewDesc("postern_cluster_streams", "Clients' connections that are carried to (out) and from (in) other nodes now.", []string{"direction"}, nil)
 	descRefused    = prometheus.NewDesc("postern_cluster_refused_total", "What was turned away at the ports for other nodes: stranger: a key that no row has; protocol: a version that does not work together with this one; handshake; busy; gossip: more than a cluster has to tell.", []string{"reason"}, nil)
 )
 
@@ -69,7 +70,7 @@ type collector struct{ c *Cluster }
 
 // Describe implements prometheus.Collector.
 func (m collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descMembers, descSuspicions, descDivergence, descPackets, descBytes, descCalls, descRefused} {
+	for _, d := range []*prometheus.Desc{descMembers, descSuspicions, descDivergence, descPackets, descBytes, descCalls, descStreams, descRefused} {
 		ch <- d
 	}
 }
@@ -98,6 +99,9 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descPackets, g.received.Load(), "in")
 	counter(descBytes, g.sentBytes.Load(), "out")
 	counter(descBytes, g.receivedBytes.Load(), "in")
+
+	gauge(descStreams, m.c.streams.open(false), "out")
+	gauge(descStreams, m.c.streams.open(true), "in")
 
 	n := m.c.counts
 	n.mu.Lock()

@@ -94,6 +94,10 @@ const (
 	maxFromOne    = 16 // of those, from one address
 	maxConns      = 8  // of one node
 	maxStreams    = 64 // of gossip, at once
-	maxStream     = 256 << 10
-	maxPacket     = 4 << 10
+
+	maxStreamsOfOne = 1024 // of clients, to or from one node
+	maxStreamsOfAll = 4096 // to or from all
+
+	maxStream = 256 << 10
+	maxPacket = 4 << 10
 )

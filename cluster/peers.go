@@ -150,21 +150,14 @@ func (p *peer) close() {
 	}
 }
 
-var errWrongKey = errors.New("who answers there has another key than the node's row")
-
 // newTransport speaks to whoever has the key, and to nobody else.
 func (c *Cluster) newTransport(fingerprint string) *http.Transport {
 	only := new(http.Protocols)
 	only.SetHTTP2(true)
 	return &http.Transport{
-		DialContext: (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig: tlsConfig(c.own, func(key string) error {
-			if key != fingerprint {
-				return errWrongKey
-			}
-			return nil
-		}),
-		Protocols: only, DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
+		DialContext:     (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig: tlsConfig(c.own, judgeOnly(fingerprint), callProtocol),
+		Protocols:       only, DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second, WriteByteTimeout: callWait},
 	}
 }

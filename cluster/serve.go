@@ -56,6 +56,7 @@ func (c *Cluster) serve(ctx context.Context) {
 		<-ctx.Done()
 		_ = c.nodes.Close()
 		_ = srv.Close()
+		c.streams.end()
 	})
 	if err := srv.Serve(let); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		c.log.Error("other nodes' calls are not answered any more", "error", err)
@@ -92,7 +93,7 @@ func (d *door) Addr() net.Addr { return d.addr }
 
 // accept lets in whoever is a node, until the socket is closed.
 func (d *door) accept(ctx context.Context, all *sync.WaitGroup) {
-	conf := tlsConfig(d.c.own, d.c.admit)
+	conf := tlsConfig(d.c.own, d.c.admit, d.c.spoken()...)
 	for {
 		conn, err := d.c.nodes.AcceptTCP()
 		if err != nil {
@@ -116,12 +117,20 @@ func (d *door) accept(ctx context.Context, all *sync.WaitGroup) {
 		}
 		all.Go(func() {
 			defer d.c.callers.knocked(from)
-			d.handshake(ctx, conn, conf)
+			d.handshake(ctx, conn, conf, all)
 		})
 	}
 }
 
-func (d *door) handshake(ctx context.Context, conn net.Conn, conf *tls.Config) {
+// spoken are the protocols inside TLS that are answered.
+func (c *Cluster) spoken() []string {
+	if c.serveStream == nil {
+		return []string{callProtocol}
+	}
+	return []string{callProtocol, streamProtocol}
+}
+
+func (d *door) handshake(ctx context.Context, conn net.Conn, conf *tls.Config, all *sync.WaitGroup) {
 	bound, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
 	secured := tls.Server(conn, conf)
@@ -134,6 +143,10 @@ func (d *door) handshake(ctx context.Context, conn net.Conn, conf *tls.Config) {
 			d.c.counts.turnedAway("handshake")
 			d.c.log.Debug("refused a connection to the nodes' port", "address", conn.RemoteAddr().String(), "error", err)
 		}
+		return
+	}
+	if secured.ConnectionState().NegotiatedProtocol == streamProtocol {
+		all.Go(func() { d.c.carry(ctx, secured) })
 		return
 	}
 	if !d.c.callers.enter(secured, fingerprint(secured.ConnectionState().PeerCertificates[0])) {
@@ -176,7 +189,7 @@ func (c *Cluster) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	case !c.understands(r.Header):
 		c.counts.turnedAway("protocol")
-		c.refusedProtocol(from.Name, r.Header)
+		c.refusedProtocol(from.Name, protocolOf(r.Header))
 		w.WriteHeader(http.StatusUpgradeRequired)
 		return
 	case !known:
