@@ -49,13 +49,17 @@ func (a *acceptor) run() {
 // start begins the handshake of a connection, if there is room for one. It
 // owns conn.
 func (a *acceptor) start(conn *net.TCPConn) {
-	g := a.gate
-	if !g.enterHandshake(a.conf) {
+	if !a.gate.enterHandshake(a.conf) {
 		conn.Close()
 		return
 	}
+	a.gate.shake(a.handshake(conn))
+}
+
+// shake runs a handshake, which has a place, and gives that back.
+func (g *Gate) shake(h *handshake) {
+	conn := h.tcp
 	if !g.spawn(func() {
-		h := a.handshake(conn)
 		defer g.leaveHandshake()
 		defer func() {
 			if r := recover(); r != nil {
@@ -76,7 +80,7 @@ func (a *acceptor) handshake(conn *net.TCPConn) *handshake {
 }
 
 // socketAddr is the TCP peer, unmapped once and for all.
-func socketAddr(c *net.TCPConn) netip.AddrPort {
+func socketAddr(c net.Conn) netip.AddrPort {
 	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

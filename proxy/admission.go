@@ -30,6 +30,7 @@ type visitor struct {
 	route   tenants.Route
 	started time.Time
 	trial   trial
+	born    chan<- func() // room for one: gets what sends its session away between two transactions; nil: nobody wants to know
 }
 
 // admit finds the tenant and says whether the visitor may try its password. conf is nil for an unknown tenant, which nobody is
@@ -60,6 +61,9 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 	conf, known := g.opts.Directory.Tenant(route.Tenant)
 	if !known && filling {
 		return nil, deny(denyNotRead) // nobody's fault: not a failed login
+	}
+	if known && !conf.Residency.ServedIn(g.opts.Region) {
+		return conf, g.denyRegion(conf)
 	}
 	if known {
 		a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), who: whoIs(&v.peer), clients: g.clients.Load(), most: g.admits.Load()}
@@ -157,6 +161,9 @@ func (v *visitor) begin(r reservation, fd int, over handover) bool {
 	c.id, c.long = v.gate.ids.Add(1), v.startup.Version == pgwire.Version32
 	over.key, over.params = poolKey{at.user, at.database}, v.startup.Params
 	if t.post(func() { t.admit(c, fd, over) }) {
+		if v.born != nil {
+			v.born <- func() { t.post(c.sendAway) }
+		}
 		return true
 	}
 	loop.CloseFD(fd)

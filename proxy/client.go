@@ -80,6 +80,7 @@ type client struct {
 	id       uint64              // in the console
 	key      cancelKey           // from the greeting on
 	long     bool                // its secret is a long one
+	away     bool                // it goes between two transactions, as if this node drained
 	index    int                 // in tenant.clients
 	mode     poolMode
 

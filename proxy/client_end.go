@@ -21,6 +21,17 @@ func (c *client) revoke(e *pgwire.Error, reason string) {
 	c.revoked, c.reason = e, reason
 }
 
+// sendAway has the session end as if this node drained, which its client's way here does.
+func (c *client) sendAway() {
+	if !c.gone() {
+		c.away = true
+		c.drain()
+	}
+}
+
+// drains reports whether the session ends between two transactions.
+func (c *client) drains() bool { return c.away || c.tenant.draining }
+
 // drain ends the session if nothing of its own is running, and else later.
 func (c *client) drain() {
 	if c.books.Waiting() || len(c.in) > 0 {

@@ -168,7 +168,7 @@ func (c *client) unlinked(message []byte, size int) action {
 	case pgwire.CopyData, pgwire.CopyDone, pgwire.CopyFail, pgwire.Flush:
 		return drop // ignored outside COPY, and nothing to flush
 	case pgwire.Sync:
-		if size == pgwire.HeaderSize && !c.tenant.draining {
+		if size == pgwire.HeaderSize && !c.drains() {
 			c.quiet = c.tenant.loop.Now()
 			c.write(pgwire.AppendReady(c.tenant.insert[:0], 'I'))
 			return drop

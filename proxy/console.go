@@ -102,7 +102,7 @@ func (c *consoles) closed(tenant string) bool {
 
 // wantsConsole reports whether the client asks for the console and may.
 func (h *handshake) wantsConsole() bool {
-	return h.via.Console && h.gate.opts.Console != nil && isConsole(h.startup.Database)
+	return h.via.Console && !h.passed && h.gate.opts.Console != nil && isConsole(h.startup.Database)
 }
 
 // loginConsole authenticates a user of the console, who belongs to no tenant,
@@ -156,7 +156,7 @@ func (g *Gate) consoleVerifier(user string) (scram.Verifier, bool) {
 type consoleSession struct {
 	gate *Gate
 	conn net.Conn // tcp, or TLS over it
-	tcp  *net.TCPConn
+	tcp  socket
 	tls  *tls.Conn     // nil in plaintext
 	br   *bufio.Reader // of conn
 	log  *slog.Logger

@@ -48,7 +48,7 @@ func (v *consoleGate) Servers() (out []console.Socket) {
 // socket describes a client. On its loop.
 func (c *client) socket() console.Socket {
 	s := console.Socket{Tenant: c.tenant.id, Database: c.database, User: c.pool.key.user, State: "idle", Connected: c.started, Requested: c.quiet,
-		CloseNeeded: c.revoked != nil || c.tenant.draining, Ptr: fmt.Sprintf("%p", c), ID: int64(c.id), Pins: c.pinned().Names(), Statements: c.sess.Len(),
+		CloseNeeded: c.revoked != nil || c.drains(), Ptr: fmt.Sprintf("%p", c), ID: int64(c.id), Pins: c.pinned().Names(), Statements: c.sess.Len(),
 		Received: len(c.in), Pending: c.conn.Pending()}
 	s.Addr, s.Port = hostPort(c.peer.Client)
 	s.LocalAddr, s.LocalPort = hostPort(c.peer.Destination)

@@ -26,6 +26,8 @@ const (
 	denyNoTenant
 	denyNotRead
 	denyTwoTenants
+	denyRegion
+	denyNoNode
 	denyTLS
 	denyAddress
 	denyNoCertificate
@@ -71,12 +73,13 @@ const (
 	reasonHeader
 	reasonStartup
 	reasonTenant
+	reasonRegion
 	numReasons
 )
 
 // String is the label's value.
 func (r reason) String() string {
-	return [numReasons]string{"", "address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}[r]
+	return [numReasons]string{"", "address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant", "region"}[r]
 }
 
 // denialRow is what follows from a denial. Without a code the client is told
@@ -108,6 +111,8 @@ var denials = [numDenials]denialRow{
 	denyNoTenant:   {reasonTenant, "no_tenant_named", "08004", "the connection names no tenant", howToName},
 	denyNotRead:    {reasonTenant, "tenants_not_read_yet", "57P03", "the pooler is starting up", "Not all tenants are read yet. Try again in a moment."},
 	denyTwoTenants: {reasonTenant, "two_tenants_named", "08004", "the connection names two different tenants", howToName},
+	denyRegion:     {reasonRegion, "region", "08004", "this tenant is not served in this region", "Connect to %s."},
+	denyNoNode:     {reasonRegion, "no_node_in_region", "57P03", "no node that may serve this tenant can be reached", "Try again in a moment."},
 	denyTLS:        {reasonTLS, "tls_required", "28000", "this tenant requires TLS", "Connect with sslmode=require or stronger."},
 	denyAddress:    {reasonAddress, "address_not_allowed", "28000", "address %s is not allowed to connect to %q", ""},
 

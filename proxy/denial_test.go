@@ -16,7 +16,7 @@ import (
 // TestDenials goes through the table: every row is filled in, with a cause of its own, and what it says to clients is whole.
 func TestDenials(t *testing.T) {
 	causes := make(map[string]denial)
-	args := map[denial][]any{denyAddress: {"198.51.100.7", "acme"}, denyThrottled: {7}, denyBanned: {7}, denyRate: {7}, denyUserClients: {"u"}, denyDatabaseClients: {"d"},
+	args := map[denial][]any{denyAddress: {"198.51.100.7", "acme"}, denyThrottled: {7}, denyBanned: {7}, denyRate: {7}, denyRegion: {"h"}, denyUserClients: {"u"}, denyDatabaseClients: {"d"},
 		denyCertificateOfAnother: {"u"}, denyCertificateOfNobody: {"u"},
 		denyUnknownTenant: {"u"}, denyUnknownUser: {"u"}, denyPassword: {"u"}, denyDatabase: {"d"}, denyStartOnly: {"p"}, denySetting: {"p"}}
 	for d := range numDenials {
@@ -43,7 +43,7 @@ func TestDenials(t *testing.T) {
 	for r := uncounted + 1; r < numReasons; r++ {
 		labels = append(labels, r.String())
 	}
-	if want := []string{"address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant"}; !slices.Equal(labels, want) {
+	if want := []string{"address", "tls", "certificate", "limit", "throttle", "ban", "proxy_header", "startup", "tenant", "region"}; !slices.Equal(labels, want) {
 		t.Errorf("labels %q, want %q", labels, want)
 	}
 	// Whoever may not know which it was is told the same.

@@ -36,6 +36,9 @@
 //	password.go             the proof of who tells the password
 //	door.go                 the way in for callers without a connection
 //	cancel.go cancelkey.go  CancelRequests: their aim, their way; and the keys they come with
+//	passon.go               clients of tenants that are served in other regions: to another node, as they are
+//	passed.go               clients that another node has passed on
+//	carry.go                the bytes of both
 //	peers.go                those that other nodes were sent, and orders of other nodes
 //	pause.go                what has a tenant's clients wait, here and everywhere
 //	client.go               a session: greeting, reading, asking for a server

@@ -28,8 +28,8 @@ var errQuiet = errors.New("closed quietly")
 type handshake struct {
 	visitor
 	trusted proxyproto.Trusted
-	tcp     *net.TCPConn // nil once handed over
-	swap    *loop.Swap   // around tcp
+	tcp     socket     // nil once handed over
+	swap    *loop.Swap // around tcp
 	br      *bufio.Reader
 	tls     *tls.Conn
 	cert    *tls.Certificate // that the client was shown
@@ -40,6 +40,9 @@ type handshake struct {
 	owed    []byte // goes out in front of what is written next
 
 	versionTwo bool // the client speaks protocol 2, or an older one
+
+	passed bool   // here by another node, which has said who it is; it goes no further
+	said   []byte // the startup message as it came, if there are other nodes that it may go to
 }
 
 // close ends what was not handed over.
@@ -86,6 +89,9 @@ func (h *handshake) run() {
 // identify finds out who calls: the TCP peer, or who the PROXY header of a
 // trusted sender names.
 func (h *handshake) identify() bool {
+	if h.passed {
+		return true
+	}
 	g := h.gate
 	socket := socketAddr(h.tcp)
 	if !h.via.ProxyProtocol {
@@ -131,6 +137,9 @@ func (h *handshake) negotiate() error {
 	if err != nil {
 		return errQuiet
 	}
+	if conf := h.elsewhere(h.flycast()); conf != nil {
+		return h.passOnUntold(conf, nil, false)
+	}
 	if first[0] == recordHandshake {
 		if err := h.startTLS(true); err != nil {
 			return err
@@ -167,6 +176,9 @@ func (h *handshake) negotiate() error {
 				return err
 			}
 		default:
+			if h.tls == nil && h.mayGoOn() {
+				h.said = pgwire.AppendPacket(nil, code, body)
+			}
 			h.startup, err = pgwire.ParseStartup(code, body)
 			if err != nil {
 				h.versionTwo = code>>16 < 3
@@ -221,6 +233,9 @@ func (h *handshake) login() error {
 		h.secure, h.host = true, h.tls.ConnectionState().ServerName
 	}
 	conf, err := h.admit()
+	if isRegion(err) && h.said != nil {
+		return h.passOn(conf, h.said, false)
+	}
 	if err != nil {
 		return err
 	}

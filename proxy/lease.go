@@ -88,7 +88,7 @@ func (c *client) goodbyes(unread bool) (f lease.Facts) {
 	if c.leaving() && c.served() {
 		f |= lease.Departs
 	}
-	if c.tenant.draining && c.server.link.Free() && !(unread && len(c.in) > 0) {
+	if c.drains() && c.server.link.Free() && !(unread && len(c.in) > 0) {
 		f |= lease.Drains
 	}
 	return f

@@ -22,6 +22,7 @@ type Metrics struct {
 	refused      [numReasons]prometheus.Counter // by reason; none for uncounted
 	observed     prometheus.Counter
 	cancels      *prometheus.CounterVec
+	passed       *prometheus.CounterVec
 	panics       prometheus.Counter
 	serverPhase  prometheus.Observer
 	wakePhase    prometheus.Observer
@@ -40,6 +41,8 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "PROXY headers by outcome."}, []string{"result"}),
 		cancels: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_cancels_total",
 			Help: "Cancel requests by outcome."}, []string{"result"}),
+		passed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_passed_clients_total",
+			Help: "Clients of tenants that are not served here, by what came of passing them on to another node."}, []string{"result"}),
 		observed: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_observed_refusals_total",
 			Help: "Connections and cancel requests let in that would be refused if the tenant enforced its restrictions."}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_panics_total",
@@ -60,9 +63,12 @@ func newMetrics(reg prometheus.Registerer) *Metrics {
 	for _, r := range []string{"sent", "unknown", "refused", "idle", "waiting", "failed", "limit", "repeated", "forwarded", "lost", "late"} {
 		m.cancels.WithLabelValues(r)
 	}
+	for _, r := range []string{passedOK, passedLimit, passedFailed} {
+		m.passed.WithLabelValues(r)
+	}
 	m.serverPhase = m.phase.WithLabelValues("server_login")
 	m.wakePhase = m.phase.WithLabelValues("wake")
-	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, refusals, m.observed, m.cancels, m.panics)
+	reg.MustRegister(m.wait, m.wake, m.phase, m.headers, refusals, m.observed, m.cancels, m.passed, m.panics)
 	return m
 }
 

@@ -37,6 +37,10 @@ type Options struct {
 	TellBan func(Ban)
 	// Cluster reaches the other nodes; nil: there are none.
 	Cluster Cluster
+	// Region is where this node is; "": it does not say.
+	Region string
+	// Streams leads to nodes in other regions. nil: there are none, and tenants that may not be served here are refused.
+	Streams Streams
 	// Budget divides limits of tenants among nodes. nil: there is one node, or each has all of them.
 	Budget Budget
 	// Driver makes, or finds, what runs the machine of a tenant that has one.

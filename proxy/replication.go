@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/postern/postern/proxy/backend"
@@ -52,7 +53,7 @@ type replica struct {
 	over     context.CancelCauseFunc
 
 	// The client's connection. br is read by up, what is under it written by run.
-	tcp *net.TCPConn
+	tcp socket
 	tls *tls.Conn // nil in plaintext
 	br  *bufio.Reader
 
@@ -120,6 +121,9 @@ func (h *handshake) replicate(t *tenant, conf *tenants.Tenant, at place) error {
 	r.ctx, r.over = context.WithCancelCause(g.ctx)
 	r.id, r.long = g.ids.Add(1), h.startup.Version == pgwire.Version32
 	g.replicas.add(r)
+	if h.born != nil {
+		h.born <- func() { r.end(&ending{"drain", errDraining}) }
+	}
 	if !g.spawn(r.run) {
 		r.end(&ending{"shutdown", nil})
 		r.leave()
@@ -175,7 +179,7 @@ func (r *replica) unblock(c net.Conn) <-chan struct{} {
 }
 
 // awaitSilence ends the session when a peer acknowledges nothing any more.
-func (r *replica) awaitSilence(conn *net.TCPConn, reason string) {
+func (r *replica) awaitSilence(conn syscall.Conn, reason string) {
 	r.copying.Go(func() {
 		if loop.AwaitSilence(r.ctx, conn, r.gate.opts.TCP.UserTimeout) {
 			r.end(&ending{reason, nil})

@@ -32,15 +32,18 @@ func whoIs(p *proxyproto.Peer) netrestrict.Who {
 // standing is what a configuration judges of an open session.
 type standing struct {
 	peer           *proxyproto.Peer
+	region         string // where this node is
 	user, database string
 	secure         bool // nobody could read along on its way here
 }
 
 func (c *client) standing() standing {
-	return standing{&c.peer, c.place.user, c.database, c.secure}
+	return standing{&c.peer, c.tenant.gate.opts.Region, c.place.user, c.database, c.secure}
 }
 
-func (r *replica) standing() standing { return standing{&r.peer, r.user, r.database, r.tls != nil} }
+func (r *replica) standing() standing {
+	return standing{&r.peer, r.gate.opts.Region, r.user, r.database, r.tls != nil}
+}
 
 // revoked says why a configuration does not allow the session any more; "": it does.
 func (s standing) revoked(conf *tenants.Tenant, now time.Time) (reason string) {
@@ -49,6 +52,8 @@ func (s standing) revoked(conf *tenants.Tenant, now time.Time) (reason string) {
 		return "tenant_removed"
 	case conf.Refuses(now, whoIs(s.peer)):
 		return "address_revoked"
+	case !conf.Residency.ServedIn(s.region):
+		return "region_revoked"
 	case !conf.AllowsDatabase(s.database):
 		return "database_revoked"
 	case conf.RequireTLS && !s.secure:

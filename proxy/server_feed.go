@@ -168,7 +168,7 @@ func (s *server) fed(more bool) {
 		c.fail(c.revoked, c.reason)
 	case c.leaving() && c.served(): // a COPY has begun
 		c.depart(c.farewell, c.reason)
-	case c.tenant.draining && s.betweenTransactions() && c.goodbyes(true).Has(lease.Drains): // it was in the middle of something of Postern's own
+	case c.drains() && s.betweenTransactions() && c.goodbyes(true).Has(lease.Drains): // it was in the middle of something of Postern's own
 		c.fail(errDraining, "drain")
 	case c.blocked():
 		c.resume()

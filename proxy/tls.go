@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/proxy/loop"
+	"github.com/postern/postern/tenants"
 )
 
 // recordHandshake is the first byte of a TLS handshake record.
@@ -35,6 +36,8 @@ func (h *handshake) startTLS(direct bool) error {
 		return deny(denyProtocol)
 	}
 	start := time.Now()
+	var to *tenants.Tenant // that other nodes serve; nil: it is none
+	ahead := &readAhead{Conn: h.tcp, br: h.br, most: maxHello, keep: h.mayGoOn()}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{alpn},
@@ -42,6 +45,11 @@ func (h *handshake) startTLS(direct bool) error {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if to = h.elsewhere(h.hosts(hello.ServerName)); to != nil {
+				ahead.keep, ahead.mute = false, true
+				return nil, errElsewhere
+			}
+			ahead.keep, ahead.kept = false, nil
 			if direct && len(hello.SupportedProtos) == 0 {
 				return nil, errALPN
 			}
@@ -53,11 +61,14 @@ func (h *handshake) startTLS(direct bool) error {
 		},
 	}
 	h.askForCertificate(config)
-	ahead := &readAhead{Conn: h.tcp, br: h.br, most: maxHello}
 	h.br = bufio.NewReaderSize(nil, readBuffer)
 	h.swap = &loop.Swap{Conn: ahead}
 	session := tls.Server(h.swap, config)
 	if err := session.HandshakeContext(h.gate.ctx); err != nil {
+		if errors.Is(err, errElsewhere) {
+			h.br = ahead.br
+			return h.passOnHello(to, ahead.kept, direct)
+		}
 		h.gate.count(denyProtocol, "")
 		if errors.Is(err, io.EOF) {
 			return errQuiet
@@ -79,6 +90,17 @@ type readAhead struct {
 	net.Conn
 	br   *bufio.Reader
 	most int // bytes that may still be read
+
+	keep bool // what is read is kept, too
+	kept []byte
+	mute bool // what is written is dropped
+}
+
+func (r *readAhead) Write(p []byte) (int, error) {
+	if r.mute {
+		return len(p), nil
+	}
+	return r.Conn.Write(p)
 }
 
 func (r *readAhead) Read(p []byte) (n int, err error) {
@@ -92,5 +114,8 @@ func (r *readAhead) Read(p []byte) (n int, err error) {
 		n, err = r.Conn.Read(p)
 	}
 	r.most -= n
+	if r.keep {
+		r.kept = append(r.kept, p[:n]...)
+	}
 	return n, err
 }

@@ -4,7 +4,8 @@ package loop
 
 import (
 	"fmt"
-	"net"
+	"io"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,9 +13,12 @@ import (
 // Detach duplicates the connection's descriptor and closes the net.Conn, so
 // that the runtime's poller forgets it. The caller owns the descriptor, which
 // is non-blocking. The net.Conn is closed on an error too.
-func Detach(tcp *net.TCPConn) (fd int, err error) {
-	defer tcp.Close()
-	raw, err := tcp.SyscallConn()
+func Detach(conn interface {
+	io.Closer
+	syscall.Conn
+}) (fd int, err error) {
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return -1, fmt.Errorf("detach: %w", err)
 	}

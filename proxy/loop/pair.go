@@ -34,3 +34,18 @@ func Pair() (fd int, far net.Conn, err error) {
 	closeFD(ends[0])
 	return -1, nil, fmt.Errorf("socket pair: %w", err)
 }
+
+// Pipe returns both ends of a connection inside this process, as sockets.
+func Pipe() (near, far net.Conn, err error) {
+	fd, far, err := Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	f := os.NewFile(uintptr(fd), "socket pair")
+	defer f.Close()
+	if near, err = net.FileConn(f); err != nil {
+		far.Close()
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	return near, far, nil
+}

@@ -32,6 +32,8 @@ func FuzzReadPacket(f *testing.F) {
 		}
 		if n := int(binary.BigEndian.Uint32(in)); r.n != n || len(body) != n-8 || !bytes.Equal(body, in[8:n]) {
 			t.Fatalf("read %d of %d bytes", r.n, n)
+		} else if again := AppendPacket(nil, code, body); !bytes.Equal(again, in[:n]) {
+			t.Fatalf("%q was read, and %q is written", in[:n], again)
 		}
 		_, _, _ = CancelKey(body)
 		s, err := ParseStartup(code, body)

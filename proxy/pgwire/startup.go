@@ -55,6 +55,12 @@ func ReadPacket(r io.Reader) (code uint32, body []byte, err error) {
 	return binary.BigEndian.Uint32(head[4:]), body, nil
 }
 
+// AppendPacket appends what ReadPacket reads.
+func AppendPacket(dst []byte, code uint32, body []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(8+len(body)))
+	return append(binary.BigEndian.AppendUint32(dst, code), body...)
+}
+
 // CancelKey splits the body of a CancelRequest. Secrets are 4 bytes in
 // protocol 3.0 and up to 256 in 3.2.
 func CancelKey(body []byte) (pid uint32, secret []byte, ok bool) {

@@ -43,45 +43,54 @@ const (
 // longer than it takes to decide; the deadline is the one that the caller has set on the connection behind br. A non-nil
 // error is an *Error, and the connection is to be closed. Read keeps neither br nor its buffer, whose size does not matter.
 func Read(br *bufio.Reader, socket netip.AddrPort) (Peer, error) {
-	first, err := br.ReadByte()
-	if err != nil {
-		return Peer{}, ioError(err, 0)
-	}
-	peer, e := read(br, first)
-	if e != nil {
-		e.FirstByte = first
-		return Peer{}, e
-	}
-	peer.Socket = unmap(socket)
-	return peer, nil
+	peer, _, err := readBy(read, br, socket)
+	return peer, err
 }
 
-func read(br *bufio.Reader, first byte) (Peer, *Error) {
-	switch first {
-	case v1Signature[0]:
-		header, err := collectV1(br)
-		if err != nil {
-			return Peer{}, err
-		}
-		return parse(header)
-	case v2Signature[0]:
-		header, err := collectV2(br)
-		if err != nil {
-			return Peer{}, err
-		}
-		extensions, err := checkV2(header)
-		if err != nil {
-			return Peer{}, err
-		}
-		peer, err := parse(header)
-		if err != nil {
-			return Peer{}, err
-		}
-		extensions.apply(&peer)
-		return peer, nil
-	default:
-		return Peer{}, &Error{Reason: ReasonMissing, Err: errors.New("the first byte is not a header's")}
+func readBy(read func(*bufio.Reader, byte) (Peer, extensions, *Error), br *bufio.Reader, socket netip.AddrPort) (Peer, extensions, error) {
+	first, err := br.ReadByte()
+	if err != nil {
+		return Peer{}, nil, ioError(err, 0)
 	}
+	peer, x, e := read(br, first)
+	if e != nil {
+		e.FirstByte = first
+		return Peer{}, nil, e
+	}
+	peer.Socket = unmap(socket)
+	return peer, x, nil
+}
+
+func read(br *bufio.Reader, first byte) (Peer, extensions, *Error) {
+	if first != v1Signature[0] {
+		return readV2(br, first)
+	}
+	header, err := collectV1(br)
+	if err != nil {
+		return Peer{}, nil, err
+	}
+	peer, err := parse(header)
+	return peer, nil, err
+}
+
+func readV2(br *bufio.Reader, first byte) (Peer, extensions, *Error) {
+	if first != v2Signature[0] {
+		return Peer{}, nil, &Error{Reason: ReasonMissing, Err: errors.New("the first byte is not a header's")}
+	}
+	header, err := collectV2(br)
+	if err != nil {
+		return Peer{}, nil, err
+	}
+	x, err := checkV2(header)
+	if err != nil {
+		return Peer{}, nil, err
+	}
+	peer, err := parse(header)
+	if err != nil {
+		return Peer{}, nil, err
+	}
+	x.apply(&peer)
+	return peer, x, nil
 }
 
 // collectV1 reads the rest of a version 1 line, whose first byte is read already. It goes byte by byte, since anything

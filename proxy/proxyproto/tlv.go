@@ -17,6 +17,7 @@ const (
 	typeCRC32C    = 0x03
 	typeUniqueID  = 0x05
 	typeGCP       = 0xe0
+	typeListener  = 0xe7 // Postern's own: see Header
 	typeAWS       = 0xea
 	typeAzure     = 0xee
 
@@ -73,7 +74,7 @@ func checkV2(header []byte) (extensions, *Error) {
 			if length != crc32.Size {
 				return nil, malformed("a checksum of the wrong length")
 			}
-		case typeAuthority, typeUniqueID, typeGCP:
+		case typeAuthority, typeUniqueID, typeGCP, typeListener:
 		default:
 			continue // unknown, unused or padding
 		}
