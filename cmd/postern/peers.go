@@ -64,6 +64,7 @@ func (p *process) share(o *proxy.Options, r tenants.Registry) {
 	if p.cluster != nil {
 		p.peers = newPeers(p.cluster.Cluster, func() *proxy.Gate { return p.gate })
 		o.Cluster = p.peers
+		o.Streams = newStreams(p.cluster.Cluster, func() *proxy.Gate { return p.gate })
 	}
 }
 

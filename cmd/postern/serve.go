@@ -122,6 +122,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	}
 	p.directory.Subscribe(p.drivers.learn) // before the gate, which asks machines how they are
 	options := gateOptions(conf, p.directory, p.certs, secret, log, registry)
+	options.Region = region(conf)
 	if p.leases, err = newLeases(p.store, conf.Cluster.Configured(), log); err != nil {
 		return nil, err
 	}
