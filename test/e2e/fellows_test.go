@@ -26,8 +26,8 @@ func (w *storeWorld) fellows(names ...string) (all []*gate) {
 	return all
 }
 
-// fellow is one node more.
-func (w *storeWorld) fellow(name string) *gate {
+// fellow is one node more, whose configuration somebody may change.
+func (w *storeWorld) fellow(name string, change ...func(file harness.Map)) *gate {
 	w.t.Helper()
 	place := maps.Clone(w.tenants["postgres"].(harness.Map))
 	delete(place, "cache_file") // which is of one process
@@ -39,6 +39,9 @@ func (w *storeWorld) fellow(name string) *gate {
 		listeners = append(listeners, harness.Map{"name": mode + proxied, "address": "127.0.0.1:0", "pool_mode": mode, "proxy_protocol": "require", "trusted_proxies": []string{"127.0.0.0/8"}})
 	}
 	file["listeners"] = listeners
+	for _, c := range change {
+		c(file)
+	}
 	g := &gate{t: w.t, Gate: harness.Postern(w.t, harness.GateConfig{Config: file}), cluster: harness.Postgres(w.t), database: w.acme["database"].(string)}
 	w.t.Cleanup(func() {
 		if log := g.Log().String(); w.t.Failed() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -180,4 +181,40 @@ func TestSharedLocalMachine(t *testing.T) {
 	}
 	s.starts, s.suspends = said("PostgreSQL started"), said("PostgreSQL stopped", "PostgreSQL of another process stopped")
 	s.live(t)
+}
+
+// TestADrainingGateLetsGo of a machine that it does not need any more, long before it ends: another one finds it asleep, and wakes it.
+func TestADrainingGateLetsGo(t *testing.T) {
+	t.Parallel()
+	api := fakefly.New(t, fakefly.Options{})
+	m := api.AddMachine(flyApp, "1", lend(t))
+	s := serveShared(t, harness.Map{"provider": "fly", "app": flyApp, "id": "1", "port": m.Port(), "tls": "disable"},
+		harness.Map{"fly": harness.Map{"api": api.URL, "token_file": api.TokenFile()}})
+	s.w.load(s.w.acme, s.w.globex)
+	a, b := s.gates[0], s.gates[1]
+	a.everywhere(t, "globex")
+	conn := a.connect(t, "session")
+	value(t, conn, "select 1")
+	tx, err := a.mustLogin(t, "globex").Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Signal(t, syscall.SIGTERM)
+	ends(t, conn, "57P01")
+	harness.Eventually(t, harness.Patience, "it sleeps", func() bool { return api.Count(fakefly.Suspend, "1") == 1 })
+	if v := value(t, b.connect(t, "session"), "select 2"); v != "2" || api.Count(fakefly.Start, "1") != 2 {
+		t.Errorf("b serves %q, after %d starts", v, api.Count(fakefly.Start, "1"))
+	}
+	if code, _ := a.readyz(t); code != 503 {
+		t.Errorf("a does not drain any more: %d", code)
+	}
+	if _, err := tx.Exec(t.Context(), "select 3"); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if code := a.Wait(t); code != 0 {
+		t.Errorf("a has ended with %d", code)
+	}
 }

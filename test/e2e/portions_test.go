@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,6 +190,58 @@ func TestOneServerForThreeNodes(t *testing.T) {
 	}
 	for i := range longest {
 		t.Logf("node %d: %d transactions, the longest wait %v", i, served[i].Load(), time.Duration(longest[i].Load()))
+	}
+	w.refused()
+}
+
+// TestADrainingNodeGivesBack what it does not use any more, long before it ends: the others have it within the time of a move, and see no error.
+func TestADrainingNodeGivesBack(t *testing.T) {
+	t.Parallel()
+	const limit = 4
+	w := newSharing(t, limit, "a", "b")
+	a, b := w.nodes[0], w.nodes[1]
+	b.connect(t, "transaction") // who knows how the server greets
+	begin := func(g *gate, n int) (all []*script) {
+		for range n {
+			s := g.script(t, "transaction")
+			s.say(query("begin"))
+			all = append(all, s)
+		}
+		return all
+	}
+	has := func(all []*script) {
+		t.Helper()
+		for _, s := range all {
+			if got := s.hear(1); got != "C:BEGIN Z:T" {
+				t.Fatal(got)
+			}
+		}
+	}
+	first := begin(a, limit)
+	has(first)
+	next := begin(b, limit) // wait for what a has
+	a.Signal(t, syscall.SIGTERM)
+	harness.Eventually(t, harness.Patience, "a drains", func() bool { code, _ := a.readyz(t); return code == 503 })
+	start := time.Now()
+	for _, s := range first[1:] {
+		s.say(query("commit"))
+		if got := s.hear(1); !strings.HasPrefix(got, "C:COMMIT Z:I") {
+			t.Fatal(got)
+		}
+	}
+	has(next[:limit-1])
+	t.Logf("b has what a has let go of after %v", time.Since(start))
+	first[0].want("T D:1 C:SELECT_1 Z:T", 1, query("select 1")) // it drains still
+	first[0].say(query("commit"))
+	if got := first[0].hear(1); !strings.HasPrefix(got, "C:COMMIT Z:I") {
+		t.Fatal(got)
+	}
+	has(next[limit-1:])
+	if code := a.Wait(t); code != 0 {
+		t.Errorf("a has ended with %d", code)
+	}
+	for _, s := range next {
+		s.want("C:COMMIT Z:I", 1, query("commit"))
 	}
 	w.refused()
 }
