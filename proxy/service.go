@@ -17,14 +17,15 @@ const (
 	// maxBackends bounds what a server may say.
 	maxBackends = 4 << 20
 	// backendsQuery lists the connections of clients, and the role of each; NULL: it has not logged in yet. Whose kind is not shown to
-	// this role may be one of them.
-	backendsQuery = "SELECT pid, usename, backend_type FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' OR backend_type IS NULL"
+	// this role may be one of them. Young ones are nobody's who is silent for two minutes.
+	backendsQuery = "SELECT pid, usename, backend_type FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND backend_start < now() - interval '30 seconds' OR backend_type IS NULL"
 )
 
 // errAsleep means that a tenant's machine does not run, as far as is known here.
 var errAsleep = errors.New("the tenant's machine is not awake")
 
-// ServicePIDs lists the processes in a tenant's Postgres that serve clients who are logged in as one of the tenant's users. ok is false if the
+// ServicePIDs lists the processes in a tenant's Postgres that serve clients who are logged in as one of the tenant's users, and have been for a
+// while. ok is false if the
 // tenant has no service account. A machine that does not run is not asked. Safe for concurrent use, as is ServerPIDs.
 func (g *Gate) ServicePIDs(ctx context.Context, id string) (pids []uint32, ok bool, err error) {
 	said, there := g.opts.Directory.Tenant(id)
@@ -53,7 +54,6 @@ func (g *Gate) ServicePIDs(ctx context.Context, id string) (pids []uint32, ok bo
 	for _, u := range g.withRoles(said).Users {
 		roles[u.ServerUser] = true
 	}
-	delete(roles, s.User)
 	target := g.tenant(id).targetOf(said, at)
 	target.User, target.Database, target.Credentials = s.User, said.Database, scram.Credentials{Password: s.Password.Reveal()}
 	target.Settings = []backend.Parameter{{Name: "application_name", Value: "postern service"}, {Name: "client_encoding", Value: "UTF8"},
