@@ -60,6 +60,8 @@ type Budget struct {
 	me  self
 	now func() time.Time
 
+	maxNodes int // also where there are no floors
+
 	mu       sync.Mutex // guards what follows; held briefly
 	accounts map[string]*account
 	due      dueList
@@ -73,6 +75,7 @@ type Budget struct {
 
 // NewBudget returns a budget, which grants nothing until it runs.
 func NewBudget(o BudgetOptions) *Budget {
+	maxNodes := o.MaxNodes
 	if o.Strangers == nil {
 		o.Strangers = func(context.Context, string) (int, bool, error) { return 0, false, nil }
 	}
@@ -85,7 +88,7 @@ func NewBudget(o BudgetOptions) *Budget {
 	if o.Alone == nil {
 		o.Alone = func() bool { return false }
 	}
-	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, accounts: make(map[string]*account), poke: make(chan struct{}, 1), wide: make(chan struct{}, 1)}
+	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, maxNodes: maxNodes, accounts: make(map[string]*account), poke: make(chan struct{}, 1), wide: make(chan struct{}, 1)}
 }
 
 // Claim says what the gate has of a tenant's limits now, and what it could use, after it has applied the Granted of this number. What is
@@ -152,6 +155,16 @@ func wake(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// MaxNodes is how many nodes there may be.
+func (b *Budget) MaxNodes() int { return b.maxNodes }
+
+// Away reports whether the store was away when it was asked last.
+func (b *Budget) Away() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.away
 }
 
 // MayDial reports whether portions are known to be this node's still. A dial asks when it has connected, before it sends its first

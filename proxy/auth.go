@@ -57,7 +57,7 @@ func (v *visitor) prove(ctx context.Context, conf *tenants.Tenant, p Proof) (r r
 	}
 	g.metrics.phase.WithLabelValues("auth").Observe(time.Since(start).Seconds())
 	r = reservation{t, conf, v.place(conf)}
-	if full := g.reserve(t, conf, r.place); full != nil {
+	if full := g.reserve(ctx, t, conf, r.place); full != nil {
 		return r, nil, full
 	}
 	t.counters.loginsOK.Add(1)

@@ -27,7 +27,9 @@
 //	admission.go            whom a visitor wants, whether it may try its password, its way to a session
 //	descriptors.go          the files that may be open, shared among sockets
 //	denial.go               why a connection gets no session: labels, SQLSTATEs, texts, causes for the log
-//	limits.go               places of clients, handshakes of an address, rates, groups of pools
+//	limits.go               handshakes of an address, rates, groups of pools
+//	places.go               places of clients
+//	commons.go                limits of clients that nodes share: what is wanted, and what may be used
 //	farewell.go             the last words to clients that goroutines serve
 //	throttle.go             who has failed too often to log in, and what is forgiven
 //	bans.go                 bans: listed, made and lifted, also by other nodes

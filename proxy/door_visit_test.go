@@ -128,7 +128,7 @@ func (d *door) endOf(told string) visited {
 // fill has somebody take a place, for as long as the gate is there.
 func (d *door) fill(tenant string, at place) {
 	conf, _ := d.directory.Tenant(tenant)
-	if err := d.gate.reserve(d.gate.tenant(tenant), conf, at); err != nil {
+	if err := d.gate.reserve(d.t.Context(), d.gate.tenant(tenant), conf, at); err != nil {
 		d.t.Fatal(err)
 	}
 	d.taken++

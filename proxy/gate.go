@@ -332,7 +332,7 @@ func (g *Gate) forgetUnused() {
 func (g *Gate) forgetTenant(t *tenant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.admitted.Load() > 0 || t.books.Servers() > 0 || t.shares.any() || t.held || t.awake() || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
+	if t.admitted.Load() > 0 || t.books.Servers() > 0 || t.shares.any() || t.places.anyShared() || t.held || t.awake() || time.Since(time.Unix(t.lastUse.Load(), 0)) <= forgetAfter {
 		return
 	}
 	t.letGo()

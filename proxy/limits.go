@@ -1,11 +1,11 @@
-// Limits: the handshakes of an address, how often it and a tenant's clients may come, places for the clients of users and databases, and groups for the servers of their pools.
+// Limits: the handshakes of an address, how often it and a tenant's clients may come, whether there is a place for one, and groups for the servers of pools.
 
 package proxy
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/postern/postern/netrestrict"
@@ -87,56 +87,6 @@ func (v *visitor) tooOften(limit int, take func(*rates, time.Time, int) time.Dur
 	return denyFor(denyRate, wait)
 }
 
-// place is what a client counts against: its user, and its database. Physical
-// replication has no database.
-type place struct{ user, database string }
-
-// nobody is a MaxClients that lets nobody in. Only a role's own limit can be that.
-const nobody = -1
-
-// places counts a tenant's clients by user and by database. Safe for
-// concurrent use.
-type places struct {
-	mu               sync.Mutex
-	users, databases map[string]int // nobody's are left out
-}
-
-// take counts one more client, if the configuration allows it.
-func (p *places) take(conf *tenants.Tenant, at place) *denied {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if u, ok := conf.User(at.user); ok && u.MaxClients != 0 && p.users[at.user] >= max(0, u.MaxClients) {
-		return deny(denyUserClients, clip(at.user))
-	}
-	if most := conf.Pool.MaxDatabaseClients; most > 0 && at.database != "" && p.databases[at.database] >= most {
-		return deny(denyDatabaseClients, clip(at.database))
-	}
-	if p.users == nil {
-		p.users, p.databases = make(map[string]int), make(map[string]int)
-	}
-	p.users[at.user]++
-	if at.database != "" {
-		p.databases[at.database]++
-	}
-	return nil
-}
-
-// give counts one client less.
-func (p *places) give(at place) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	less(p.users, at.user)
-	if at.database != "" {
-		less(p.databases, at.database)
-	}
-}
-
-func less(m map[string]int, name string) {
-	if m[name]--; m[name] <= 0 {
-		delete(m, name)
-	}
-}
-
 // place is what the client will count against.
 func (v *visitor) place(conf *tenants.Tenant) place {
 	if v.startup.Replication != "" && v.startup.Replication != "database" {
@@ -145,15 +95,15 @@ func (v *visitor) place(conf *tenants.Tenant) place {
 	return place{v.route.User, conf.DatabaseOf(v.route)}
 }
 
-// reserve takes a place for a client that has proved its password.
-func (g *Gate) reserve(t *tenant, conf *tenants.Tenant, at place) *denied {
+// reserve takes a place for a client that has proved its password. Where nodes share limits it may have to wait a moment.
+func (g *Gate) reserve(ctx context.Context, t *tenant, conf *tenants.Tenant, at place) *denied {
 	if g.clients.Add(1) > g.admits.Load() {
 		g.clients.Add(-1)
 		return deny(denyClients)
 	}
 	err := deny(denyTenantClients)
 	if t.admitted.Add(1) <= int64(conf.Pool.MaxClients) {
-		err = t.places.take(conf, at)
+		err = t.places.take(ctx, conf, at)
 	}
 	if err != nil {
 		t.admitted.Add(-1)

@@ -33,18 +33,18 @@ func TestARefusedClientKeepsNoPlace(t *testing.T) {
 		conf := &tenants.Tenant{ID: "acme", Pool: c.pool, Users: c.users}
 		at := place{"app", "db"}
 		for range c.there {
-			if d := b.gate.reserve(b.tenant, conf, at); d != nil {
+			if d := b.gate.reserve(t.Context(), b.tenant, conf, at); d != nil {
 				t.Fatalf("%s: %v at once", name, d)
 			}
 		}
 		for range 3 {
-			if d := b.gate.reserve(b.tenant, conf, at); d == nil || d.why != c.why {
+			if d := b.gate.reserve(t.Context(), b.tenant, conf, at); d == nil || d.why != c.why {
 				t.Errorf("%s: %v, want %v", name, d, deny(c.why))
 			}
 		}
-		all, own, users := b.gate.clients.Load(), b.tenant.admitted.Load(), b.tenant.places.users["app"]
-		if n := c.there; all != int64(n) || own != int64(n) || users != n || b.tenant.places.databases["db"] != n {
-			t.Errorf("%s: %d clients in all, %d of the tenant, %d of the user, %d of the database; want %d", name, all, own, users, b.tenant.places.databases["db"], n)
+		all, own, users := b.gate.clients.Load(), b.tenant.admitted.Load(), b.tenant.places.taken[party{ofUser, "app"}]
+		if n := c.there; all != int64(n) || own != int64(n) || users != n || b.tenant.places.taken[party{ofDatabase, "db"}] != n {
+			t.Errorf("%s: %d clients in all, %d of the tenant, %d of the user, %d of the database; want %d", name, all, own, users, b.tenant.places.taken[party{ofDatabase, "db"}], n)
 		}
 		for range c.there {
 			b.gate.release(b.tenant, at)

@@ -21,6 +21,10 @@ type Budget interface {
 	Claim(tenant string, number int64, demands []tenants.Demand)
 	// MayDial reports whether what was granted is known to hold still. A dial asks once it is connected.
 	MayDial() bool
+	// MaxNodes is how many nodes there may be.
+	MaxNodes() int
+	// Away reports whether nobody can be asked for more.
+	Away() bool
 }
 
 // claimPause is between two claims of a tenant.
@@ -54,6 +58,10 @@ func (s *shares) tells(scope string) (d tenants.Demand, ok bool) {
 // Granted says what of a tenant's limits the gate may use from now on, in the order of the numbers. What exceeds it is closed: what is
 // idle at once, and what is in use when it is released. Safe for concurrent use.
 func (g *Gate) Granted(tenant string, number int64, grants []tenants.Grant) {
+	if id, clients := tenants.CutClients(tenant); clients {
+		g.grantPlaces(id, number, grants)
+		return
+	}
 	g.mu.Lock()
 	t := g.tenants[tenant]
 	g.mu.Unlock()

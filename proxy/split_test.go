@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -215,7 +216,7 @@ func (b *bench) arrivesFrom(peer proxyproto.Peer, mode poolMode, list ...pgwire.
 	t := b.tenant
 	conf := b.conf()
 	at := place{"app", "app"}
-	if err := b.gate.reserve(t, conf, at); err != nil {
+	if err := b.gate.reserve(context.Background(), t, conf, at); err != nil {
 		b.t.Fatal(err)
 	}
 	c := &client{tenant: t, place: at, peer: peer, database: "app", mode: mode, started: time.Now(),

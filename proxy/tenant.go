@@ -41,7 +41,7 @@ type tenant struct {
 	// Shared.
 	counters   counters
 	admitted   atomic.Int64 // clients admitted and not yet gone
-	places     places       // of them, by user and database
+	places     places       // of them, see places.go
 	lastUse    atomic.Int64 // unix seconds
 	hasMachine atomic.Bool
 	derive     chan struct{}
@@ -107,7 +107,7 @@ func newTenant(g *Gate, id string, conf *tenants.Tenant) *tenant {
 	t := &tenant{id: id, gate: g, loop: g.loopFor(id), log: g.log.With("tenant", id), conf: conf,
 		derive: make(chan struct{}, 1), logins: make(map[string]*login)}
 	if g.opts.Budget != nil {
-		t.shares = &shares{}
+		t.shares, t.places.commons = &shares{}, newCommons(id, g.opts.Budget, g.room.Handshakes/addressShare)
 	}
 	t.open()
 	if conf != nil {

@@ -4,6 +4,7 @@ package tenants
 
 import (
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,16 @@ func DatabaseScope(database string) string { return "database/" + url.PathEscape
 func PoolScope(user, database string) string {
 	return "pool/" + url.PathEscape(user) + "/" + url.PathEscape(database)
 }
+
+// ofClients follows the name of a tenant, which has no slash.
+const ofClients = "/clients"
+
+// ClientsOf is what a tenant's limits of clients are called where others have the tenant's name: they are divided for themselves, with the
+// same scopes, and a place of a client stands for a server.
+func ClientsOf(tenant string) string { return tenant + ofClients }
+
+// CutClients returns the tenant of such a name; ok is false if it is none.
+func CutClients(name string) (tenant string, ok bool) { return strings.CutSuffix(name, ofClients) }
 
 // Demand is what a gate has of a limit, and what it could use. A gate says all its demands of a tenant together; of a scope that it
 // does not name it has nothing and wants nothing.

@@ -108,8 +108,12 @@ func (p *peers) servers(_ context.Context, tenant string) ([]uint32, error) {
 	return p.gate().ServerPIDs(tenant)
 }
 
-// strangers counts a tenant's server connections that no living node says are its own. ok is false if it has no service account.
+// strangers counts a tenant's server connections that no living node says are its own. ok is false if it has no service account, and for
+// places of clients: those are gone with their node.
 func (p *peers) strangers(ctx context.Context, tenant string) (n int, ok bool, err error) {
+	if _, clients := tenants.CutClients(tenant); clients {
+		return 0, false, nil
+	}
 	there, ok, err := p.gate().ServicePIDs(ctx, tenant)
 	if !ok || err != nil {
 		return 0, ok, err
