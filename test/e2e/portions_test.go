@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,18 @@ type sharing struct {
 // newSharing starts nodes that may have limit servers together.
 func newSharing(t *testing.T, limit int, names ...string) *sharing {
 	t.Helper()
+	return newSharingOf(t, sharingConf{limit: limit}, names...)
+}
+
+type sharingConf struct {
+	limit    int         // of servers
+	maxNodes int         // 0: the default
+	pool     harness.Map // more of it
+}
+
+func newSharingOf(t *testing.T, o sharingConf, names ...string) *sharing {
+	t.Helper()
+	limit := o.limit
 	w := &sharing{storeWorld: newStoreWorld(t), upstream: harness.Postgres(t), role: "limited_" + strings.ToLower(rand.Text())}
 	w.postgres(fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'of the server' CONNECTION LIMIT %d`, w.role, limit))
 	t.Cleanup(func() {
@@ -45,7 +58,13 @@ func newSharing(t *testing.T, limit int, names ...string) *sharing {
 	})
 	write(t, filepath.Join(w.dir, "server.pw"), []byte("of the server\n"))
 	w.acme["users"].([]harness.Map)[0]["upstream"] = harness.Map{"user": w.role, "password_file": filepath.Join(w.dir, "server.pw")}
-	w.acme["pool"] = harness.Map{"size": limit, "max_servers": limit}
+	pool := harness.Map{"size": limit, "max_servers": limit}
+	maps.Copy(pool, o.pool)
+	w.acme["pool"] = pool
+	service := "service_" + strings.ToLower(rand.Text())
+	w.postgres(fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'of Postern' IN ROLE pg_monitor`, service))
+	write(t, filepath.Join(w.dir, "service.pw"), []byte("of Postern\n"))
+	w.acme["service"] = harness.Map{"user": service, "password_file": filepath.Join(w.dir, "service.pw")}
 	w.command("init")
 	w.load(w.acme)
 	var key [32]byte
@@ -54,7 +73,11 @@ func newSharing(t *testing.T, limit int, names ...string) *sharing {
 	place := w.tenants["postgres"].(harness.Map)
 	delete(place, "cache_file") // which is of one process
 	for _, name := range names {
-		file := harness.Map{"tenants": w.tenants, "cluster": harness.Map{"name": name, "bind": "127.0.0.1:0", "key_file": filepath.Join(w.dir, "cluster.key")}}
+		cluster := harness.Map{"name": name, "bind": "127.0.0.1:0", "key_file": filepath.Join(w.dir, "cluster.key")}
+		if o.maxNodes > 0 {
+			cluster["max_nodes"] = o.maxNodes
+		}
+		file := harness.Map{"tenants": w.tenants, "cluster": cluster}
 		g := &gate{t: t, Gate: harness.Postern(t, harness.GateConfig{Config: file}), cluster: w.upstream, database: w.acme["database"].(string)}
 		w.nodes = append(w.nodes, g)
 	}
