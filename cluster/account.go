@@ -314,10 +314,10 @@ func (a *account) floor() int {
 	return 1
 }
 
-// lose says that portions were lost while this process stood still: the store has these, by scope. Nothing is written before it is certain
+// lose says that portions were lost while this process stood still: the store has so many for each scope. Nothing is written before it is certain
 // what the gate still has.
-func (a *account) lose(rows map[string]int, now, until time.Time) {
-	a.cut(now, func(scope string) int { return rows[scope] })
+func (a *account) lose(servers func(scope string) int, now, until time.Time) {
+	a.cut(now, servers)
 	a.noted, a.retryAt = true, until
 }
 
@@ -329,9 +329,9 @@ func (a *account) uncounted() {
 }
 
 // differs reports whether the store has less for the gate than it had, by scope.
-func (a *account) differs(rows map[string]int) bool {
+func (a *account) differs(servers func(scope string) int) bool {
 	for scope, p := range a.parts {
-		if rows[scope] < p.row {
+		if servers(scope) < p.row {
 			return true
 		}
 	}

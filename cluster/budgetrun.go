@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	countPatience = 10 * time.Second
 	attendEvery   = 2 * time.Second
 	surveyEvery   = 30 * time.Second
+	compareAtOnce = 500                    // accounts, while claims wait
 	hearPause     = 500 * time.Millisecond // between two connections that hear
 	returnWithin  = time.Second
 )
@@ -260,19 +262,26 @@ func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed 
 func (b *Budget) compare(asked time.Time, gap bool, mine map[string][]tenants.Portion, look []string) (lost bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.now()
+	now, done := b.now(), 0
 	for tenant, a := range b.accounts {
+		if done++; done%compareAtOnce == 0 { // event loops wait for the lock
+			b.mu.Unlock()
+			b.mu.Lock()
+		}
 		if a.busy || !a.lookedAt.Before(asked) {
 			continue
 		}
-		rows := make(map[string]int, len(mine[tenant]))
-		for _, row := range mine[tenant] {
-			rows[row.Scope] = row.Servers
+		servers := func(scope string) int {
+			i := slices.IndexFunc(mine[tenant], func(row tenants.Portion) bool { return row.Scope == scope })
+			if i < 0 {
+				return 0
+			}
+			return mine[tenant][i].Servers
 		}
-		if a.differs(rows) {
+		if a.differs(servers) {
 			lost = true
 			if a.noted = true; gap {
-				a.lose(rows, now, asked.Add(lostPause))
+				a.lose(servers, now, asked.Add(lostPause))
 			}
 			b.schedule(a, now)
 		}
