@@ -123,13 +123,11 @@ func (g *gate) has() int {
 	return g.open
 }
 
-// cluster3 starts three nodes on one store, each behind a relay of its own.
-func cluster3(t *testing.T, at *server) (gates []*gate, rows *pgx.Conn) {
+// storeOf makes a store in a database, and returns how it is reached by way of a port.
+func storeOf(t *testing.T, c *harness.Cluster, database string) (dsn func(port int) *pgx.ConnConfig) {
 	t.Helper()
-	c := harness.Postgres(t)
-	dir, database := t.TempDir(), harness.Database(t, c)
-	dsn := func(port int) *pgx.ConnConfig {
-		path := filepath.Join(dir, "dsn")
+	path := filepath.Join(t.TempDir(), "dsn")
+	dsn = func(port int) *pgx.ConnConfig {
 		text := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=%s sslmode=disable", port, harness.App, harness.AppPassword, database)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -143,14 +141,27 @@ func cluster3(t *testing.T, at *server) (gates []*gate, rows *pgx.Conn) {
 	if _, err := postgres.Init(t.Context(), dsn(c.Port())); err != nil {
 		t.Fatal(err)
 	}
-	keyFile := filepath.Join(dir, "key")
-	if _, err := postgres.MakeKeyFile(keyFile); err != nil {
+	return dsn
+}
+
+func newKeys(t *testing.T) *postgres.Keys {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if _, err := postgres.MakeKeyFile(path); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := postgres.ReadKeys(keyFile)
+	keys, err := postgres.ReadKeys(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return keys
+}
+
+// cluster3 starts three nodes on one store, each behind a relay of its own.
+func cluster3(t *testing.T, at *server) (gates []*gate, rows *pgx.Conn) {
+	t.Helper()
+	c := harness.Postgres(t)
+	dsn, keys := storeOf(t, c, harness.Database(t, c)), newKeys(t)
 	for _, name := range []string{"a", "b", "c"} {
 		g := &gate{name: name, at: at, relay: harness.NewRelay(t, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port())), harness.Faults{})}
 		_, port, err := net.SplitHostPort(g.relay.Addr())
@@ -190,7 +201,7 @@ func cluster3(t *testing.T, at *server) (gates []*gate, rows *pgx.Conn) {
 		})
 		gates = append(gates, g)
 	}
-	rows, err = pgx.ConnectConfig(t.Context(), dsn(c.Port()))
+	rows, err := pgx.ConnectConfig(t.Context(), dsn(c.Port()))
 	if err != nil {
 		t.Fatal(err)
 	}
