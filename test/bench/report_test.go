@@ -71,7 +71,7 @@ func TestParseAgainst(t *testing.T) {
 				t.Errorf("%d rounds, targets (-want +got):\n%s", o.rounds, diff)
 			}
 			for _, w := range o.rows {
-				if o.against != "" && (w.idle || w.wake > 0 || w.tracks != "" || w.wide || w.store) {
+				if o.against != "" && (w.idle || w.wake > 0 || w.tracks != "" || w.wide || w.store || w.own != nil) {
 					t.Errorf("row %s is compared", w.name)
 				}
 			}

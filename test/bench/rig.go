@@ -131,6 +131,8 @@ func (r *rig) cell(ctx context.Context, w row, name string) (figures, error) {
 		return r.wakeCell(ctx, w.wake)
 	case w.store:
 		return r.storeCell(ctx)
+	case w.own != nil:
+		return w.own.run(ctx, r)
 	case w.tracks != "":
 		return trackingCell(ctx, w.tracks)
 	}

@@ -17,14 +17,15 @@ type row struct {
 	pgbench []string // its arguments; none for rows that measure something else
 	// elsewhere are the arguments for a PgBouncer that has no prepared statements in transaction mode: its clients must do without.
 	elsewhere []string
-	script    string // name of a script in scripts, instead of a builtin
-	tls       bool   // clients speak TLS; the pooler's own way to the server stays in plaintext
-	plain     bool   // Postern may not use io_uring
-	wide      bool   // PgBouncer has buffers of 64 KiB
-	idle      bool   // measures memory and goroutines of idle clients instead
-	store     bool   // measures what tenants in a database take, and how soon their changes are in force, instead
-	wake      int    // so many clients of a sleeping machine come at once; measures how soon they are answered instead
-	tracks    string // measures what tracking takes of a transaction of the row of this name instead; see tracking.go
+	script    string       // name of a script in scripts, instead of a builtin
+	tls       bool         // clients speak TLS; the pooler's own way to the server stays in plaintext
+	plain     bool         // Postern may not use io_uring
+	wide      bool         // PgBouncer has buffers of 64 KiB
+	idle      bool         // measures memory and goroutines of idle clients instead
+	store     bool         // measures what tenants in a database take, and how soon their changes are in force, instead
+	wake      int          // so many clients of a sleeping machine come at once; measures how soon they are answered instead
+	own       *measurement // measures something of its own instead
+	tracks    string       // measures what tracking takes of a transaction of the row of this name instead; see tracking.go
 }
 
 // loadClients is how many clients the rows of short transactions have.
@@ -38,14 +39,16 @@ var scripts = map[string]string{
 		strings.Repeat("select abalance from pgbench_accounts where aid = :aid;\n", 3) + "commit;\n",
 }
 
+// selectOnly are the arguments for short transactions in one of pgbench's protocols.
+func selectOnly(mode string) []string {
+	return []string{"-S", "-M", mode, "-c", strconv.Itoa(loadClients), "-j", "2"}
+}
+
 // allRows returns every row in the order of the table.
 func allRows() []row {
 	all, poolers, ours := allTargets(), []string{pgbouncer, postern}, []string{postern}
 	results := []string{"-c", "4", "-j", "2"}
 	connects := []string{"-S", "-C", "-c", "8", "-j", "2"}
-	selectOnly := func(mode string) []string {
-		return []string{"-S", "-M", mode, "-c", strconv.Itoa(loadClients), "-j", "2"}
-	}
 	return []row{
 		{name: "simple", title: "`-S` simple", targets: all, pgbench: selectOnly("simple")},
 		{name: "simple-plain", title: "`-S` simple, Postern without io_uring", targets: poolers, pgbench: selectOnly("simple"), plain: true},
@@ -66,6 +69,14 @@ func allRows() []row {
 		{name: "wake-one", title: "one client of a sleeping machine", targets: ours, wake: 1},
 		{name: "wake", title: "200 clients of a sleeping machine", targets: ours, wake: 200},
 		{name: "store", title: "tenants in a database", targets: ours, store: true},
+		{name: "cluster", title: "`-S` simple", targets: ours, own: clusterCost()},
+		{name: "gossip-3", title: "3 members", targets: ours, own: gossipOf(3)},
+		{name: "gossip-10", title: "10 members", targets: ours, own: gossipOf(10)},
+		{name: "gossip-50", title: "50 members", targets: ours, own: gossipOf(50)},
+		{name: "dead-node", title: "one of three nodes is killed", targets: ours, own: deadNode()},
+		{name: "hand-over", title: "all load moves to another node", targets: ours, own: handOver()},
+		{name: "portions", title: "looks at portions", targets: ours, own: portionLooks()},
+		{name: "pools", title: "tenants with one client and one server", targets: ours, own: usedTenants()},
 	}
 }
 

@@ -43,8 +43,12 @@ func (r *rig) storeCell(ctx context.Context) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.fillStore(ctx); err != nil {
-		return nil, fmt.Errorf("filling the store: %w", err)
+	many := make([]*tenants.Tenant, r.opts.tenants)
+	for i := range many {
+		many[i] = r.tenant(tenantName(i))
+	}
+	if err := r.fillStore(ctx, many); err != nil {
+		return nil, err
 	}
 	var took []float64
 	full, err := r.storeReading(ctx, func(t *target) (err error) {
@@ -54,12 +58,12 @@ func (r *rig) storeCell(ctx context.Context) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.pg.cluster.Exec(ctx, storeDatabase, "drop schema postern cascade"); err != nil { // each round makes its own
+	if err := r.dropStore(ctx); err != nil {
 		return nil, err
 	}
 	slices.Sort(took)
-	many := float64(r.opts.tenants)
-	return figures{tenantHeap: (full.heap - empty.heap) / many, tenantRSS: float64(full.rss-empty.rss) / many, tenantsRead: full.seconds,
+	each := func(bytes float64) float64 { return bytes / float64(r.opts.tenants) }
+	return figures{tenantHeap: each(full.heap - empty.heap), tenantRSS: each(float64(full.rss - empty.rss)), tenantsRead: full.seconds,
 		changeMedian: took[len(took)/2], changeP99: took[len(took)*99/100], changeWorst: took[len(took)-1]}, nil
 }
 
@@ -88,28 +92,40 @@ func (r *rig) makeStore(ctx context.Context) error {
 	return err
 }
 
-// fillStore imports the tenants.
-func (r *rig) fillStore(ctx context.Context) error {
+// dropStore takes the store down: each cell makes its own.
+func (r *rig) dropStore(ctx context.Context) error {
+	return r.pg.cluster.Exec(ctx, storeDatabase, "drop schema postern cascade")
+}
+
+// tenant is one of the benchmark's PostgreSQL and role.
+func (r *rig) tenant(id string) *tenants.Tenant {
+	t := tenants.New(id)
+	t.Upstream = tenants.Upstream{Host: loopback, Port: uint16(r.pg.port), TLS: tenants.TLSDisable}
+	t.Database = benchDatabase
+	t.Users[benchRole] = &tenants.User{Name: benchRole, Verifier: tenants.NewSecret(r.pg.verifier)}
+	t.Complete()
+	return t
+}
+
+func (r *rig) storeKeys() (*store.Keys, error) {
+	return store.ReadKeys(filepath.Join(r.dir, "store.key"))
+}
+
+// fillStore imports tenants.
+func (r *rig) fillStore(ctx context.Context, all []*tenants.Tenant) error {
 	conn, err := r.storeConn()
 	if err != nil {
 		return err
 	}
-	keys, err := store.ReadKeys(filepath.Join(r.dir, "store.key"))
+	keys, err := r.storeKeys()
 	if err != nil {
 		return err
 	}
-	all := make([]*tenants.Tenant, r.opts.tenants)
-	for i := range all {
-		t := tenants.New(tenantName(i))
-		t.Upstream = tenants.Upstream{Host: loopback, Port: uint16(r.pg.port), TLS: tenants.TLSDisable}
-		t.Database = benchDatabase
-		t.Users[benchRole] = &tenants.User{Name: benchRole, Verifier: tenants.NewSecret(r.pg.verifier)}
-		t.Complete()
-		all[i] = t
-	}
 	fmt.Fprintln(r.progress, "importing", len(all), "tenants")
-	_, err = store.Import(ctx, conn, keys, all, store.ImportOptions{}, io.Discard)
-	return err
+	if _, err = store.Import(ctx, conn, keys, all, store.ImportOptions{}, io.Discard); err != nil {
+		return fmt.Errorf("filling the store: %w", err)
+	}
+	return nil
 }
 
 func tenantName(i int) string { return fmt.Sprintf("t%06d", i) }
@@ -127,23 +143,14 @@ func (r *rig) storeReading(ctx context.Context, do func(*target) error) (f store
 		return f, err
 	}
 	began := time.Now()
-	t, err := r.startStoreNode()
+	t, err := r.startStoreNode("")
 	if err != nil {
 		return f, err
 	}
 	defer t.stop()
 	fail := func(err error) (storeFigures, error) { return f, fmt.Errorf("%w%s", err, t.logTail()) }
-	for {
-		log, err := os.ReadFile(t.proc.log)
-		if err != nil {
-			return f, err
-		}
-		if strings.Contains(string(log), `"msg":"tenants loaded"`) {
-			break
-		}
-		if err := errors.Join(t.alive(), pause(ctx, 20*time.Millisecond)); err != nil || time.Since(began) > storeWithin {
-			return fail(fmt.Errorf("the tenants are not read: %w", err))
-		}
+	if err := t.awaitTenants(ctx); err != nil {
+		return fail(err)
 	}
 	f.seconds = time.Since(began).Seconds()
 	if err := do(t); err != nil {
@@ -156,6 +163,24 @@ func (r *rig) storeReading(ctx context.Context, do func(*target) error) (f store
 		return fail(err)
 	}
 	return f, t.alive()
+}
+
+// awaitTenants waits until a node has read the store.
+func (t *target) awaitTenants(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeWithin)
+	defer cancel()
+	for {
+		log, err := os.ReadFile(t.proc.log)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(log), `"msg":"tenants loaded"`) {
+			return nil
+		}
+		if err := errors.Join(t.alive(), pause(ctx, 20*time.Millisecond)); err != nil {
+			return fmt.Errorf("the tenants are not read: %w", err)
+		}
+	}
 }
 
 // liveHeap has the process make garbage, by comparing what it has with the store, until it was collected, and returns what is left.
@@ -294,8 +319,8 @@ func (r *rig) connectFrom(ctx context.Context, t *target, tenant string, from ne
 	return conn, nil
 }
 
-// startStoreNode starts a Postern that has its tenants in the store.
-func (r *rig) startStoreNode() (*target, error) {
+// startStoreNode starts a Postern that has its tenants in the store; more is what its configuration says beside.
+func (r *rig) startStoreNode(more string) (*target, error) {
 	dir, err := r.instanceDir("node")
 	if err != nil {
 		return nil, err
@@ -319,7 +344,7 @@ auth: {mock_secret_file: %[3]s/mock.key}
 admin: {address: "%[1]s:%[4]d", token_file: %[3]s/admin.token, metrics_public: true}
 tenants: {postgres: {dsn_file: %[3]s/dsn, key_file: %[3]s/key}}
 timeouts: {drain: 1s}
-`, loopback, port, dir, adminPort),
+%[5]s`, loopback, port, dir, adminPort, more),
 		filepath.Join(dir, "dsn"): fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable\n", loopback, r.pg.port, benchRole, r.password, storeDatabase),
 		filepath.Join(dir, "key"): string(key),
 	} {

@@ -17,8 +17,8 @@ type table struct {
 	rows   [][]string
 }
 
-// tables makes the table of the throughput rows, that of two Posterns, those of the tracking, idle, wake and store rows; one without rows is
-// left out.
+// tables makes the table of the throughput rows, that of two Posterns, those of the tracking, idle, wake and store rows, and those of
+// measurements of their own; one without rows is left out.
 func (r *report) tables() []table {
 	bouncer := r.Environment.Versions["PgBouncer"]
 	if !strings.HasPrefix(bouncer, "PgBouncer ") {
@@ -35,6 +35,9 @@ func (r *report) tables() []table {
 	wake := table{header: []string{"", "first answer after a direct client's, ms", "last", "from the first knock to the last answer"}}
 	store := table{header: []string{"tenants in a database", "read in s", "heap bytes each", "RSS bytes each", "goal of the heap", "change in force after ms (median)", "p99", "goal of p99", "worst"}}
 	for _, s := range r.Summary {
+		if s.row.own != nil {
+			continue
+		}
 		d, b, p := s.Targets[direct], s.Targets[pgbouncer], s.Targets[postern]
 		if s.row.tracks != "" {
 			goal := "-"
@@ -73,7 +76,8 @@ func (r *report) tables() []table {
 		load.rows = append(load.rows, []string{title, show(d[tps]), show(d[latency]), show(b[tps]), show(b[latency]), show(b[cpu]),
 			show(p[tps]), show(p[latency]), show(p[cpu]), showRatio(s.Ratios[cpu]), showRatio(s.Ratios[tps])})
 	}
-	return slices.DeleteFunc([]table{load, change, tracking, idle, wake, store}, func(t table) bool { return len(t.rows) == 0 })
+	all := append([]table{load, change, tracking, idle, wake, store}, r.ownTables()...)
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
 }
 
 // text writes the table in aligned columns.
