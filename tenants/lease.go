@@ -17,7 +17,7 @@ type Lease struct {
 	// Epoch is greater than that of every lease of the key before. What is changed remembers it, and refuses smaller ones: a process that
 	// stood still for longer than its lease finds out there.
 	Epoch int64
-	// Takeover says that the process that had it before has not given it back: it may be acting still.
+	// Takeover says that the process that had it before has not given it back, or nobody knows whether one had it: it may be acting still.
 	Takeover bool
 }
 

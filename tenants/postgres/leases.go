@@ -16,7 +16,7 @@ import (
 const settleAfter = 30 * time.Second
 
 // TakeLease takes a lease for a time that begins after the call: *tenants.HeldError if another process has it. The process that has it
-// already gets a new one.
+// already gets a new one, by takeover.
 func (l *Ledger) TakeLease(ctx context.Context, key string, ttl time.Duration) (tenants.Lease, error) {
 	return l.take(ctx, key, ttl, func(context.Context, pgx.Tx) (refused, err error) { return nil, nil })
 }
@@ -113,6 +113,12 @@ func (l *Ledger) DropLease(ctx context.Context, lease tenants.Lease, changed boo
 		SELECT pg_notify('`+leaseChannel+`', $4) FROM dropped`, l.says(changed, lease.Key))
 }
 
+// LeaveLease ends a lease before its time, unfinished: whoever takes it next has it by takeover.
+func (l *Ledger) LeaveLease(ctx context.Context, lease tenants.Lease, changed bool) error {
+	return l.own(ctx, lease, `WITH left_ AS (UPDATE postern.leases SET until = clock_timestamp() WHERE key = $1 AND boot = $2 AND epoch = $3 RETURNING key)
+		SELECT pg_notify('`+leaseChannel+`', $4) FROM left_`, l.says(changed, lease.Key))
+}
+
 // own runs a statement that does something with one row if the lease is this process's.
 func (l *Ledger) own(ctx context.Context, lease tenants.Lease, sql string, arg any) error {
 	_, err := ask(ctx, l, func(ctx context.Context) (struct{}, error) {
@@ -147,25 +153,27 @@ func (l *Ledger) take(ctx context.Context, key string, ttl time.Duration, may fu
 	return lease, nil
 }
 
-// locked runs a transaction that has the lock of a lease's row, which no other process holds the lease of. abandoned says that one did and
-// has not given it back.
+// locked runs a transaction that has the lock of a lease's row, which no other process holds the lease of. abandoned says that a process did,
+// this one or another, and has not given it back: what it does may not have ended. So it is where this store has not given it out before:
+// the one that it was restored from may have.
 func (l *Ledger) locked(ctx context.Context, key string, f func(ctx context.Context, tx pgx.Tx, abandoned bool) error) error {
 	_, err := ask(ctx, l, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { // each statement sees what was committed before it
 			if _, err := tx.Exec(ctx, insertLease, key); err != nil {
 				return err
 			}
-			var owner, boot string
+			var owner string
+			var abandoned bool
 			var left float64 // seconds
 			var others int32
-			if err := tx.QueryRow(ctx, selectLease, key, l.boot).Scan(&owner, &boot, &left, &others); err != nil {
+			if err := tx.QueryRow(ctx, selectLease, key, l.boot).Scan(&owner, &abandoned, &left, &others); err != nil {
 				return err
 			}
 			l.others.Store(others)
 			if left > 0 {
 				return &tenants.HeldError{Owner: owner, For: time.Duration(left * float64(time.Second))}
 			}
-			return f(ctx, tx, owner != "" && boot != l.boot)
+			return f(ctx, tx, abandoned)
 		})
 	})
 	return err
@@ -173,7 +181,9 @@ func (l *Ledger) locked(ctx context.Context, key string, f func(ctx context.Cont
 
 const (
 	insertLease = `INSERT INTO postern.leases (key, owner, boot, epoch, store, until) VALUES ($1, '', '', 0, '', '-infinity') ON CONFLICT DO NOTHING`
-	selectLease = `SELECT owner, boot, CASE WHEN boot <> $2 AND until > clock_timestamp() AND store = ` + epochNow + ` THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END,
+	// A lease that lasts for longer than any was ever taken is of before the clock was set back.
+	selectLease = `SELECT owner, owner <> '' OR store <> ` + epochNow + `, CASE WHEN owner <> '' AND boot <> $2 AND until > clock_timestamp() AND until <= clock_timestamp() + interval '1 hour' AND store = ` + epochNow + `
+			THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END,
 		(SELECT count(*) FROM postern.nodes WHERE boot <> $2)
 		FROM postern.leases WHERE key = $1 FOR UPDATE OF leases`
 )

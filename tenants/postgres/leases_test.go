@@ -32,6 +32,18 @@ func (w *world) ledger(node string) *Ledger {
 	return l
 }
 
+// taken has a ledger take a lease and give it back: from then on this store has given it out.
+func (w *world) taken(l *Ledger, key string) {
+	w.t.Helper()
+	lease, err := l.TakeLease(w.t.Context(), key, longLease)
+	if err == nil {
+		err = l.DropLease(w.t.Context(), lease, false)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) announce(node string) {
 	w.t.Helper()
 	w.exec(`INSERT INTO postern.nodes (name, boot, started, seen, epoch, applied, refused, keys, cache) VALUES ($1, $2, now(), now(), '', 0, '{}', '{}', '')
@@ -65,12 +77,17 @@ func (w *world) watchLedger(l *Ledger, idle *atomic.Bool) (news func() []tenants
 // uses are the boots that are written down as using the key.
 func (w *world) uses() (boots string) {
 	w.t.Helper()
+	return w.text(`SELECT coalesce(string_agg(boot, ' ' ORDER BY boot), '') FROM postern.uses WHERE key = $1`, leaseKey)
+}
+
+func (w *world) text(sql string, args ...any) (text string) {
+	w.t.Helper()
 	conn := w.connect()
 	defer closeConn(conn)
-	if err := conn.QueryRow(w.t.Context(), `SELECT coalesce(string_agg(boot, ' ' ORDER BY boot), '') FROM postern.uses WHERE key = $1`, leaseKey).Scan(&boots); err != nil {
+	if err := conn.QueryRow(w.t.Context(), sql, args...).Scan(&text); err != nil {
 		w.t.Fatal(err)
 	}
-	return boots
+	return text
 }
 
 // TestLeaseIsOnes: of many who try at once one has it, epochs only grow, and it ends by the store's clock, when it is given back, or when
@@ -114,6 +131,11 @@ func TestLeaseIsOnes(t *testing.T) {
 	if err := a.RenewLease(ctx, lease, longLease); err != nil {
 		t.Error(err)
 	}
+	if again, err := a.TakeLease(ctx, leaseKey, longLease); err != nil || !again.Takeover || again.Epoch <= lease.Epoch {
+		t.Errorf("one's own, which was not given back: %+v %v", again, err)
+	} else {
+		lease = again
+	}
 	w.exec(`UPDATE postern.leases SET until = now() - interval '1 ms' WHERE key = $1`, leaseKey) // its time is over, by this clock
 	if err := a.RenewLease(ctx, lease, longLease); !errors.Is(err, tenants.ErrLeaseLost) {
 		t.Errorf("renewed after its end: %v", err)
@@ -128,9 +150,30 @@ func TestLeaseIsOnes(t *testing.T) {
 	if err := b.DropLease(ctx, next, false); err != nil {
 		t.Fatal(err)
 	}
+	w.exec(`UPDATE postern.leases SET until = now() + interval '1 min' WHERE key = $1`, leaseKey) // the clock was set back since
 	if lease, err = a.TakeLease(ctx, leaseKey, longLease); err != nil || lease.Takeover || lease.Epoch <= next.Epoch {
 		t.Fatalf("after one that was given back: %+v %v", lease, err)
 	}
+	if err := a.LeaveLease(ctx, lease, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*Ledger{a, b} { // also by whoever has left it
+		if next, err = l.TakeLease(ctx, leaseKey, longLease); err != nil || !next.Takeover || next.Epoch <= lease.Epoch {
+			t.Fatalf("after one that was left: %+v %v", next, err)
+		}
+		lease = next
+		if err := l.LeaveLease(ctx, lease, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lease, err = a.TakeLease(ctx, leaseKey, longLease); err != nil {
+		t.Fatal(err)
+	}
+	w.exec(`UPDATE postern.leases SET until = now() + interval '1 day' WHERE key = $1`, leaseKey) // the clock was set back by a day since
+	if next, err = b.TakeLease(ctx, leaseKey, longLease); err != nil || !next.Takeover {
+		t.Errorf("nobody can wait for that: %+v %v", next, err)
+	}
+	lease = next
 
 	// An older backup knows neither the lease nor its epoch.
 	w.exec(`UPDATE postern.leases SET store = 'another', epoch = 1 WHERE key = $1`, leaseKey)
@@ -139,6 +182,27 @@ func TestLeaseIsOnes(t *testing.T) {
 	}
 	if next, err = b.TakeLease(ctx, leaseKey, longLease); err != nil || next.Epoch <= lease.Epoch {
 		t.Errorf("in another store: %+v %v, after epoch %d", next, err, lease.Epoch)
+	}
+	w.exec(`UPDATE postern.leases SET store = 'another', owner = '' WHERE key = $1`, leaseKey)
+	if err := b.Use(ctx, leaseKey); !errors.Is(err, tenants.ErrAbandoned) {
+		t.Errorf("used although the store that was lost may have given the lease out: %v", err)
+	}
+	if next, err = b.TakeLease(ctx, leaseKey, longLease); err != nil || !next.Takeover {
+		t.Errorf("in another store: %+v %v", next, err)
+	}
+}
+
+// TestStoodStill: by either clock.
+func TestStoodStill(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, c := range []struct {
+		last time.Time
+		want bool
+	}{{now, false}, {now.Add(-pingLedger), false}, {now.Add(-time.Hour), true}, {now.Add(-time.Hour).Round(0), true}, {now.Add(time.Hour), false}} {
+		if got := stoodStill(c.last, now); got != c.want {
+			t.Errorf("since %v before: %v", now.Sub(c.last), got)
+		}
 	}
 }
 
@@ -155,6 +219,10 @@ func TestNobodyIsOverlooked(t *testing.T) {
 			t.Errorf("taken as unused: %v, want it used by %s", err, by)
 		}
 	}
+	if err := a.Use(ctx, leaseKey); !errors.Is(err, tenants.ErrAbandoned) {
+		t.Errorf("used although this store has never given the lease out: %v", err)
+	}
+	w.taken(a, leaseKey)
 	if err := a.Use(ctx, leaseKey); err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +243,7 @@ func TestNobodyIsOverlooked(t *testing.T) {
 	if err := a.Use(ctx, leaseKey); err != nil {
 		t.Fatal(err)
 	}
+	w.taken(a, "other")
 	if err := b.Use(ctx, "other"); !errors.Is(err, tenants.ErrUnannounced) {
 		t.Errorf("a node that the store does not know uses something: %v", err)
 	}
@@ -249,16 +318,21 @@ func TestLedgerWatches(t *testing.T) {
 	a, b, c := w.ledger("a"), w.ledger("b"), w.ledger("c")
 	ctx := t.Context()
 	var idleA, idleB atomic.Bool
+	w.taken(c, leaseKey)
 	if err := a.Use(ctx, leaseKey); err != nil {
 		t.Fatal(err)
 	}
 	a.UseUnwritten("machine/local/x")
 	w.exec(`DELETE FROM postern.uses`)
+	w.exec(`INSERT INTO postern.leases (key, owner, boot, epoch, store, until) VALUES ('machine/old', '', '', 1, '', now() - interval '31 days'),
+		('machine/held', 'x', 'x', 1, '', now() - interval '31 days'), ('machine/new', '', '', 1, '', now() - interval '29 days')`)
 	newsA, newsB := w.watchLedger(a, &idleA), w.watchLedger(b, &idleB)
 	harness.Eventually(t, harness.Patience, "what was lost is written down again", func() bool { return w.uses() == "boot-a" && a.Uses("machine/local/x") })
-	if a.Alone() || b.Alone() {
-		t.Error("one of three nodes is alone")
-	}
+	harness.Eventually(t, harness.Patience, "nobody of three nodes is alone", func() bool { return !a.Alone() && !b.Alone() })
+
+	harness.Eventually(t, harness.Patience, "old leases are removed, and neither those that are held nor others", func() bool {
+		return w.text(`SELECT string_agg(key, ' ' ORDER BY key) FROM postern.leases WHERE key <> ''`) == leaseKey+" machine/held machine/new"
+	})
 
 	lease, err := a.TakeLease(ctx, "machine/1", longLease)
 	if err != nil {

@@ -38,6 +38,7 @@ type Ledger struct {
 	others atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
 
 	again   atomic.Bool  // Watch writes down and looks again now
+	pruned  bool         // old leases were removed; of Watch, as is what follows
 	orphans map[use]bool // that it has seen when it looked last
 
 	mu    sync.Mutex               // guards what follows; held briefly
@@ -120,8 +121,10 @@ func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 		return err
 	}
 	var asserted time.Time
-	for {
-		all := time.Since(asserted) >= assertEvery || l.again.Swap(false)
+	for last := time.Now(); ; {
+		now := time.Now()
+		all := now.Sub(asserted) >= assertEvery || stoodStill(last, now) || l.again.Swap(false)
+		last = now
 		if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, l.assert(ctx, conn, all, w) }); err != nil {
 			return err
 		}
@@ -139,6 +142,12 @@ func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 			return err
 		}
 	}
+}
+
+// stoodStill reports whether this process has done nothing for so long that it may have been forgotten, and what it uses struck out. If its
+// computer stood still, only the clock on the wall says so.
+func stoodStill(last, now time.Time) bool {
+	return max(now.Sub(last), now.Round(0).Sub(last.Round(0))) >= 2*pingLedger
 }
 
 // The payload of a notification: what it is about, who says so, and the key.
@@ -180,10 +189,24 @@ func (l *Ledger) assert(ctx context.Context, conn *pgx.Conn, all bool, w Watcher
 	if !all {
 		return nil
 	}
+	if err := l.prune(ctx, conn); err != nil {
+		return err
+	}
 	if err := l.strike(ctx, conn, w.Idle); err != nil {
 		return err
 	}
 	return l.adopt(ctx, conn, w.Told)
+}
+
+// prune removes leases that nobody has taken for long, once: there is one for each machine that there ever was. The next epoch of such a one is
+// greater all the same, by the clock.
+func (l *Ledger) prune(ctx context.Context, conn *pgx.Conn) error {
+	if l.pruned {
+		return nil
+	}
+	_, err := conn.Exec(ctx, `DELETE FROM postern.leases WHERE owner = '' AND key <> '' AND until < clock_timestamp() - interval '30 days'`)
+	l.pruned = err == nil
+	return err
 }
 
 // strike strikes out what is not used here: a wake has failed, a machine has stopped by itself, or it is not known whether a use was
