@@ -30,6 +30,7 @@ var (
 type Leases interface {
 	RenewLease(ctx context.Context, lease tenants.Lease, ttl time.Duration) error
 	DropLease(ctx context.Context, lease tenants.Lease, changed bool) error
+	LeaveLease(ctx context.Context, lease tenants.Lease, changed bool) error
 }
 
 // HolderOptions make a Holder.
@@ -38,7 +39,8 @@ type HolderOptions struct {
 	Log    *slog.Logger
 	TTL    time.Duration // of leases; 0: 15 s
 
-	now func() moment // nil: the computer's clocks
+	// Clocks read the computer's: the one on the wall, and how long it has run by the one that is never set. nil: as Go reads them.
+	Clocks func() (wall time.Time, steady time.Duration)
 }
 
 // Holder holds leases. Its methods may be called by any number of goroutines.
@@ -55,14 +57,19 @@ func NewHolder(o HolderOptions) *Holder {
 	if o.TTL == 0 {
 		o.TTL = leaseTTL
 	}
-	if o.now == nil {
+	if o.Clocks == nil {
 		start := time.Now()
-		o.now = func() moment {
+		o.Clocks = func() (time.Time, time.Duration) {
 			now := time.Now()
-			return moment{wall: now.Round(0), mono: now.Sub(start)}
+			return now.Round(0), now.Sub(start)
 		}
 	}
 	return &Holder{o: o, waiting: make(map[string]chan struct{})}
+}
+
+func (h *Holder) now() moment {
+	wall, mono := h.o.Clocks()
+	return moment{wall, mono}
 }
 
 // Close waits until all leases that were given back are.
@@ -83,7 +90,7 @@ type Held struct {
 
 // Hold takes a lease by take, which asks the store for one of this length, and keeps it until End. Errors are take's.
 func (h *Holder) Hold(ctx context.Context, take func(ctx context.Context, ttl time.Duration) (tenants.Lease, error)) (*Held, error) {
-	sent := h.o.now()
+	sent := h.now()
 	call, cancel := context.WithTimeout(ctx, leaseCall)
 	defer cancel()
 	lease, err := take(call, h.o.TTL)
@@ -108,8 +115,9 @@ func (l *Held) Check() error {
 	if l.ctx.Err() != nil {
 		return context.Cause(l.ctx)
 	}
+	now := l.holder.now()
 	l.mu.Lock()
-	err := l.term.over(l.holder.o.now())
+	err := l.term.over(now)
 	l.mu.Unlock()
 	if err != nil {
 		l.cancel(err)
@@ -117,23 +125,37 @@ func (l *Held) Check() error {
 	return err
 }
 
+// Confirm asks the store whether the right lasts. If the store cannot say so it has ended, too: nobody acts on what may be another's.
+func (l *Held) Confirm(ctx context.Context) error {
+	err := l.prolong(ctx)
+	if err != nil && ctx.Err() == nil {
+		l.cancel(err)
+	}
+	return err
+}
+
 // End gives the right up, and has other nodes told that it is free, or that what it was about was changed. It does not wait for that.
-func (l *Held) End(changed bool) {
+func (l *Held) End(changed bool) { l.end(l.holder.o.Leases.DropLease, changed) }
+
+// Leave gives the right up unfinished: whoever takes the lease next is told that what was done under it may not have ended yet.
+func (l *Held) Leave(changed bool) { l.end(l.holder.o.Leases.LeaveLease, changed) }
+
+func (l *Held) end(give func(context.Context, tenants.Lease, bool) error, changed bool) {
 	l.once.Do(func() {
 		l.cancel(nil)
 		l.holder.work.Go(func() {
 			<-l.kept
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), leaseCall)
 			defer cancel()
-			if err := l.holder.o.Leases.DropLease(ctx, l.Lease, changed); err != nil {
+			err := give(ctx, l.Lease, changed)
+			if errors.Is(err, tenants.ErrLeaseLost) {
+				l.holder.o.Log.Debug("a lease that is given back was another's by then, or has a newer epoch", "lease", l.Lease.Key)
+			} else if err != nil {
 				l.holder.o.Log.Warn("a lease was not given back, and ends with its time", "lease", l.Lease.Key, "error", err)
 			}
 		})
 	})
 }
-
-// Leave gives the right up without a word: the lease ends with its time, and whoever takes it next knows that it was not given back.
-func (l *Held) Leave() { l.once.Do(func() { l.cancel(nil) }) }
 
 // keep looks at the clocks and renews the lease, until the right ends.
 func (l *Held) keep() {
@@ -152,30 +174,39 @@ func (l *Held) keep() {
 			l.holder.o.Log.Warn("a right has ended before its act", "lease", l.Lease.Key, "error", context.Cause(l.ctx))
 			return
 		}
-		sent := l.holder.o.now()
+		now := l.holder.now()
 		l.mu.Lock()
-		due := l.term.due(sent)
+		due := l.term.due(now)
 		l.mu.Unlock()
 		if due {
-			renewing.Go(func() { l.renew(sent) })
+			renewing.Go(l.renew)
 		}
 	}
 }
 
-func (l *Held) renew(sent moment) {
-	ctx, cancel := context.WithTimeout(l.ctx, leaseCall)
-	defer cancel()
-	err := l.holder.o.Leases.RenewLease(ctx, l.Lease, l.holder.o.TTL)
+func (l *Held) renew() {
+	err := l.prolong(l.ctx)
 	switch {
 	case err == nil:
-		l.mu.Lock()
-		l.term.renewed(sent)
-		l.mu.Unlock()
 	case errors.Is(err, tenants.ErrLeaseLost):
 		l.cancel(err)
 	case l.ctx.Err() == nil:
 		l.holder.o.Log.Debug("a lease could not be renewed yet", "lease", l.Lease.Key, "error", err)
 	}
+}
+
+// prolong has the lease last longer, counted from before the store is asked.
+func (l *Held) prolong(ctx context.Context) error {
+	sent := l.holder.now()
+	ctx, cancel := context.WithTimeout(ctx, leaseCall)
+	defer cancel()
+	err := l.holder.o.Leases.RenewLease(ctx, l.Lease, l.holder.o.TTL)
+	if err == nil {
+		l.mu.Lock()
+		l.term.renewed(sent)
+		l.mu.Unlock()
+	}
+	return err
 }
 
 // Await returns when there is news of a key, or after d, a second at most.

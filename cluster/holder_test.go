@@ -21,6 +21,7 @@ type leaseStore struct {
 	slow    time.Duration // the answer takes
 	renewed int
 	dropped []bool // changed
+	left    int
 }
 
 func (s *leaseStore) call(ctx context.Context, f func() error) error {
@@ -71,6 +72,15 @@ func (s *leaseStore) DropLease(ctx context.Context, l tenants.Lease, changed boo
 	})
 }
 
+func (s *leaseStore) LeaveLease(ctx context.Context, l tenants.Lease, changed bool) error {
+	return s.call(ctx, func() error {
+		if l.Epoch == s.epoch {
+			s.until, s.left = time.Time{}, s.left+1
+		}
+		return nil
+	})
+}
+
 func (s *leaseStore) set(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,10 +100,10 @@ func inHolder(t *testing.T, f func(w *holderWorld)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &holderWorld{T: t, store: new(leaseStore)}
 		start := time.Now()
-		w.h = NewHolder(HolderOptions{Leases: w.store, Log: slog.New(slog.DiscardHandler), TTL: 16 * time.Second, now: func() moment {
+		w.h = NewHolder(HolderOptions{Leases: w.store, Log: slog.New(slog.DiscardHandler), TTL: 16 * time.Second, Clocks: func() (time.Time, time.Duration) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return moment{wall: time.Now().Add(w.off), mono: time.Since(start)}
+			return time.Now().Add(w.off), time.Since(start)
 		}})
 		f(w)
 		w.h.Close()
@@ -137,10 +147,10 @@ func TestHolderRenews(t *testing.T) {
 		if next.Lease.Epoch != 2 {
 			t.Errorf("epoch %d", next.Lease.Epoch)
 		}
-		next.Leave()
+		next.Leave(true)
 		synctest.Wait()
-		if len(w.store.dropped) != 1 {
-			t.Error("who leaves gives the lease back")
+		if len(w.store.dropped) != 1 || w.store.left != 1 {
+			t.Error("who leaves gives the lease back, or does not say so")
 		}
 	})
 }
@@ -173,7 +183,35 @@ func TestHolderEndsBeforeTheLease(t *testing.T) {
 					t.Error("the store had given it to others by then")
 				}
 				w.store.set(func() { w.store.slow, w.store.away = 0, nil })
-				held.Leave()
+				held.Leave(false)
+			})
+		})
+	}
+}
+
+// TestHolderConfirms: what the store says counts, whatever the clocks say, and what it does not say ends the right.
+func TestHolderConfirms(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		do   func(s *leaseStore)
+		want error
+	}{
+		"it lasts":           {func(*leaseStore) {}, nil},
+		"another has it":     {func(s *leaseStore) { s.epoch++ }, tenants.ErrLeaseLost},
+		"its time is over":   {func(s *leaseStore) { s.until = time.Now().Add(-time.Second) }, tenants.ErrLeaseLost},
+		"nobody can say":     {func(s *leaseStore) { s.away = tenants.ErrAway }, tenants.ErrAway},
+		"there is no answer": {func(s *leaseStore) { s.slow = time.Hour }, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inHolder(t, func(w *holderWorld) {
+				held := w.hold()
+				w.store.set(func() { c.do(w.store) })
+				if err := held.Confirm(w.Context()); !errors.Is(err, c.want) || (held.Check() == nil) != (c.want == nil) {
+					t.Errorf("confirmed: %v; then %v", err, held.Check())
+				}
+				w.store.set(func() { w.store.slow, w.store.away = 0, nil })
+				held.End(false)
 			})
 		})
 	}
