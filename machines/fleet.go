@@ -85,7 +85,8 @@ func (f *Fleet) Tell(key string, orphaned bool) bool {
 	return ok
 }
 
-// Idle reports whether nobody here uses a machine, nor will before its driver is asked again.
+// Idle reports whether nobody here uses a machine, nor will before its driver is asked again. Connections that were made while it was ready
+// use it, also when it could not be asked since.
 func (f *Fleet) Idle(key string) bool {
 	f.mu.Lock()
 	m, ok := f.all[key]
@@ -97,7 +98,7 @@ func (f *Fleet) Idle(key string) bool {
 	defer m.mu.Unlock()
 	switch m.rules.state {
 	case StateUnknown, StateAsleep, StateFailed:
-		return true
+		return !m.rules.connected
 	}
 	return false
 }

@@ -41,6 +41,12 @@ type Fence struct {
 	// Check says why the right has ended by now. A process that stood still knows it before held has ended, so drivers ask at the last
 	// moment. nil: it has not.
 	Check func() error
+	// Confirm asks where rights are written down whether this one lasts, and ends it unless it is known to. A driver whose machine cannot
+	// compare epochs asks while it holds the machine's own lock, which whoever has the right next takes as well: then no clock matters. nil:
+	// there is nobody to ask.
+	Confirm func(ctx context.Context) error
+	// Step is told where a change stands: tests make a process stand still there. nil: nobody is.
+	Step func(at string)
 }
 
 // Over says why the right has ended; nil: it has not.
@@ -52,6 +58,21 @@ func (f Fence) Over(ctx context.Context) error {
 		return f.Check()
 	}
 	return nil
+}
+
+// Confirmed says why the right does not last; nil: it does.
+func (f Fence) Confirmed(ctx context.Context) error {
+	if f.Confirm == nil {
+		return nil
+	}
+	return f.Confirm(ctx)
+}
+
+// At says where a change stands.
+func (f Fence) At(at string) {
+	if f.Step != nil {
+		f.Step(at)
+	}
 }
 
 type fenceKey struct{}

@@ -18,7 +18,8 @@ type shared struct {
 	processes []*process
 
 	mu        sync.Mutex
-	away      bool // nobody can be asked
+	away      bool  // nobody can be asked
+	broken    error // what the machine says when it is asked
 	abandoned bool
 	holder    *process
 	uses      map[*process]bool
@@ -103,7 +104,7 @@ func (p *process) State(context.Context) (Status, error) {
 	defer p.s.mu.Unlock()
 	s := runs(p.s.run)
 	s.Power = p.s.power
-	return s, nil
+	return s, p.s.broken
 }
 
 func (p *process) Wake(ctx context.Context) (Status, error) {
@@ -336,6 +337,48 @@ func TestNobodyCanBeAsked(t *testing.T) {
 		if got := s.processes[1].state(); got != StateReady {
 			t.Errorf("afterwards it is %v", got)
 		}
+	})
+}
+
+// TestUnknownIsNotIdle: who has connections to a machine uses it, also when it can no longer be asked how it stands.
+func TestUnknownIsNotIdle(t *testing.T) {
+	inShared(t, 1, Asleep, func(s *shared) {
+		p := s.processes[0]
+		set := func(power Power, err error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.power, s.broken = power, err
+		}
+		idle := func(state State, want bool) {
+			t.Helper()
+			pass(10 * time.Second)
+			s.states(state)
+			if got := p.fleet.Idle("m"); got != want {
+				t.Errorf("it is %v, and idle: %v", state, got)
+			}
+		}
+		idle(StateUnknown, true)
+		set(Asleep, &Error{Kind: Unreachable, Err: errors.New("its host does not answer")})
+		p.part.Check()
+		p.part.Want("client")
+		idle(StateFailed, true) // nobody has ever used it
+		set(Asleep, nil)
+		pass(failMax)
+		p.works(true)
+		idle(StateReady, false)
+
+		set(Running, &Error{Kind: Unreachable, Err: errors.New("its host does not answer")})
+		p.fleet.Tell("m", false)
+		idle(StateFailed, false)
+		p.mu.Lock()
+		p.work = false // nobody waits for it
+		p.mu.Unlock()
+		set(Changing, nil)
+		pass(failMax)
+		p.fleet.Tell("m", false)
+		idle(StateUnknown, false)
+		set(Asleep, nil)
+		idle(StateAsleep, true)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 // Asked is the result of Ask.
 func (r *Rules) Asked(s Status, err error, now time.Time) {
 	r.running, r.check = Nothing, false
+	r.connected = r.connected && (err != nil || s.Power != Asleep)
 	switch r.state {
 	case StateReady:
 		r.askedReady(s, err, now)

@@ -121,6 +121,7 @@ type Rules struct {
 	epoch      uint64
 	of         run  // what the epoch is of
 	slept      bool // since then, or was told to
+	connected  bool // since it was ready, and until it was seen asleep or is to be: there may be connections to it, whatever else is known
 	mayRun     bool // at endpoint: it was told to sleep, and that failed
 
 	act      Outcome   // the wake or suspend under way
@@ -184,6 +185,7 @@ func (r *Rules) enter(s State, now time.Time) {
 	r.told, r.asks, r.shared = false, false, false
 	r.forced = r.forced && s == StateDraining
 	r.mayRun = r.mayRun && s != StateAsleep && s != StateReady
+	r.connected = s == StateReady || r.connected && s != StateSuspending
 }
 
 // Want says that somebody needs the machine ready. A machine that has failed
