@@ -1,4 +1,8 @@
 // Fly's own lease of a machine: the fence where other processes share it. While one has it, Fly refuses what the others send.
+//
+// Whoever changes the machine takes Fly's lease, then has its right confirmed by the store, then sends. Whoever has the right next has it from
+// the store before it takes Fly's lease. So a process that stood still before it was confirmed is told there that its right is gone, and for
+// one that stood still afterwards either Fly's lease has not been taken since, and is its own, or it has, and Fly refuses the old nonce.
 
 package fly
 
@@ -33,24 +37,51 @@ func (m *Machine) right(ctx context.Context) (right, error) {
 	if !ok {
 		return right{}, nil
 	}
+	f.At(atLease)
 	taken := time.Now()
 	nonce, err := m.client.Lease(ctx, m.opts.App, m.opts.ID, fmt.Sprintf("postern %.60s %d", f.Holder, f.Epoch), flyLease)
 	if err != nil {
 		return right{}, err
 	}
-	return right{m, f, nonce, taken}, nil
+	r := right{m, f, nonce, taken}
+	f.At(atConfirm)
+	if err := f.Confirmed(ctx); err != nil {
+		m.giveBack(ctx, r)
+		return right{}, &machines.Error{Kind: machines.Busy, Err: fmt.Errorf("fly: the right to change the machine is not this process's any more: %w", err)}
+	}
+	return r, nil
 }
+
+// Where a change stands: what comes next.
+const (
+	atLease   = "Fly's lease is asked for"
+	atConfirm = "the right is confirmed"
+	atCheck   = "the right is checked"
+	atSend    = "the change is sent"
+	atRelease = "Fly's lease is given back"
+)
 
 // check says whether something may be sent under the lease still, by the clock that is set and by the one that is not.
 func (r right) check(ctx context.Context) error {
 	if r.nonce == "" {
 		return nil
 	}
+	r.fence.At(atCheck)
 	now := time.Now()
 	if max(now.Sub(r.taken), now.Round(0).Sub(r.taken.Round(0))) > useLease {
 		return errLateLease
 	}
-	return r.fence.Over(ctx)
+	if err := r.fence.Over(ctx); err != nil {
+		return err
+	}
+	r.fence.At(atSend)
+	return nil
+}
+
+// giveBack releases a right. Who has the machine's turn waits for that at the end.
+func (m *Machine) giveBack(ctx context.Context, r right) {
+	r.fence.At(atRelease)
+	m.ending.Go(func() { r.release(ctx) })
 }
 
 // release gives the lease back, also when ctx has ended.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/machines"
+	"github.com/postern/postern/test/fakefly"
 )
 
 func fenced(ctx context.Context, f machines.Fence) context.Context { return machines.WithFence(ctx, f) }
@@ -17,11 +18,12 @@ func fenced(ctx context.Context, f machines.Fence) context.Context { return mach
 func TestChangesUnderALease(t *testing.T) {
 	in(t, MachineOptions{}, func(w world) {
 		var during []string
-		w.m.before = func(context.Context) {
-			_, description := w.fake.Leases()
-			during = append(during, description)
-		}
-		ctx := fenced(w.Context(), machines.Fence{Epoch: 7, Holder: "a1"})
+		ctx := fenced(w.Context(), machines.Fence{Epoch: 7, Holder: "a1", Step: func(at string) {
+			if at == atSend {
+				_, description := w.fake.Leases()
+				during = append(during, description)
+			}
+		}})
 		if _, err := w.m.Wake(ctx); err != nil {
 			w.Fatal(err)
 		}
@@ -68,12 +70,14 @@ func TestThawedProcessIsRefused(t *testing.T) {
 				}
 				thaw := make(chan struct{})
 				frozen := make(chan struct{})
-				w.m.before = func(context.Context) {
-					close(frozen)
-					<-thaw
+				step := func(at string) {
+					if at == atCheck {
+						close(frozen)
+						<-thaw
+					}
 				}
 				result := make(chan error, 1)
-				go func() { result <- w.m.Suspend(fenced(w.Context(), machines.Fence{Epoch: 1})) }()
+				go func() { result <- w.m.Suspend(fenced(w.Context(), machines.Fence{Epoch: 1, Step: step})) }()
 				<-frozen
 				time.Sleep(stands)
 				if _, err := other.Wake(fenced(w.Context(), machines.Fence{Epoch: 2, Takeover: true})); err != nil {
@@ -89,6 +93,24 @@ func TestThawedProcessIsRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnconfirmedRight: whose right is gone by the time that it has Fly's lease sends nothing, and gives that back.
+func TestUnconfirmedRight(t *testing.T) {
+	in(t, MachineOptions{}, func(w world) {
+		w.wake()
+		lost := errors.New("lost")
+		ctx := fenced(w.Context(), machines.Fence{Epoch: 1, Confirm: func(context.Context) error {
+			if _, left := w.fake.Leases(); left == "" {
+				w.Error("it is confirmed before Fly's lease is there")
+			}
+			return lost
+		}})
+		err := w.m.Suspend(ctx)
+		if n, left := w.fake.Leases(); !errors.Is(err, lost) || machines.KindOf(err) != machines.Busy || n != 1 || left != "" || w.api.Count(fakefly.Suspend, "") != 0 {
+			w.Errorf("%v; %d leases, %q left, sent %d times", err, n, left, w.api.Count(fakefly.Suspend, ""))
+		}
+	})
 }
 
 // TestFlyRefusesAnOldNonce: where our own clocks do not notice, Fly does.

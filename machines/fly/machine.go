@@ -48,12 +48,11 @@ type Machine struct {
 	opts   MachineOptions
 	log    *slog.Logger
 
-	turn      chan struct{}         // held through Wake and through Suspend
-	ending    sync.WaitGroup        // leases that are given back; of who has the turn
-	before    func(context.Context) // a change is sent; for tests
-	after     doubt                 // of the last Suspend; guarded by turn
-	stopsOnly atomic.Bool           // the API said that the machine cannot be suspended
-	stopsOnce sync.Once             // for the log
+	turn      chan struct{}  // held through Wake and through Suspend
+	ending    sync.WaitGroup // leases that are given back; of who has the turn
+	after     doubt          // of the last Suspend; guarded by turn
+	stopsOnly atomic.Bool    // the API said that the machine cannot be suspended
+	stopsOnce sync.Once      // for the log
 }
 
 var _ machines.Driver = (*Machine)(nil)
@@ -69,7 +68,7 @@ func NewMachine(c *Client, o MachineOptions) (*Machine, error) {
 	if o.Port == 0 {
 		return nil, errors.New("fly: a machine needs the port of its Postgres")
 	}
-	return &Machine{client: c, opts: o, log: c.log.With("app", o.App, "machine", o.ID), turn: make(chan struct{}, 1), before: func(context.Context) {}}, nil
+	return &Machine{client: c, opts: o, log: c.log.With("app", o.App, "machine", o.ID), turn: make(chan struct{}, 1)}, nil
 }
 
 // String names the machine.

@@ -49,9 +49,8 @@ func (m *Machine) putToSleep(ctx context.Context, run machines.Generation) error
 	if err != nil {
 		return err
 	}
-	m.before(ctx)
 	err = m.sendToSleep(ctx, r)
-	m.ending.Go(func() { r.release(ctx) })
+	m.giveBack(ctx, r)
 	m.after = doubt{until: time.Now().Add(doubtLimit), run: run}
 	if err == nil || ctx.Err() != nil {
 		return err

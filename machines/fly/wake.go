@@ -186,8 +186,7 @@ func (w *waking) start(ctx context.Context) (StartResult, error) {
 		return StartResult{}, err
 	}
 	w.fenced = true
-	defer w.m.ending.Go(func() { r.release(ctx) })
-	w.m.before(ctx)
+	defer w.m.giveBack(ctx, r)
 	if err := r.check(ctx); err != nil {
 		return StartResult{}, err
 	}
