@@ -25,38 +25,41 @@ const (
 var errOldEpoch = errors.New("another process has changed the machine since: this one stood still, or could not reach the store of tenants")
 
 // fenced runs a change of a machine that processes share, with the lock of its fence. An epoch that is older than one that was there is
-// refused, and while a change is under way every other one waits: who stands still in the middle of one keeps the lock.
-func (m *Machine) fenced(ctx context.Context, change func(context.Context) error) error {
+// refused, and while a change is under way every other one waits: who stands still in the middle of one keeps the lock. ctx may end the
+// wait for the lock, and not the change.
+func (m *Machine) fenced(ctx context.Context, change func() error) error {
 	f, ok := machines.FenceOf(ctx)
 	if !ok && !m.opts.Shared {
-		return change(ctx)
+		return change()
 	}
-	m.before(atLock)
+	f.At(atLock)
 	file, err := m.lockFence(ctx)
 	if err != nil {
 		return err
 	}
 	defer file.Close() // and with it the lock
 	if ok {
-		m.before(atEpoch)
+		f.At(atEpoch)
 		if err := obey(file, f.Epoch); err != nil {
 			return err
 		}
-		m.before(atCheck)
+		f.At(atCheck)
 		if err := f.Over(ctx); err != nil {
 			return fmt.Errorf("%w: %w", errOldEpoch, err)
 		}
 	}
-	m.before(atChange)
-	return change(ctx)
+	f.At(atChange)
+	defer f.At(atUnlock)
+	return change()
 }
 
-// Where tests make a process stand still.
+// Where a change stands: what comes next.
 const (
 	atLock   = "the lock is taken"
 	atEpoch  = "the epoch is compared"
 	atCheck  = "the right is checked"
 	atChange = "the change is made"
+	atUnlock = "the lock is given back"
 )
 
 func (m *Machine) lockFence(ctx context.Context) (*os.File, error) {
@@ -105,11 +108,9 @@ func obey(file *os.File, epoch int64) error {
 	return remember(file, epoch)
 }
 
+// remember writes an epoch over the one before. They are of one length, so that no moment has neither.
 func remember(file *os.File, epoch int64) error {
-	if err := file.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := file.WriteAt([]byte(strconv.FormatInt(epoch, 10)+"\n"), 0); err != nil {
+	if _, err := file.WriteAt(fmt.Appendf(nil, "%019d\n", epoch), 0); err != nil {
 		return err
 	}
 	return file.Sync()

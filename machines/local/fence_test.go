@@ -30,15 +30,18 @@ func TestOldEpochs(t *testing.T) {
 		want  error
 	}{{5, nil}, {5, nil}, {4, errOldEpoch}, {1 << 60, nil}, {5, errOldEpoch}, {1<<60 + 1, nil}} {
 		called := false
-		err := m.fenced(epoch(t.Context(), c.epoch), func(context.Context) error { called = true; return nil })
+		err := m.fenced(epoch(t.Context(), c.epoch), func() error { called = true; return nil })
 		if !errors.Is(err, c.want) || called != (c.want == nil) {
 			t.Errorf("epoch %d: %v, changed %v", c.epoch, err, called)
+		}
+		if s, err := os.Stat(filepath.Join(m.opts.Dir, fenceName)); err != nil || s.Size() != 20 {
+			t.Errorf("epoch %d: the file of another length could be without any for a moment: %v %v", c.epoch, s, err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(m.opts.Dir, fenceName), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.fenced(epoch(t.Context(), 1<<61), func(context.Context) error { return nil }); err == nil {
+	if err := m.fenced(epoch(t.Context(), 1<<61), func() error { return nil }); err == nil {
 		t.Error("a fence that cannot be read lets everybody in")
 	}
 }
@@ -53,22 +56,22 @@ func TestThawedProcessIsRefused(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "m")
 			frozen, other := sharing(t, dir, SleepStop), sharing(t, dir, SleepStop)
 			stands, thaw := make(chan struct{}), make(chan struct{})
-			frozen.before = func(here string) {
+			step := func(here string) {
 				if here == at {
 					close(stands)
 					<-thaw
 				}
 			}
 			var over error // the right of the frozen one, by its clocks
-			ctx := machines.WithFence(t.Context(), machines.Fence{Epoch: 1, Check: func() error { return over }})
+			ctx := machines.WithFence(t.Context(), machines.Fence{Epoch: 1, Check: func() error { return over }, Step: step})
 			var order []string
 			result := make(chan error, 1)
 			go func() {
-				result <- frozen.fenced(ctx, func(context.Context) error { order = append(order, "frozen"); return nil })
+				result <- frozen.fenced(ctx, func() error { order = append(order, "frozen"); return nil })
 			}()
 			<-stands
 			over = errors.New("the clock jumped")
-			change := func(context.Context) error { order = append(order, "other"); return nil }
+			change := func() error { order = append(order, "other"); return nil }
 			first := at == atLock // it has not got the lock
 			short, cancel := context.WithTimeout(t.Context(), 5*fencePause)
 			defer cancel()
@@ -92,6 +95,47 @@ func TestThawedProcessIsRefused(t *testing.T) {
 				t.Errorf("one that has begun to change it: %v, changes %v", err, order)
 			}
 		})
+	}
+}
+
+// TestSuspendEndsBeforeItsRight: where processes share a machine, who puts it to sleep and does not want to any more has either not begun,
+// or waits until it sleeps.
+func TestSuspendEndsBeforeItsRight(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(folder(t), "m")
+	m, other := sharing(t, dir, SleepStop), sharing(t, dir, SleepStop)
+	if _, err := m.Wake(epoch(t.Context(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	held, end := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- other.fenced(epoch(t.Context(), 2), func() error { close(held); <-end; return nil })
+	}()
+	<-held
+	ctx, cancel := context.WithTimeout(t.Context(), 5*fencePause)
+	defer cancel()
+	if err := m.Suspend(epoch(ctx, 3)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while another process has the lock: %v", err)
+	}
+	close(end)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	power(t, m, machines.Running)
+	if _, err := m.Wake(epoch(t.Context(), 4)); err != nil {
+		t.Fatalf("who waited for the lock in vain holds the machine: %v", err)
+	}
+
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	ctx = machines.WithFence(ctx, machines.Fence{Epoch: 5, Step: func(at string) {
+		if at == atChange {
+			cancel()
+		}
+	}})
+	if err := m.Suspend(ctx); err != nil || state(t, m).Power != machines.Asleep {
+		t.Errorf("cut short in the middle: %v, and it is %v", err, state(t, m).Power)
 	}
 }
 

@@ -64,9 +64,8 @@ func MachineDir(folder, name string) (string, error) {
 // Machine runs a cluster as a [machines.Driver]. Its methods may be called from any goroutine; those that change it wait
 // for each other. What it has started ends with Close.
 type Machine struct {
-	opts     MachineOptions  // immutable, but for Roles and Databases, which are in want
-	noFreeze sync.Once       // says so in the log
-	before   func(at string) // a change is made; for tests
+	opts     MachineOptions // immutable, but for Roles and Databases, which are in want
+	noFreeze sync.Once      // says so in the log
 
 	mu         sync.Mutex // guards what follows; never held while waiting
 	want       wanted
@@ -86,7 +85,7 @@ func NewMachine(o MachineOptions) *Machine {
 	}
 	want := o.wanted().clone()
 	o.Roles, o.Databases = nil, nil
-	return &Machine{opts: o, want: want, before: func(string) {}}
+	return &Machine{opts: o, want: want}
 }
 
 // Cluster is the machine's cluster, nil before the first wake.
@@ -138,7 +137,7 @@ func (m *Machine) Wake(ctx context.Context) (machines.Status, error) {
 		return machines.Status{}, failed("wake", err)
 	}
 	defer m.finish(op)
-	if err := m.fenced(ctx, func(ctx context.Context) error { return m.wake(ctx, op) }); err != nil {
+	if err := m.fenced(ctx, func() error { return m.wake(ctx, op) }); err != nil {
 		return machines.Status{}, failed("wake", err)
 	}
 	m.mu.Lock()
@@ -251,7 +250,8 @@ func (m *Machine) Reconfigure(ctx context.Context, roles []Role, databases []str
 }
 
 // Suspend puts the server to sleep. When ctx ends before it sleeps, it goes to sleep without anybody waiting, and a wake
-// waits for that: to hurry a stop is to crash the server.
+// waits for that: to hurry a stop is to crash the server. Where processes share the machine, it is waited for all the same, because the
+// right to do it is given back afterwards.
 func (m *Machine) Suspend(ctx context.Context) error {
 	op, patient, err := m.begin(ctx, true)
 	if err != nil {
@@ -259,10 +259,13 @@ func (m *Machine) Suspend(ctx context.Context) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := m.fenced(patient, func(ctx context.Context) error { return m.suspend(ctx, op) })
+		err := m.fenced(ctx, func() error { return m.suspend(patient, op) })
 		m.finish(op)
 		result <- err
 	}()
+	if m.opts.Shared {
+		return failed("suspend", <-result)
+	}
 	select {
 	case err := <-result:
 		return failed("suspend", err)
