@@ -17,7 +17,7 @@ const (
 	LostAfter       // it is done
 )
 
-// Fault changes the answers to some calls. Its fields add up: a delay, then the work unless Status or LostBefore says
+// Fault changes the answers to some calls. Its fields add up: a delay, and what it is held for, then the work unless Status or LostBefore says
 // otherwise, then what is answered.
 type Fault struct {
 	Action  string // of which calls; "": of all
@@ -25,10 +25,11 @@ type Fault struct {
 	Times   int    // of how many calls; 0: of all until removed
 
 	Delay    time.Duration
-	Status   int         // answered instead of the work; 0: the work's own
-	Body     string      // with Status; with Status 0 instead of the work's own
-	Header   http.Header // added
-	Work     bool        // do the work all the same, although Status tells otherwise
+	Hold     <-chan struct{} // until it is closed; nil: not at all
+	Status   int             // answered instead of the work; 0: the work's own
+	Body     string          // with Status; with Status 0 instead of the work's own
+	Header   http.Header     // added
+	Work     bool            // do the work all the same, although Status tells otherwise
 	Lost     Lost
 	Truncate bool // answer half of the body and close
 }

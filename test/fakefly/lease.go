@@ -70,6 +70,9 @@ func (m *Machine) release() answer {
 	return answer{status: http.StatusOK, body: `{"ok":true}`}
 }
 
+// EndLease ends the lease, if there is one, as if its time were over.
+func (m *Machine) EndLease() { m.set(func() { m.held.until = time.Time{} }) }
+
 // Leases is how many leases were taken, and what the last one says, "" if it has ended.
 func (m *Machine) Leases() (n int, description string) {
 	m.s.mu.Lock()

@@ -251,6 +251,13 @@ func (s *Server) perform(r *http.Request, q request, f Fault) answer {
 			return answer{}
 		}
 	}
+	if f.Hold != nil {
+		select {
+		case <-f.Hold: // the call is done, even if nobody waits for it any more
+		case <-s.ctx.Done():
+			return answer{}
+		}
+	}
 	if f.Lost == LostBefore {
 		return answer{}
 	}
