@@ -17,12 +17,26 @@ import (
 
 // leases guard machines. nil: tenants come from a file, and the machines are this process's alone.
 type leases struct {
-	ledger *postgres.Ledger
+	ledger ledger
 	holder *cluster.Holder
 	// several says that there may be other nodes that the store has not heard of since it went away: who cannot ask it uses no machine
 	// that it did not use before.
 	several bool
 	log     *slog.Logger
+	step    func(at string) // where a change stands; nil but in tests
+}
+
+// ledger is the store's, *postgres.Ledger.
+type ledger interface {
+	cluster.Leases
+	TakeToUse(ctx context.Context, key string, ttl time.Duration) (tenants.Lease, error)
+	TakeUnused(ctx context.Context, key string, ttl time.Duration) (tenants.Lease, error)
+	Use(ctx context.Context, key string) error
+	Uses(key string) bool
+	UseUnwritten(key string)
+	Alone() bool
+	Watch(ctx context.Context, w postgres.Watcher)
+	Close()
 }
 
 var _ machines.Guard = (*leases)(nil)
@@ -96,10 +110,20 @@ func (l *leases) Hold(ctx context.Context, key string, what machines.Action) (co
 	if what == machines.Sleep {
 		take = l.ledger.TakeUnused
 	}
-	held, err := l.holder.Hold(ctx, func(ctx context.Context, ttl time.Duration) (tenants.Lease, error) { return take(ctx, key, ttl) })
+	fence := machines.Fence{Step: l.step}
+	held, err := l.holder.Hold(ctx, func(ctx context.Context, ttl time.Duration) (tenants.Lease, error) {
+		lease, err := take(ctx, key, ttl)
+		fence.At(atTaken)
+		return lease, err
+	})
 	if err == nil {
-		fence := machines.Fence{Epoch: held.Lease.Epoch, Holder: held.Lease.Owner, Takeover: held.Lease.Takeover, Check: held.Check}
-		return machines.WithFence(held.Context(), fence), func(changed bool, err error) { giveBack(held, changed, err) }, nil
+		fence.Epoch, fence.Holder, fence.Takeover = held.Lease.Epoch, held.Lease.Owner, held.Lease.Takeover
+		fence.Check, fence.Confirm = held.Check, held.Confirm
+		fence.At(atAct)
+		return machines.WithFence(held.Context(), fence), func(changed bool, err error) {
+			fence.At(atGiveBack)
+			giveBack(held, what, changed, err)
+		}, nil
 	}
 	// A start needs no lease where nobody can put the machine to sleep meanwhile: starting what runs does nothing, and a provider starts
 	// a machine once, whoever asks.
@@ -109,10 +133,18 @@ func (l *leases) Hold(ctx context.Context, key string, what machines.Action) (co
 	return nil, nil, heldError(what, err)
 }
 
-// giveBack gives a lease back, unless it was taken over from somebody who may act still, and the machine could not be told.
-func giveBack(held *cluster.Held, changed bool, err error) {
-	if held.Lease.Takeover && err != nil {
-		held.Leave()
+// Where a change stands: what comes next.
+const (
+	atTaken    = "the lease was taken"
+	atAct      = "the change is asked for"
+	atGiveBack = "the lease is given back"
+)
+
+// giveBack gives a lease back. Whoever is next has to take over from this process if the machine may go to sleep still, and from the one
+// that this one took over from if the machine could not be told.
+func giveBack(held *cluster.Held, what machines.Action, changed bool, err error) {
+	if err != nil && (held.Lease.Takeover || what == machines.Sleep) {
+		held.Leave(changed)
 		return
 	}
 	held.End(changed)

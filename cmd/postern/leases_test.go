@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/postern/postern/cluster"
 	"github.com/postern/postern/machines"
 	"github.com/postern/postern/tenants"
@@ -50,56 +52,21 @@ func TestHeldErrors(t *testing.T) {
 // one that uses it.
 func TestMachinesOnOneStore(t *testing.T) {
 	t.Parallel()
-	c := harness.Postgres(t)
-	dir := harness.Dir(t)
-	dsn, keyFile := filepath.Join(dir, "dsn"), filepath.Join(dir, "key")
-	text := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=%s sslmode=disable", c.Port(), harness.App, harness.AppPassword, harness.Database(t, c))
-	if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := postgres.ReadDSN(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := postgres.MakeKeyFile(keyFile); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := postgres.ReadKeys(keyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := postgres.Init(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
+	w := newLeaseWorld(t)
 	m := &sharedDriver{}
 	var parts []*machines.Holder
 	for _, name := range []string{"a", "b"} {
-		directory, err := tenants.NewDirectory()
-		if err != nil {
-			t.Fatal(err)
-		}
-		log := slog.New(slog.NewTextHandler(t.Output(), nil))
-		store, err := postgres.Open(t.Context(), postgres.Options{Conn: conn, Keys: keys, Node: name, Directory: directory, Log: log})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := newLeases(store, false, log)
-		if err != nil {
-			t.Fatal(err)
-		}
 		fleet := machines.NewFleet()
+		l := w.node(name, fleetMachines{fleet})
 		ctx, cancel := context.WithCancel(context.Background())
 		var watching sync.WaitGroup
-		watching.Go(func() { store.Watch(ctx) })
-		watching.Go(func() { l.watch(ctx, fleetMachines{fleet}) })
 		t.Cleanup(func() {
 			fleet.Close()
 			cancel()
 			watching.Wait()
-			l.close()
 		})
 		views := make(chan machines.View, 100)
-		p := fleet.Hold("fly/app/1", machines.Options{Driver: machines.Guarded(m, l, "fly/app/1"), Log: log,
+		p := fleet.Hold("fly/app/1", machines.Options{Driver: machines.Guarded(m, l, "fly/app/1"), Log: l.log,
 			Probe:    func(context.Context, machines.Endpoint) error { return nil },
 			Settings: machines.Settings{SuspendAfter: 200 * time.Millisecond, WakeLimit: time.Minute}}, func(v machines.View) { views <- v })
 		watching.Go(func() {
@@ -136,6 +103,79 @@ func TestMachinesOnOneStore(t *testing.T) {
 	is(machines.StateAsleep, machines.StateAsleep)
 	if starts, suspends := m.starts.Load(), m.suspends.Load(); starts != 1 || suspends != 1 {
 		t.Errorf("started %d times, and put to sleep %d times", starts, suspends)
+	}
+}
+
+// leaseWorld is a store that nodes share.
+type leaseWorld struct {
+	*testing.T
+	conn *pgx.ConnConfig
+	keys *postgres.Keys
+}
+
+func newLeaseWorld(t *testing.T) *leaseWorld {
+	t.Helper()
+	c := harness.Postgres(t)
+	dir := harness.Dir(t)
+	dsn, keyFile := filepath.Join(dir, "dsn"), filepath.Join(dir, "key")
+	text := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=%s sslmode=disable", c.Port(), harness.App, harness.AppPassword, harness.Database(t, c))
+	if err := os.WriteFile(dsn, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := &leaseWorld{T: t}
+	var err error
+	if w.conn, err = postgres.ReadDSN(dsn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.MakeKeyFile(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if w.keys, err = postgres.ReadKeys(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Init(t.Context(), w.conn); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// node is a process that follows the store, and has these machines.
+func (w *leaseWorld) node(name string, g gateMachines) *leases {
+	w.Helper()
+	directory, err := tenants.NewDirectory()
+	if err != nil {
+		w.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(w.Output(), nil))
+	store, err := postgres.Open(w.Context(), postgres.Options{Conn: w.conn, Keys: w.keys, Node: name, Directory: directory, Log: log})
+	if err != nil {
+		w.Fatal(err)
+	}
+	l, err := newLeases(store, false, log)
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() { store.Watch(ctx) })
+	watching.Go(func() { l.watch(ctx, g) })
+	w.Cleanup(func() {
+		cancel()
+		watching.Wait()
+		l.close()
+	})
+	return l
+}
+
+func (w *leaseWorld) exec(sql string, args ...any) {
+	w.Helper()
+	conn, err := pgx.ConnectConfig(w.Context(), w.conn.Copy())
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(w.Context(), sql, args...); err != nil {
+		w.Fatal(err)
 	}
 }
 
