@@ -19,7 +19,7 @@ import (
 	"github.com/postern/postern/test/harness"
 )
 
-// sharedMachine is a tenant's machine, and two gates that share it.
+// sharedMachine is a tenant's machine, and gates that share it.
 type sharedMachine struct {
 	w        *storeWorld
 	gates    []*gate
@@ -28,18 +28,19 @@ type sharedMachine struct {
 	suspends func() int
 }
 
-// serveShared puts acme on a machine into a store, and starts two gates on it.
-func serveShared(t *testing.T, machine, machines harness.Map) (s sharedMachine) {
+// serveShared puts acme on a machine into a store, and starts gates of these names on it.
+func serveShared(t *testing.T, machine, machines harness.Map, names ...string) (s sharedMachine) {
 	t.Helper()
 	s.w = newStoreWorld(t)
 	w := s.w
 	delete(w.acme, "upstream")
 	machine["suspend_after"] = "1s"
 	w.acme["machine"] = machine
+	w.acme["pool"] = harness.Map{"size": 5} // of each: the cluster is that of all tests
 	w.yaml("postern.yaml", harness.Map{"listeners": []harness.Map{{"name": "l", "address": "127.0.0.1:1"}}, "tenants": w.tenants, "machines": machines})
 	w.command("init")
 	w.load(w.acme)
-	for _, name := range []string{"a", "b"} {
+	for _, name := range names {
 		p := maps.Clone(w.tenants["postgres"].(harness.Map))
 		delete(p, "cache_file")
 		p["node"] = name
@@ -62,11 +63,12 @@ func serveShared(t *testing.T, machine, machines harness.Map) (s sharedMachine) 
 	return s
 }
 
-// live is the machine's life with two gates.
-func (s sharedMachine) live(t *testing.T) {
+// rush has that many clients come to each gate at once, all of which are served.
+func (s sharedMachine) rush(t *testing.T, each int) {
+	t.Helper()
 	var clients sync.WaitGroup
 	for _, g := range s.gates {
-		for range 20 {
+		for range each {
 			clients.Go(func() {
 				conn, err := pgx.ConnectConfig(t.Context(), configOf(t, g.dsn("transaction")))
 				if err != nil {
@@ -82,8 +84,13 @@ func (s sharedMachine) live(t *testing.T) {
 	}
 	clients.Wait()
 	if n := s.starts(); n != 1 {
-		t.Fatalf("20 clients of each of two gates: started %d times", n)
+		t.Fatalf("%d clients of each of %d gates: started %d times", each, len(s.gates), n)
 	}
+}
+
+// live is the machine's life with two gates.
+func (s sharedMachine) live(t *testing.T) {
+	s.rush(t, 20)
 
 	// One gate is idle, and lets go of it; the other has a client that needs it.
 	conn := s.gates[1].connect(t, "session")
@@ -151,14 +158,21 @@ func (s sharedMachine) triesInVain(t *testing.T) {
 	harness.Eventually(t, harness.Patience, "a has tried to put it to sleep", func() bool { return tries() > before })
 }
 
-func TestSharedFlyMachine(t *testing.T) {
-	t.Parallel()
-	api := fakefly.New(t, fakefly.Options{})
+// serveSharedFly has it at Fly.
+func serveSharedFly(t *testing.T, o fakefly.Options, names ...string) (sharedMachine, *fakefly.Server, *fakefly.Machine) {
+	t.Helper()
+	api := fakefly.New(t, o)
 	m := api.AddMachine(flyApp, "1", lend(t))
 	s := serveShared(t, harness.Map{"provider": "fly", "app": flyApp, "id": "1", "port": m.Port(), "tls": "disable"},
-		harness.Map{"fly": harness.Map{"api": api.URL, "token_file": api.TokenFile()}})
+		harness.Map{"fly": harness.Map{"api": api.URL, "token_file": api.TokenFile()}}, names...)
 	s.starts = func() int { return api.Count(fakefly.Start, "1") }
 	s.suspends = func() int { return api.Count(fakefly.Suspend, "1") }
+	return s, api, m
+}
+
+func TestSharedFlyMachine(t *testing.T) {
+	t.Parallel()
+	s, _, m := serveSharedFly(t, fakefly.Options{}, "a", "b")
 	s.live(t)
 	s.cutOff(t)
 	if n, description := m.Leases(); n < 3 || description != "" {
@@ -168,7 +182,7 @@ func TestSharedFlyMachine(t *testing.T) {
 
 func TestSharedLocalMachine(t *testing.T) {
 	t.Parallel()
-	s := serveShared(t, harness.Map{"provider": "local", "name": "acme"}, harness.Map{"local": harness.Map{"dir": harness.Dir(t)}})
+	s := serveShared(t, harness.Map{"provider": "local", "name": "acme"}, harness.Map{"local": harness.Map{"dir": harness.Dir(t)}}, "a", "b")
 	said := func(texts ...string) func() int {
 		return func() (n int) {
 			for _, g := range s.gates {
@@ -186,10 +200,7 @@ func TestSharedLocalMachine(t *testing.T) {
 // TestADrainingGateLetsGo of a machine that it does not need any more, long before it ends: another one finds it asleep, and wakes it.
 func TestADrainingGateLetsGo(t *testing.T) {
 	t.Parallel()
-	api := fakefly.New(t, fakefly.Options{})
-	m := api.AddMachine(flyApp, "1", lend(t))
-	s := serveShared(t, harness.Map{"provider": "fly", "app": flyApp, "id": "1", "port": m.Port(), "tls": "disable"},
-		harness.Map{"fly": harness.Map{"api": api.URL, "token_file": api.TokenFile()}})
+	s, api, _ := serveSharedFly(t, fakefly.Options{}, "a", "b")
 	s.w.load(s.w.acme, s.w.globex)
 	a, b := s.gates[0], s.gates[1]
 	a.everywhere(t, "globex")
