@@ -43,11 +43,23 @@ func (c *client) confirm() {
 		c.welcome()
 	case p.question.server != nil, p.ask(now):
 		p.question.clients = append(p.question.clients, c)
-	case p.books.Servers() == 0 && p.books.DialAfter().After(now), p.books.Counts().Dialing > 0, p.books.CanGrow(now):
+	case p.hearsSoon(now):
 		c.login()
 	default:
 		c.welcome()
 	}
+}
+
+// hearsSoon reports whether waiting for a server is of use to who could be greeted without: one that logs in tells what is new, or that
+// it lets nobody in.
+func (p *serverPool) hearsSoon(now time.Time) bool {
+	return p.books.Servers() == 0 && p.books.DialAfter().After(now) || p.books.Counts().Dialing > 0 || p.books.CanGrow(now)
+}
+
+// waitsInVain reports whether a client waits for its greeting behind others that have got, before it, what was hoped for: they
+// may keep it for long.
+func (c *client) waitsInVain(now time.Time) bool {
+	return c.greeting() && c.mode != sessionMode && c.params.Told() != nil && c.tenant.mayDial() && !c.pool.hearsSoon(now)
 }
 
 // login has a client greeted by a server, as the first one is.

@@ -231,3 +231,41 @@ func TestWhatIsReportedIsBounded(t *testing.T) {
 		t.Errorf("%d bytes (%v) were told", len(told), err)
 	}
 }
+
+// TestGreetedWhenOthersWereFirst: who waits for a server that logs in, and does not get it, is greeted with what is known.
+func TestGreetedWhenOthersWereFirst(t *testing.T) {
+	for name, mode := range map[string]poolMode{"transaction": transactionMode, "statement": statementMode} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			server := b.server()
+			holder, first := b.client(transactionMode), b.client(transactionMode)
+			b.tenant.loop.Call(func() { b.tenant.pool(poolKey{"app", "app"}).books.SetSize(2) })
+			query := pgwire.AppendQuery(nil, "select 7")
+			if _, err := holder.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, server, query, "the holder's query")
+			b.rests()
+			second, done := b.dialing()
+			if _, err := first.Write(query); err != nil {
+				t.Fatal(err)
+			}
+			b.settle()
+			late := b.arrives(mode)
+			b.until("the late one waits", func() bool { return b.tenant.books.Counts().Waiting == 2 })
+			b.tenant.call(b.tenant.sweep)
+			if n := b.counts(); n.Waiting != 2 {
+				t.Fatalf("greeted before it is known what the login brings: %+v", n)
+			}
+			done()
+			expect(t, second, query, "the query of who was first")
+			b.tenant.call(b.tenant.sweep)
+			if got := zoneOf(t, late); got != "UTC" {
+				t.Errorf("greeted with %q", got)
+			}
+			if n := b.counts(); n.Waiting != 0 || n.Active != 2 {
+				t.Errorf("%+v", n)
+			}
+		})
+	}
+}

@@ -179,17 +179,27 @@ func (b *bench) tcpPair() (fd int, conn net.Conn) {
 
 // server gives the pool of the only user a server.
 func (b *bench) server() net.Conn {
+	conn, done := b.dialing()
+	done()
+	return conn
+}
+
+// dialing begins to dial a server for that pool, which ends with done.
+func (b *bench) dialing() (conn net.Conn, done func()) {
 	fd, conn := b.pair()
 	t := b.tenant
+	s := &server{tenant: t, loop: t.loop}
 	t.loop.Call(func() {
-		p := t.pool(poolKey{"app", "app"})
-		s := &server{tenant: t, pool: p, loop: t.loop}
+		s.pool = t.pool(poolKey{"app", "app"})
 		s.books.Owner = s
 		t.servers[s] = struct{}{}
-		p.books.StartDial(&s.books, t.loop.Now())
-		t.dialed(s, &backend.Conn{PID: 1, Parameters: []pgwire.Param{{Name: "TimeZone", Value: "UTC"}}}, fd, nil)
+		s.pool.books.StartDial(&s.books, t.loop.Now())
 	})
-	return conn
+	return conn, func() {
+		t.loop.Call(func() {
+			t.dialed(s, &backend.Conn{PID: 1, Parameters: []pgwire.Param{{Name: "TimeZone", Value: "UTC"}}}, fd, nil)
+		})
+	}
 }
 
 // conf is the tenant's configuration.

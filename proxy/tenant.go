@@ -286,13 +286,15 @@ func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
 		return
 	}
 	told := t.waitsFor(p)
-	var late []*client
+	var late, vain []*client
 	for w := p.FirstWaiter(); w != nil; w = p.NextWaiter(w) {
 		c := w.Owner.(*client)
 		since, limit := t.waitLimit(c)
 		switch waited := now.Sub(since); {
 		case waited >= limit:
 			late = append(late, c)
+		case c.waitsInVain(now):
+			vain = append(vain, c)
 		case waited >= noticeAfter && !w.Noticed && !c.greeting():
 			w.Noticed = true
 			c.conn.Write(told.notice.Append(nil))
@@ -300,6 +302,11 @@ func (t *tenant) sweepWaiters(p *pool.Pool, now time.Time) {
 	}
 	for _, c := range late { // each of which may change the queue
 		c.fail(told.fatal, told.reason)
+	}
+	for _, c := range vain {
+		if p.Leave(&c.books) {
+			c.welcome()
+		}
 	}
 }
 
