@@ -53,9 +53,15 @@ type pair struct{ client, target *net.TCPConn }
 // NewRelay starts a relay that ends with the test.
 func NewRelay(t testing.TB, target string, f Faults) *Relay {
 	t.Helper()
+	return NewRelayAt(t, "127.0.0.1:0", target, f)
+}
+
+// NewRelayAt is NewRelay at an address.
+func NewRelayAt(t testing.TB, address, target string, f Faults) *Relay {
+	t.Helper()
 	var conf net.ListenConfig
 	conf.SetMultipathTCP(false) // whose sockets take no filters; see Lose
-	l, err := conf.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := conf.Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
