@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -24,22 +23,7 @@ import (
 
 // sendCancel sends a CancelRequest and returns when the gate has closed the connection.
 func (g *gate) sendCancel(listener string, pid uint32, secret []byte) error {
-	conn, err := net.Dial("tcp4", g.Addr(g.t, listener))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
-	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(secret)))
-	b = binary.BigEndian.AppendUint32(b, 80877102)
-	b = append(binary.BigEndian.AppendUint32(b, pid), secret...)
-	if _, err := conn.Write(b); err != nil {
-		return err
-	}
-	if answer, err := io.ReadAll(conn); len(answer) != 0 {
-		return fmt.Errorf("answered %q, %v", answer, err)
-	}
-	return nil
+	return harness.SendCancel(g.Addr(g.t, listener), pid, secret)
 }
 
 // awaitRunning waits until a query with the text runs in the gate's database.

@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -23,19 +21,8 @@ import (
 // sendCancelTo sends a CancelRequest to an address, and returns when its connection is closed there.
 func sendCancelTo(t *testing.T, address string, pid uint32, secret []byte) {
 	t.Helper()
-	conn, err := net.Dial("tcp4", address)
-	if err != nil {
+	if err := harness.SendCancel(address, pid, secret); err != nil {
 		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
-	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(secret)))
-	b = binary.BigEndian.AppendUint32(b, 80877102)
-	if _, err := conn.Write(append(binary.BigEndian.AppendUint32(b, pid), secret...)); err != nil {
-		t.Fatal(err)
-	}
-	if answer, err := io.ReadAll(conn); len(answer) != 0 || err != nil {
-		t.Fatalf("answered %q, %v", answer, err)
 	}
 }
 
