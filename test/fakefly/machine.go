@@ -66,6 +66,9 @@ type shown struct {
 func (s *Server) AddMachine(app, id string, vm VM) *Machine {
 	s.t.Helper()
 	m := &Machine{s: s, app: app, id: id, vm: vm, port: noNetworkPort, state: "stopped", hostStatus: "ok", address: newAddress()}
+	if s.opts.Address.IsValid() {
+		m.address = s.opts.Address
+	}
 	if vm.Addr() != "" {
 		port, err := freePort()
 		if err != nil {

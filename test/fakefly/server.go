@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,9 @@ type Options struct {
 	Token     string // "": DefaultToken
 	Unlimited bool   // no 429 of its own
 	NoSocket  bool   // only Transport leads to it, and machines have no network: for testing/synctest
+
+	// Address is the private address of machines that do not move; zero: each has one of its own in 127/8.
+	Address netip.Addr
 
 	// How long a transition takes beside the VM's own work.
 	Boot, Resume, Suspend, Stop time.Duration
