@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	accounts = 16
+	accounts = 80
+	common   = 16   // of them are everybody's, so that clients wait for each other
 	opening  = 1000 // of each account
 )
 
@@ -37,11 +38,15 @@ const (
 type ledger struct {
 	t       *testing.T
 	connect func(ctx context.Context, tag string) (*pgx.Conn, error)
-	expects func(what string, err error) bool // whether an error may come of the fault; nil: none may
+	expects func(tag, what string, err error) bool // whether an error may come of the fault; nil: none may
+	think   time.Duration                          // between two transactions of a client
+	apart   bool                                   // each client has two accounts of its own, so that nobody waits for anybody's locks
 
 	mu     sync.Mutex
 	ends   map[string][]transfer // of each client's transfers, in their order
 	errors map[string]int        // by SQLSTATE
+	last   map[string]time.Time  // when each client's last transaction was acknowledged
+	own    map[string]int        // the first account of each, if they are apart
 
 	lastOK  atomic.Int64 // when a transaction was last acknowledged: Unix nanoseconds
 	reached atomic.Int64 // how often a client connected
@@ -54,7 +59,7 @@ func newLedger(t *testing.T, direct *pgx.Conn, connect func(ctx context.Context,
 		create table transfer (client text, seq int);
 		insert into account select id, `+strconv.Itoa(opening)+` from generate_series(1, `+strconv.Itoa(accounts)+`) id;
 		grant all on account, transfer to `+harness.App)
-	return &ledger{t: t, connect: connect, ends: make(map[string][]transfer), errors: make(map[string]int)}
+	return &ledger{t: t, connect: connect, ends: make(map[string][]transfer), errors: make(map[string]int), last: make(map[string]time.Time), own: make(map[string]int)}
 }
 
 // work has so many clients at it until ctx ends; what they do then they finish.
@@ -91,6 +96,9 @@ func (l *ledger) client(ctx context.Context, tag string, r *rand.Rand, anew bool
 		l.reached.Add(1)
 		for ctx.Err() == nil && !conn.IsClosed() {
 			l.transfer(patient, conn, tag, r)
+			if l.think > 0 {
+				pause(ctx, l.think)
+			}
 			if anew {
 				break
 			}
@@ -106,10 +114,20 @@ func (l *ledger) transfer(ctx context.Context, conn *pgx.Conn, tag string, r *ra
 	l.mu.Lock()
 	seq := len(l.ends[tag])
 	l.ends[tag] = append(l.ends[tag], refused)
+	from, to := 1+r.IntN(common), 1+r.IntN(common)
+	if l.apart {
+		if l.own[tag] == 0 {
+			l.own[tag] = 1 + 2*len(l.own)
+		}
+		from, to = l.own[tag], l.own[tag]+1
+	}
 	l.mu.Unlock()
-	end, what, err := l.try(ctx, conn, tag, seq, r)
+	end, what, err := l.try(ctx, conn, tag, seq, from, to)
 	l.mu.Lock()
 	l.ends[tag][seq] = end
+	if err == nil {
+		l.last[tag] = time.Now()
+	}
 	l.mu.Unlock()
 	if err != nil {
 		l.failed(tag, what, err)
@@ -118,8 +136,7 @@ func (l *ledger) transfer(ctx context.Context, conn *pgx.Conn, tag string, r *ra
 	l.lastOK.Store(time.Now().UnixNano())
 }
 
-func (l *ledger) try(ctx context.Context, conn *pgx.Conn, tag string, seq int, r *rand.Rand) (end transfer, what string, err error) {
-	from, to := 1+r.IntN(accounts), 1+r.IntN(accounts)
+func (l *ledger) try(ctx context.Context, conn *pgx.Conn, tag string, seq, from, to int) (end transfer, what string, err error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return refused, "begin", err
@@ -156,7 +173,7 @@ func (l *ledger) failed(tag, what string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.errors[state(err)]++
-	if l.expects == nil || !l.expects(what, err) {
+	if l.expects == nil || !l.expects(tag, what, err) {
 		l.t.Errorf("%s, %s: %v", tag, what, err)
 	}
 }
@@ -212,6 +229,20 @@ func (l *ledger) since(at time.Time) func() bool {
 	return func() bool { return l.lastOK.Load() > at.UnixNano() }
 }
 
+// allSince says whether every one of some clients has had a transaction acknowledged that ended after a time.
+func (l *ledger) allSince(at time.Time, which func(tag string) bool) func() bool {
+	return func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for tag := range l.ends {
+			if which(tag) && !l.last[tag].After(at) {
+				return false
+			}
+		}
+		return len(l.ends) > 0
+	}
+}
+
 // state is the SQLSTATE in an error, or that the network has failed.
 func state(err error) string {
 	var e *pgconn.PgError
@@ -233,10 +264,10 @@ func oneOf(codes ...string) func(error) bool {
 	}
 }
 
-// anywhere allows them whatever a client was doing.
-func anywhere(codes ...string) func(what string, err error) bool {
+// anywhere allows them whoever was doing whatever.
+func anywhere(codes ...string) func(tag, what string, err error) bool {
 	may := oneOf(codes...)
-	return func(_ string, err error) bool { return may(err) }
+	return func(_, _ string, err error) bool { return may(err) }
 }
 
 func pause(ctx context.Context, d time.Duration) {

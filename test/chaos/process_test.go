@@ -152,7 +152,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 	balance()
 	l := newLedger(t, direct, w.connect)
-	l.expects = func(what string, err error) bool {
+	l.expects = func(_, what string, err error) bool {
 		return (what == "connecting" || what == "begin") && (state(err) == "57P01" || state(err) == "network")
 	}
 	ctx, stop := context.WithCancel(t.Context())
