@@ -18,6 +18,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,9 +39,10 @@ type fleet struct {
 	place           place
 	dir             string
 	store, upstream *local.Cluster
-	stored          string // the store's database
-	database        string // acme's
-	role            string // that acme's clients are at its server
+	stored          string     // the store's database
+	database        string     // acme's
+	role            string     // that acme's clients are at its server
+	starting        sync.Mutex // guards gates, for who does not start them
 	gates           [nodes]*harness.Gate
 	confs           [nodes]harness.GateConfig
 	front           *balancer
@@ -176,7 +178,9 @@ func (f *fleet) conf(i int) harness.GateConfig {
 func (f *fleet) start(i int) {
 	f.t.Helper()
 	g := harness.Postern(f.t, f.confs[i])
+	f.starting.Lock()
 	f.gates[i] = g
+	f.starting.Unlock()
 	f.t.Cleanup(func() {
 		if log := g.Log().String(); f.t.Failed() {
 			path := filepath.Join(os.TempDir(), strings.ReplaceAll(f.t.Name(), "/", "-")+"-"+nodeName(i)+"-"+strconv.Itoa(g.PID())+".log")
@@ -184,6 +188,13 @@ func (f *fleet) start(i int) {
 			f.t.Logf("the log of node %s is in %s, and ends with:\n%s", nodeName(i), path, log[max(0, len(log)-3000):])
 		}
 	})
+}
+
+// log is what a node says. It may be called from any goroutine.
+func (f *fleet) log(i int) *harness.Log {
+	f.starting.Lock()
+	defer f.starting.Unlock()
+	return f.gates[i].Log()
 }
 
 // connect connects through the balancer.
