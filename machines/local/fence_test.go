@@ -107,21 +107,27 @@ func TestSuspendEndsBeforeItsRight(t *testing.T) {
 	if _, err := m.Wake(epoch(t.Context(), 1)); err != nil {
 		t.Fatal(err)
 	}
-	held, end := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		done <- other.fenced(epoch(t.Context(), 2), func() error { close(held); <-end; return nil })
-	}()
-	<-held
+	lock := func(n int64) (unlock func()) {
+		held, end := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- other.fenced(epoch(t.Context(), n), func() error { close(held); <-end; return nil })
+		}()
+		<-held
+		return func() {
+			close(end)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	unlock := lock(2)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*fencePause)
 	defer cancel()
 	if err := m.Suspend(epoch(ctx, 3)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while another process has the lock: %v", err)
 	}
-	close(end)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	power(t, m, machines.Running)
 	if _, err := m.Wake(epoch(t.Context(), 4)); err != nil {
 		t.Fatalf("who waited for the lock in vain holds the machine: %v", err)
@@ -136,6 +142,26 @@ func TestSuspendEndsBeforeItsRight(t *testing.T) {
 	}})
 	if err := m.Suspend(ctx); err != nil || state(t, m).Power != machines.Asleep {
 		t.Errorf("cut short in the middle: %v, and it is %v", err, state(t, m).Power)
+	}
+
+	defer lock(6)()
+	waits := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		result <- m.Suspend(machines.WithFence(t.Context(), machines.Fence{Epoch: 7, Step: func(at string) {
+			if at == atLock {
+				close(waits)
+			}
+		}}))
+	}()
+	<-waits
+	ctx, cancel = context.WithTimeout(t.Context(), 5*fencePause)
+	defer cancel()
+	if err := m.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-result; err == nil {
+		t.Error("who waited for the lock has changed a machine that is closed")
 	}
 }
 

@@ -259,7 +259,11 @@ func (m *Machine) Suspend(ctx context.Context) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := m.fenced(ctx, func() error { return m.suspend(patient, op) })
+		begins, cancel := context.WithCancelCause(patient) // ends with ctx and with patient: it may not begin after either
+		stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+		err := m.fenced(begins, func() error { return m.suspend(patient, op) })
+		stop()
+		cancel(nil)
 		m.finish(op)
 		result <- err
 	}()
