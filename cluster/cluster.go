@@ -164,6 +164,7 @@ func (c *Cluster) bindPair(host string, port uint16, family string) (err error) 
 	}
 	c.nodes = nodes.(*net.TCPListener)
 	c.gossip = newTransport(tcp.(*net.TCPListener), udp.(*net.UDPConn), told, c.log)
+	c.gossip.known = c.rows.at
 	return nil
 }
 

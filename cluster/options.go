@@ -92,6 +92,7 @@ const (
 	maxErrorText  = 1 << 10
 	maxHandshakes = 64 // at once, on the nodes' port
 	maxFromOne    = 16 // of those, from one address
+	maxOfNodes    = 16 // and of streams: more, from addresses that nodes have
 	maxConns      = 8  // of one node
 	maxStreams    = 64 // of gossip, at once
 

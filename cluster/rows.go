@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -105,6 +106,12 @@ func (r *rows) named(name string) (tenants.Node, bool) {
 
 func (r *rows) booted(boot string) (tenants.Node, bool) {
 	return r.find(func(n *tenants.Node) bool { return n.Boot == boot })
+}
+
+// at reports whether a node says that it is at an address.
+func (r *rows) at(addr netip.Addr) bool {
+	_, ok := r.find(func(n *tenants.Node) bool { return n.Address.IsValid() && n.Address.Addr().Unmap() == addr })
+	return ok
 }
 
 // pinned finds whose key it is. A node that the store has not heard of for long counts: it may just be cut off from the store, and its key

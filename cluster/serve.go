@@ -61,6 +61,7 @@ func (c *Cluster) serve(ctx context.Context) {
 	if err := srv.Serve(let); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		c.log.Error("other nodes' calls are not answered any more", "error", err)
 	}
+	c.callers.end()
 }
 
 // door is the listener of the HTTP server: what comes out of it has shown the key of a node. Handshakes of strangers are few at a time.
@@ -110,7 +111,7 @@ func (d *door) accept(ctx context.Context, all *sync.WaitGroup) {
 			continue
 		}
 		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if !d.c.callers.knock(from) {
+		if !d.c.callers.knock(from, d.c.rows.at) {
 			d.c.counts.turnedAway("busy")
 			_ = conn.Close()
 			continue
@@ -178,6 +179,11 @@ func (c *Cluster) admit(fingerprint string) error {
 
 // answer is for a call of a node. It is judged again: its row may be gone since it came.
 func (c *Cluster) answer(w http.ResponseWriter, r *http.Request) {
+	if !c.callers.begin() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	defer c.callers.calls.Done()
 	what := r.PathValue("what")
 	h, known := c.handlers[what]
 	from, pinned := c.rows.pinned(fingerprint(r.TLS.PeerCertificates[0]))
@@ -236,9 +242,12 @@ func within(h http.Header) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// callers counts who is at the door and who is in.
+// callers counts who is at the door, who is in, and their calls.
 type callers struct {
+	calls sync.WaitGroup // that are being answered
+
 	mu       sync.Mutex // guards what follows; held briefly
+	ended    bool       // no call is answered any more
 	knocking map[netip.Addr]int
 	all      int                 // of those
 	inside   map[string]int      // connections by key
@@ -249,11 +258,29 @@ func newCallers() *callers {
 	return &callers{knocking: make(map[netip.Addr]int), inside: make(map[string]int), conns: make(map[net.Conn]string)}
 }
 
-// knock reports whether there is room for another handshake.
-func (c *callers) knock(from netip.Addr) bool {
+// begin reports whether a call may be answered still. calls is told when it was.
+func (c *callers) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= maxHandshakes || c.knocking[from] >= maxFromOne {
+	if !c.ended {
+		c.calls.Add(1)
+	}
+	return !c.ended
+}
+
+// end waits for those that are being answered, whose callers have gone.
+func (c *callers) end() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.calls.Wait()
+}
+
+// knock reports whether there is room for another handshake. Strangers leave some for addresses that are known.
+func (c *callers) knock(from netip.Addr, known func(netip.Addr) bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.knocking[from] >= maxFromOne || c.all >= maxHandshakes && (c.all >= maxHandshakes+maxOfNodes || !known(from)) {
 		return false
 	}
 	c.all++

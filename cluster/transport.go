@@ -25,21 +25,24 @@ type transport struct {
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
-	room    chan struct{} // holds one for each stream that is open
+	room    chan struct{}         // holds one for each stream that is open
+	known   func(netip.Addr) bool // nodes' addresses: strangers leave them some room
+	nodes   chan struct{}         // which is this
 	closed  chan struct{}
 	once    sync.Once
 	reading sync.WaitGroup
 
 	sent, received           atomic.Uint64 // packets
 	sentBytes, receivedBytes atomic.Uint64 // of packets and streams
-	refused                  atomic.Uint64 // streams that there was no room for, and packets that are too long
+	refused                  atomic.Uint64 // streams that there was no room for, and packets that are too long, or not sealed as they should
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
 func newTransport(tcp *net.TCPListener, udp *net.UDPConn, advertise netip.AddrPort, log *slog.Logger) *transport {
 	return &transport{log: log, tcp: tcp, udp: udp, advertise: advertise,
-		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), room: make(chan struct{}, maxStreams), closed: make(chan struct{})}
+		known:   func(netip.Addr) bool { return false },
+		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), room: make(chan struct{}, maxStreams), nodes: make(chan struct{}, maxOfNodes), closed: make(chan struct{})}
 }
 
 // start has the sockets read, until Shutdown.
@@ -59,7 +62,7 @@ func (t *transport) readPackets() {
 			continue // of a packet that was sent before: port unreachable
 		}
 		at := time.Now()
-		if n == 0 || n > maxPacket {
+		if n > maxPacket || !soundPacket(buf[:n]) {
 			t.refused.Add(1)
 			continue
 		}
@@ -83,14 +86,13 @@ func (t *transport) accept() {
 			}
 			continue
 		}
-		select {
-		case t.room <- struct{}{}:
-		default:
+		room := t.enter(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+		if room == nil {
 			t.refused.Add(1)
 			_ = conn.Close()
 			continue
 		}
-		s := &stream{Conn: conn, t: t, left: maxStream, leave: func() { <-t.room }}
+		s := &stream{Conn: conn, t: t, left: maxStream, head: streamHead{skip: labelHeader}, leave: func() { <-room }}
 		select {
 		case t.streams <- s:
 		case <-t.closed:
@@ -98,6 +100,23 @@ func (t *transport) accept() {
 			return
 		}
 	}
+}
+
+// enter takes a place for a stream, and returns where; nil: there is none.
+func (t *transport) enter(from netip.Addr) chan struct{} {
+	select {
+	case t.room <- struct{}{}:
+		return t.room
+	default:
+	}
+	if t.known(from) {
+		select {
+		case t.nodes <- struct{}{}:
+			return t.nodes
+		default:
+		}
+	}
+	return nil
 }
 
 // pause waits before the next try to accept, and reports false if there will be none.
@@ -117,6 +136,7 @@ type stream struct {
 	net.Conn
 	t     *transport
 	left  int // of the reader
+	head  streamHead
 	leave func()
 	once  sync.Once
 }
@@ -130,6 +150,10 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p[:min(len(p), s.left)])
 	s.left -= n
 	s.t.receivedBytes.Add(uint64(n))
+	if unsound := s.head.pass(p[:n]); unsound != nil {
+		s.t.refused.Add(1)
+		return 0, unsound
+	}
 	return n, err
 }
 
