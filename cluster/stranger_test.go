@@ -112,7 +112,7 @@ func TestDeadlyMessages(t *testing.T) {
 func TestAnotherBoot(t *testing.T) {
 	t.Parallel()
 	s, keys := newStore(), keyFile(t, newKey())
-	asked := make(chan string, 10)
+	asked := make(chan string, 10_000) // more than are asked until the rows are read again
 	a, old := counted(open(t, "a", s, keys), asked).run(t), start(t, "b", s, keys)
 	if _, err := old.Call(withDeadline(t), "a", "count", nil); err != nil || <-asked != "b: " {
 		t.Fatal(err)
