@@ -104,8 +104,17 @@ func (b *Budget) Claim(tenant string, seen int64, d []tenants.Demand) {
 		}
 		a = b.open(tenant)
 	}
+	a.aside = b.aside(tenant) // the tenant may be another than when the account was opened
 	a.claim(seen, d, now)
 	b.schedule(a, now)
+}
+
+// aside is how many servers of a tenant are set aside for floors.
+func (b *Budget) aside(tenant string) int {
+	if b.o.Floor(tenant) {
+		return b.o.MaxNodes
+	}
+	return 0
 }
 
 // hear is called when somebody says that a tenant should be looked at.
@@ -120,11 +129,7 @@ func (b *Budget) hear(tenant string) {
 
 // open opens an account. The gate may know a number of an older one, which is not above the last.
 func (b *Budget) open(tenant string) *account {
-	aside := 0
-	if b.o.Floor(tenant) {
-		aside = b.o.MaxNodes
-	}
-	a := newAccount(tenant, &b.numbers, aside)
+	a := newAccount(tenant, &b.numbers, b.aside(tenant))
 	b.accounts[tenant] = a
 	return a
 }

@@ -416,3 +416,44 @@ func TestALimitThatIsLowered(t *testing.T) {
 		t.Fatalf("%d and %d", a.open(), b.open())
 	}
 }
+
+// TestARestoredStoreHandsNothingOut: what is missing in it may be another node's, and is written again before anybody gets more.
+func TestARestoredStoreHandsNothingOut(t *testing.T) {
+	w := newWorld(2, 6, [2]int{6, 6})
+	a, b := w.nodes[0], w.nodes[1]
+	a.demand(4, 0)
+	a.claim()
+	w.run(time.Second, 0, forever)
+	clear(w.rows)
+	w.settles = w.storeNow().Add(surveyEvery + 10*time.Second)
+	b.demand(many, 0)
+	b.claim()
+	for w.storeNow().Before(w.settles) {
+		w.run(time.Second, 0, forever)
+		w.check(t)
+		if a.open() != 4 || b.open() > 0 {
+			t.Fatalf("a has %d, b has %d", a.open(), b.open())
+		}
+	}
+	w.run(3*time.Second, 0, forever)
+	w.check(t)
+	if a.open() != 4 || b.open() != 2 {
+		t.Errorf("a has %d, b has %d", a.open(), b.open())
+	}
+}
+
+// TestWhatIsSetAsideFollowsTheTenant, which may not have been known when somebody else wanted it to be looked at.
+func TestWhatIsSetAsideFollowsTheTenant(t *testing.T) {
+	w := newWorld(1, 6, [2]int{6, 6})
+	a, floors := w.nodes[0], false
+	a.b.o.Floor, a.b.o.MaxNodes = func(string) bool { return floors }, 2
+	for _, step := range []struct{ clients, want int }{{2, 2}, {many, 4}} {
+		a.demand(step.clients, 0)
+		a.claim()
+		w.run(time.Second, 0, forever)
+		if a.open() != step.want {
+			t.Errorf("floors %v: %d servers, want %d", floors, a.open(), step.want)
+		}
+		floors = true
+	}
+}

@@ -27,7 +27,8 @@ type world struct {
 	now     time.Time
 	ahead   time.Duration // of the store's clock
 	limits  map[string]int
-	aside   int // servers that are set aside
+	aside   int       // servers that are set aside
+	settles time.Time // when rows of before are not missing any more
 	service bool
 	rows    map[rowKey]tenants.Portion
 	seen    map[string]time.Time // by boot
@@ -171,7 +172,7 @@ func (n *worldNode) Portions(_ context.Context, _ string, f func(tenants.Portion
 		return err
 	}
 	w := n.w
-	s := tenants.Portions{Now: w.storeNow()}
+	s := tenants.Portions{Now: w.storeNow(), Settling: w.storeNow().Before(w.settles)}
 	for key, row := range w.rows {
 		row.Silent = w.silent(key.boot)
 		since, ok := w.seen[key.boot]

@@ -17,7 +17,7 @@ const (
 	lookPatience  = 5 * time.Second // for the store to answer
 	countPatience = 10 * time.Second
 	attendEvery   = 2 * time.Second
-	surveyEvery   = 30 * time.Second
+	surveyEvery   = 20 * time.Second       // in a store that has become another one what is missing is written again before it counts as settled
 	compareAtOnce = 500                    // accounts, while claims wait
 	hearPause     = 500 * time.Millisecond // between two connections that hear
 	returnWithin  = time.Second

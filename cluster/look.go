@@ -107,6 +107,9 @@ func (a *account) look(s tenants.Portions, now time.Time, me self) (c tenants.Po
 	for _, scope := range a.scopes() {
 		p := a.parts[scope]
 		d := a.divide(scope, &s, &o, me)
+		if s.Settling { // what seems to be free may be another's
+			d.target = min(d.target, max(p.told, a.floor()))
+		}
 		p.newStored, p.newRow = p.wanted, max(p.open(), min(d.target, d.bound))
 		p.newTold = min(d.target, p.newRow)
 		a.contended = a.contended || d.hungry || d.scarce

@@ -71,6 +71,8 @@ type Portion struct {
 type Portions struct {
 	All []Portion
 	Now time.Time // by the store's clock
+	// Settling says that the store has become another one lately: some may be missing.
+	Settling bool
 }
 
 // PortionsChange is what a process makes of the portions.

@@ -11,8 +11,8 @@ import (
 	"github.com/postern/postern/tenants"
 )
 
-// settleAfter is for how long nothing counts as unused once the store has become another one: in what was restored, or has not got the
-// last commits of a primary that died, uses are missing until nodes have written them down again.
+// settleAfter is for how long nothing counts as unused, and no limit as free, once the store has become another one: in what was restored, or
+// has not got the last commits of a primary that died, rows are missing until nodes have written them again.
 const settleAfter = 30 * time.Second
 
 // TakeLease takes a lease for a time that begins after the call: *tenants.HeldError if another process has it. The process that has it

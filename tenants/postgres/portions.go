@@ -35,17 +35,26 @@ func (l *Ledger) Portions(ctx context.Context, tenant string, f func(tenants.Por
 		if err != nil {
 			return struct{}{}, err
 		}
+		noticed := false
+		if s.Settling { // or nobody has noticed yet that it is another one
+			settled, err := l.settled(ctx, tx)
+			if err != nil {
+				return struct{}{}, err
+			}
+			s.Settling, noticed = !settled, true
+		}
 		before := slices.Clone(s.All)
 		b := l.writePortions(tenant, before, f(s))
 		if alone {
 			b.Queue(`UPDATE postern.portions p SET alone = clock_timestamp() WHERE tenant = $1 AND coalesce(alone > clock_timestamp(), true) AND boot <> $2
 				AND NOT EXISTS (SELECT FROM postern.nodes n WHERE n.boot = p.boot)`, tenant, l.boot)
 		}
-		if b.Len() == 0 {
+		if b.Len() > 0 {
+			if err := tx.SendBatch(ctx, b).Close(); err != nil {
+				return struct{}{}, fmt.Errorf("writing portions: %w", err)
+			}
+		} else if !noticed {
 			return struct{}{}, nil
-		}
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
-			return struct{}{}, fmt.Errorf("writing portions: %w", err)
 		}
 		return struct{}{}, tx.Commit(ctx)
 	})
@@ -63,9 +72,12 @@ const selectPortions = `SELECT p.scope, p.node, p.boot, p.servers, p.wanted,
 // and nobody has noticed yet.
 func (l *Ledger) readPortions(ctx context.Context, tx pgx.Tx, tenant string) (s tenants.Portions, alone bool, err error) {
 	b := &pgx.Batch{}
+	b.Queue(`SET LOCAL idle_in_transaction_session_timeout = '3s'`) // others wait for a process that stands still now
 	b.Queue(`INSERT INTO postern.budgets (tenant) VALUES ($1) ON CONFLICT DO NOTHING`, tenant)
 	b.Queue(`SELECT FROM postern.budgets WHERE tenant = $1 FOR UPDATE`, tenant)
-	b.Queue(`SELECT clock_timestamp()`).QueryRow(func(row pgx.Row) error { return row.Scan(&s.Now) })
+	b.Queue(`SELECT clock_timestamp(), coalesce((SELECT store <> ` + epochNow + ` OR until > clock_timestamp() FROM postern.leases WHERE key = ''), true)`).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&s.Now, &s.Settling)
+	})
 	b.Queue(selectPortions, tenant, silentAfter, l.lapse).Query(func(rows pgx.Rows) error {
 		var p tenants.Portion
 		var unnoticed bool

@@ -220,3 +220,54 @@ func TestHowLongAProcessWasNotHeardOf(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestPortionsOfARestoredStore: in one that has become another rows may be missing, for a while.
+func TestPortionsOfARestoredStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	settling := func() bool {
+		t.Helper()
+		s := write(t, a, mine())
+		if s.Settling != write(t, b, mine()).Settling {
+			t.Error("two nodes do not agree")
+		}
+		return s.Settling
+	}
+	if settling() {
+		t.Error("a new store is settled")
+	}
+	w.exec(`UPDATE postern.leases SET store = 'another'`)
+	if !settling() || !settling() {
+		t.Error("one that was another is not")
+	}
+	w.exec(`UPDATE postern.leases SET until = now() WHERE key = ''`)
+	if settling() {
+		t.Error("after a while it is")
+	}
+}
+
+// TestAProcessThatStandsStillIsWaitedForBriefly: the lock of a tenant's portions is not its for long.
+func TestAProcessThatStandsStillIsWaitedForBriefly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a, b := w.sharer("a"), w.sharer("b")
+	stands, goesOn := make(chan struct{}), make(chan error)
+	other := make(chan struct{})
+	go func() {
+		goesOn <- a.Portions(t.Context(), "acme", func(tenants.Portions) tenants.PortionsChange {
+			close(stands)
+			<-other
+			return mine(portion(a, "", 1, 1))
+		})
+	}()
+	<-stands
+	write(t, b, mine(portion(b, "", 2, 2)))
+	close(other)
+	if err := <-goesOn; err == nil {
+		t.Error("it has written what it had made of rows of before")
+	}
+	if found := write(t, b, mine()); !slices.Equal(found.All, []tenants.Portion{portion(b, "", 2, 2)}) {
+		t.Errorf("b finds %+v", found.All)
+	}
+}

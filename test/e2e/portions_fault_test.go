@@ -96,7 +96,9 @@ func TestALimitWhileNodesFail(t *testing.T) {
 	} else {
 		w.command("forget-node", "a") // which comes to the same
 	}
+	since := time.Now()
 	held := w.holds(c, limit-1)
+	t.Logf("the living have all of a dead node's after %v", time.Since(since))
 	stop()
 	commit(held)
 	held = w.holds(b, limit)
@@ -127,6 +129,7 @@ func TestALimitWhileNodesFail(t *testing.T) {
 	thaw()
 	commit(moved)
 	goesOn()
+	t.Log("what stood still goes on")
 	stop()
 	stopToo()
 	commit(w.holds(b, limit))
