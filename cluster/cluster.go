@@ -64,6 +64,7 @@ func Open(o Options) (*Cluster, error) {
 	c.callers, c.peers, c.greeted = newCallers(), newPeers(c), newGreetings()
 	c.rows.changed = c.took
 	c.Handle(hello, 0, c.answerHello)
+	c.Handle(leaving, 0, c.hearLeaving)
 	var err error
 	if c.keys, err = ReadKeys(o.KeyFile); err != nil {
 		return nil, err
@@ -247,6 +248,9 @@ func (c *Cluster) Leave(ctx context.Context) {
 	if c.opts.Announce != nil {
 		c.opts.Announce()
 	}
+	var told sync.WaitGroup
+	defer told.Wait()
+	told.Go(func() { c.leave(ctx) })
 	c.mu.Lock()
 	list := c.list
 	c.mu.Unlock()

@@ -96,6 +96,7 @@ const (
 	maxConns      = 8  // of one node
 	maxStreams    = 64 // of gossip, at once
 
+	maxStreamDials  = 12   // handshakes of streams under way to one node, which lets in maxFromOne
 	maxStreamsOfOne = 1024 // of clients, to or from one node
 	maxStreamsOfAll = 4096 // to or from all
 

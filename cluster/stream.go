@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -35,6 +36,8 @@ type Stream struct {
 	tcp  *net.TCPConn
 	left chan struct{}
 	once sync.Once
+
+	opened func() // ours: the other node has let it in, or will not any more
 }
 
 // Node is the name of the node at the other end.
@@ -49,13 +52,22 @@ func (s *Stream) Abort() {
 	s.list.remove(s)
 }
 
+// Read implements net.Conn. In TLS 1.3 who opens a connection does not know that it was let in before it reads something.
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.opened()
+	return n, err
+}
+
 func (s *Stream) cut() {
+	s.opened()
 	_ = s.tcp.SetLinger(0)
 	_ = s.tcp.Close()
 }
 
 // Close ends it. That all was said is said by CloseWrite.
 func (s *Stream) Close() error {
+	s.opened()
 	s.list.remove(s)
 	return s.tcp.Close()
 }
@@ -67,8 +79,9 @@ func (s *Stream) SyscallConn() (syscall.RawConn, error) { return s.tcp.SyscallCo
 type streams struct {
 	mu    sync.Mutex
 	all   map[*Stream]struct{}
-	of    map[streamsOf]int // how many of a kind there are
-	ended bool              // there will be no more
+	of    map[streamsOf]int        // how many of a kind there are
+	slots map[string]chan struct{} // for dials, by boot of the node
+	ended bool                     // there will be no more
 }
 
 type streamsOf struct {
@@ -77,7 +90,24 @@ type streamsOf struct {
 }
 
 func newStreams() *streams {
-	return &streams{all: make(map[*Stream]struct{}), of: make(map[streamsOf]int)}
+	return &streams{all: make(map[*Stream]struct{}), of: make(map[streamsOf]int), slots: make(map[string]chan struct{})}
+}
+
+// dials waits until a node may be dialed, which turns away whoever comes with too many handshakes at a time. opened is called when that one is over.
+func (s *streams) dials(ctx context.Context, boot string) (opened func(), err error) {
+	s.mu.Lock()
+	slots := s.slots[boot]
+	if slots == nil {
+		slots = make(chan struct{}, maxStreamDials)
+		s.slots[boot] = slots
+	}
+	s.mu.Unlock()
+	select {
+	case slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-slots }), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // add counts one more, if it may be there.
@@ -117,21 +147,59 @@ func (s *streams) open(in bool) int {
 
 // keep ends those whose node has no row any more, and tells the others whether their node drains.
 func (s *streams) keep(all []tenants.Node) {
-	leaving := make(map[string]bool, len(all)) // by key
+	leaving, boots := make(map[string]bool, len(all)), make(map[string]bool, len(all)) // by key
 	for _, n := range all {
-		leaving[n.Fingerprint] = n.Leaving
+		leaving[n.Fingerprint], boots[n.Boot] = n.Leaving, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.slots, func(boot string, _ chan struct{}) bool { return !boots[boot] })
 	for x := range s.all {
 		leaves, there := leaving[x.key]
 		switch {
 		case !there:
 			x.cut()
 		case leaves:
-			x.once.Do(func() { close(x.left) })
+			x.leaves()
 		}
 	}
+}
+
+func (s *Stream) leaves() { s.once.Do(func() { close(s.left) }) }
+
+// leave has the nodes that serve clients of this one send them away. They read it in the store as well, if that is not away.
+func (c *Cluster) leave(ctx context.Context) {
+	nodes := make(map[string]bool)
+	c.streams.mu.Lock()
+	for x := range c.streams.all {
+		if !x.in {
+			nodes[x.node] = true
+		}
+	}
+	c.streams.mu.Unlock()
+	var all sync.WaitGroup
+	for node := range nodes {
+		all.Go(func() {
+			if _, err := c.Call(ctx, node, leaving, nil); err != nil {
+				c.log.Debug("another node was not told that this one drains", "node", node, "error", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// leaving is the call of a node that drains.
+const leaving = "leaving"
+
+func (c *Cluster) hearLeaving(_ context.Context, from string, _ []byte) ([]byte, error) {
+	c.streams.mu.Lock()
+	defer c.streams.mu.Unlock()
+	for x := range c.streams.all {
+		if x.in && x.node == from {
+			x.leaves()
+		}
+	}
+	return nil, nil
 }
 
 // end ends all of them, for good.
@@ -160,16 +228,21 @@ func (c *Cluster) OpenStream(ctx context.Context, node string) (*Stream, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
+	opened, err := c.streams.dials(ctx, row.Boot)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", node, ErrBusy, err)
+	}
 	dialer := net.Dialer{KeepAliveConfig: streamAlive()}
 	dialer.SetMultipathTCP(false)
 	conn, err := dialer.DialContext(ctx, "tcp", row.Address.String())
 	if err != nil {
+		opened()
 		return nil, c.failure(ctx, row, err)
 	}
-	s := &Stream{node: row.Name, key: row.Fingerprint, list: c.streams, tcp: conn.(*net.TCPConn), left: make(chan struct{})}
+	s := &Stream{node: row.Name, key: row.Fingerprint, list: c.streams, tcp: conn.(*net.TCPConn), left: make(chan struct{}), opened: opened}
 	s.Conn = tls.Client(conn, tlsConfig(c.own, judgeOnly(row.Fingerprint), streamProtocol))
 	if err = s.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
+		_ = s.Close()
 		return nil, c.failure(ctx, row, err)
 	}
 	if err = c.streams.add(s); err != nil {
@@ -187,16 +260,17 @@ func streamAlive() net.KeepAliveConfig {
 // carry serves a stream whose node has shown its key.
 func (c *Cluster) carry(ctx context.Context, conn *tls.Conn) {
 	key := fingerprint(conn.ConnectionState().PeerCertificates[0])
-	s := &Stream{Conn: conn, key: key, in: true, list: c.streams, tcp: conn.NetConn().(*net.TCPConn), left: make(chan struct{})}
+	row, pinned := c.rows.pinned(key)
+	s := &Stream{Conn: conn, node: row.Name, key: key, in: true, list: c.streams, tcp: conn.NetConn().(*net.TCPConn), left: make(chan struct{}), opened: func() {}}
 	if err := c.streams.add(s); err != nil {
 		c.counts.turnedAway("busy")
 		s.Abort()
 		return
 	}
 	defer s.Close()
-	row, pinned := c.rows.pinned(key) // judged again: from here on keep ends it
+	_, still := c.rows.pinned(key) // from here on keep ends it
 	switch {
-	case !pinned:
+	case !pinned || !still:
 		c.counts.turnedAway("stranger")
 		return
 	case !c.speaks(row.Protocol):
@@ -204,7 +278,6 @@ func (c *Cluster) carry(ctx context.Context, conn *tls.Conn) {
 		c.refusedProtocol(row.Name, row.Protocol)
 		return
 	}
-	s.node = row.Name
 	_ = s.tcp.SetKeepAliveConfig(streamAlive())
 	defer func() {
 		if p := recover(); p != nil {

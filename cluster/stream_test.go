@@ -84,7 +84,7 @@ func TestStreams(t *testing.T) {
 
 	ours, theirs = opened(t, a, "b", came)
 	ours.Abort()
-	if _, err := theirs.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+	if _, err := theirs.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
 		t.Errorf("lost: %v", err)
 	}
 	if _, err := b.OpenStream(withDeadline(t), "a"); !errors.Is(err, ErrRefused) && !errors.Is(err, ErrAway) {
@@ -112,6 +112,13 @@ func TestStreamsEnd(t *testing.T) {
 		t.Fatal("b does not hear that a drains")
 	}
 	say(t, ours, theirs, "not over yet")
+	second, secondly := opened(t, a, "b", came)
+	select {
+	case <-secondly.Left(): // b reads it in the store
+	case <-time.After(patience):
+		t.Fatal("b does not see that a drains")
+	}
+	_ = second.Close()
 	select {
 	case <-ours.Left():
 		t.Error("b does not drain")
@@ -119,9 +126,68 @@ func TestStreamsEnd(t *testing.T) {
 	}
 	s.remove("a")
 	for _, end := range []*Stream{ours, theirs} {
-		if _, err := end.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		if _, err := end.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
 			t.Errorf("the row is gone: %v", err)
 		}
+	}
+}
+
+// TestLeaveTellsStreams: who drains says so to the nodes that serve its clients, although nobody reads the store.
+func TestLeaveTellsStreams(t *testing.T) {
+	t.Parallel()
+	s, keys := newStore(), keyFile(t, newKey())
+	a := start(t, "a", s, keys)
+	b, came := streaming(open(t, "b", s, keys))
+	b.run(t)
+	c := start(t, "c", s, keys)
+	eventually(t, "they know b", func() bool {
+		_, ok := a.callable("b")
+		_, too := c.callable("b")
+		return ok && too
+	})
+	_, theirs := opened(t, a, "b", came)
+	_, others := opened(t, c, "b", came)
+	a.Leave(withDeadline(t))
+	select {
+	case <-theirs.Left():
+	default:
+		t.Error("b was not told")
+	}
+	select {
+	case <-others.Left():
+		t.Error("c stays")
+	default:
+	}
+}
+
+// TestStreamHerd: of many at once no more come to a node's door than it lets in.
+func TestStreamHerd(t *testing.T) {
+	t.Parallel()
+	all := newStreams()
+	var opened []func()
+	for range maxStreamDials {
+		done, err := all.dials(t.Context(), "boot of b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened = append(opened, done)
+	}
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := all.dials(late, "boot of b"); !errors.Is(err, context.Canceled) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := all.dials(t.Context(), "boot of c"); err != nil {
+		t.Errorf("to another node: %v", err)
+	}
+	opened[0]()
+	opened[0]()
+	if _, err := all.dials(t.Context(), "boot of b"); err != nil {
+		t.Errorf("in the place of one that is over: %v", err)
+	}
+
+	if maxStreamDials >= maxFromOne { // calls have to be dialed, too
+		t.Error("a node would be turned away by another one")
 	}
 }
 
