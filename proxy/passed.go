@@ -47,6 +47,7 @@ func (g *Gate) Serve(ctx context.Context, node string, s Stream) {
 		_, _ = io.CopyN(io.Discard, br, lingerBytes)
 		return
 	}
+	defer g.clients.Add(-passedSockets)
 	inner, outer, err := loop.Pipe()
 	if err != nil {
 		g.leaveHandshake()
@@ -69,7 +70,7 @@ func (g *Gate) Serve(ctx context.Context, node string, s Stream) {
 	c.run(ctx, g.opts.TCP.UserTimeout)
 }
 
-// takes says which listener a client of another node has come to, and takes a place for its handshake if that may begin.
+// takes says which listener a client of another node has come to, and takes a place for its handshake and passedSockets if that may begin.
 func (g *Gate) takes(name string) (via *Listener, answer byte) {
 	i := slices.IndexFunc(g.opts.Listeners, func(l Listener) bool { return l.Name == name })
 	switch {
@@ -77,7 +78,8 @@ func (g *Gate) takes(name string) (via *Listener, answer byte) {
 		return nil, answerUnknown
 	case g.draining.Load():
 		return nil, answerDraining
-	case !g.enterHandshake(&g.opts.Listeners[i]):
+	case g.clients.Add(passedSockets) > g.admits.Load() || !g.enterHandshake(&g.opts.Listeners[i]):
+		g.clients.Add(-passedSockets)
 		return nil, answerBusy
 	}
 	return &g.opts.Listeners[i], answerServed

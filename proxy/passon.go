@@ -50,6 +50,9 @@ const (
 	answerUnknown  = 'L' // it has no such listener
 )
 
+// passedSockets is what a passed client takes of the places of clients, at either node, beside its session's own: as many as it has sockets.
+const passedSockets = 2
+
 // passWithin bounds how long one node is tried.
 const passWithin = 5 * time.Second
 
@@ -121,8 +124,8 @@ func (h *handshake) passOnUntold(conf *tenants.Tenant, said []byte, answered boo
 func (h *handshake) passOn(conf *tenants.Tenant, said []byte, answered bool) error {
 	g := h.gate
 	h.route.Tenant = conf.ID
-	if g.clients.Add(1) > g.admits.Load() {
-		g.clients.Add(-1)
+	if g.clients.Add(passedSockets) > g.admits.Load() {
+		g.clients.Add(-passedSockets)
 		g.metrics.passed.WithLabelValues(passedLimit).Inc()
 		return deny(denyClients)
 	}
@@ -137,7 +140,7 @@ func (h *handshake) passOn(conf *tenants.Tenant, said []byte, answered bool) err
 			return errQuiet
 		}
 	}
-	g.clients.Add(-1)
+	g.clients.Add(-passedSockets)
 	g.metrics.passed.WithLabelValues(passedFailed).Inc()
 	g.limited.log(g.log, slog.LevelWarn, logKey{conf.ID, "pass on"}, "client not passed on to a node that may serve its tenant", "tenant", conf.ID,
 		"regions", strings.Join(conf.Residency.Ingress, ","), "client", h.peer.Client.String(), "error", err)
@@ -214,7 +217,7 @@ func (h *handshake) passTo(conf *tenants.Tenant, s Stream, node string, said int
 	leave := func() {
 		_ = tcp.Close()
 		_ = s.Close()
-		g.clients.Add(-1)
+		g.clients.Add(-passedSockets)
 	}
 	if !g.spawn(func() {
 		defer leave()

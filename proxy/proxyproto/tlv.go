@@ -74,7 +74,13 @@ func checkV2(header []byte) (extensions, *Error) {
 			if length != crc32.Size {
 				return nil, malformed("a checksum of the wrong length")
 			}
-		case typeAuthority, typeUniqueID, typeGCP, typeListener:
+		case typeAuthority, typeUniqueID, typeGCP:
+		case typeListener: // which only another Postern says: what else has this number may come twice
+			if _, twice := known[kind]; twice {
+				value = nil
+			}
+			known[kind] = value
+			continue
 		default:
 			continue // unknown, unused or padding
 		}
