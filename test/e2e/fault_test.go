@@ -142,9 +142,7 @@ func TestServerStaysAway(t *testing.T) {
 	_ = g.script(t, "transaction") // stays, so that the pool and what is known of it do, too
 	s := g.script(t, "transaction")
 	s.want("T D:1 C:SELECT_1 Z:I", 1, query("select 1"))
-	if err := own.Stop(t.Context(), local.Immediate); err != nil {
-		t.Fatal(err)
-	}
+	harness.Crash(t, own)
 	began := time.Now()
 	s.say(query("select 1"))
 	if got := s.hear(1); got != "E:57P03! EOF" {

@@ -19,7 +19,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/postern/postern/machines/local"
 	"github.com/postern/postern/test/harness"
 )
 
@@ -114,9 +113,7 @@ func TestReplicaLosesServer(t *testing.T) {
 		t.Error(got)
 	}
 	g.awaitEnded(t, "server_lost", 1)
-	if err := g.cluster.Stop(t.Context(), local.Immediate); err != nil {
-		t.Fatal(err)
-	}
+	harness.Crash(t, g.cluster)
 	toEOF(t, stream)
 	g.awaitEnded(t, "server_lost", 2)
 	// Nobody answers: it is tried for as long as server_connect, and told.

@@ -203,11 +203,7 @@ func TestStoreFailover(t *testing.T) {
 	if err := standby.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := standby.Stop(t.Context(), local.Immediate); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer func() { harness.Crash(t, standby) }()
 	f := newFaulty(t, w)
 	f.change()
 	f.told("before anything", "a", "b")

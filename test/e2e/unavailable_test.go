@@ -87,9 +87,7 @@ func TestServerDownIsNotAFullPool(t *testing.T) {
 	conf := configOf(t, g.dsn("transaction"))
 	conf.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
 	c := connectConfig(t, conf)
-	if err := own.Stop(t.Context(), local.Immediate); err != nil {
-		t.Fatal(err)
-	}
+	harness.Crash(t, own)
 	_, err := tryValue(t.Context(), c, "select 1")
 	var e *pgconn.PgError
 	if !asPG(err, &e) || e.Code != "57P03" || e.Message != "the database is not accepting connections" || e.Hint != momentHint {
