@@ -165,11 +165,13 @@ func wake(c chan struct{}) {
 // MaxNodes is how many nodes there may be.
 func (b *Budget) MaxNodes() int { return b.maxNodes }
 
-// Away reports whether the store was away when it was asked last.
+// Away reports whether nobody can be asked for more: the store was away when it was asked last, or this process stood still and does not know
+// yet what it has. It does not while the store was never asked.
 func (b *Budget) Away() bool {
+	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.away
+	return b.away || !b.trust.at.IsZero() && !b.trust.holds(now)
 }
 
 // MayDial reports whether portions are known to be this node's still. A dial asks when it has connected, before it sends its first

@@ -258,6 +258,9 @@ func TestWhoStoodStillDialsNothing(t *testing.T) {
 		t.Fatalf("it has %d", b.open())
 	}
 	a.state = up
+	if !a.b.Away() || b.b.Away() {
+		t.Error("it cannot ask for more yet, the other one can")
+	}
 	a.demand(many, 0)
 	a.settle()
 	if a.count(0, atDial) != 4 {
@@ -267,12 +270,19 @@ func TestWhoStoodStillDialsNothing(t *testing.T) {
 		a.connect(s)
 	}
 	w.check(t)
+	w.run(5*time.Second, 20*time.Millisecond, forever)
+	if !a.b.Away() {
+		t.Error("nor while what it has begun before may go on")
+	}
 	for range 40 {
 		w.run(500*time.Millisecond, 20*time.Millisecond, forever)
 		w.check(t)
 	}
 	if a.open() != 2 || b.open() != 2 {
 		t.Errorf("%d and %d", a.open(), b.open())
+	}
+	if a.b.Away() {
+		t.Error("all is well again")
 	}
 }
 
