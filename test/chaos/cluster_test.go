@@ -23,7 +23,8 @@ const (
 	staying  = 4 // clients of each node that stay
 	churning = 3 // clients that connect anew for each transaction, to any node
 
-	minutes = 150 * time.Second // after which portions of a node that is not heard of are handed on, and some
+	minutes    = 150 * time.Second // after which portions of a node that is not heard of are handed on, and some
+	mayNotDial = 20 * time.Second  // who finds that it has lost portions opens nothing for 15 s
 )
 
 // trouble is what happens to a node.
@@ -32,8 +33,9 @@ type trouble struct {
 	// clients says which errors its own clients, and who is at any node, may see of it.
 	clients []string
 	lasts   time.Duration
-	taken   bool // others get what it had
-	floor   int  // but for that
+	taken   bool          // others get what it had
+	floor   int           // but for that
+	after   time.Duration // for so long its clients may be refused when it is over
 	// begin begins it, and returns what ends it.
 	begin func(f *fleet, node int) (end func())
 }
@@ -61,12 +63,13 @@ func (f *fleet) troubles() (every []trouble) {
 		return slices.Clone(every)
 	}
 	list := append(shuffled(),
-		trouble{name: "frozen for minutes", clients: []string{"network", "57P01", "57P03"}, lasts: minutes, begin: freeze}, // its clients give up
+		trouble{name: "frozen for minutes", clients: []string{"network", "57P01", "57P03"}, lasts: minutes, after: mayNotDial, begin: freeze}, // its clients give up
 		trouble{name: "gone for minutes", clients: killed.clients, lasts: minutes, taken: true, begin: kill})
 	if !lost.all { // else nobody can say how many servers a node has that does not answer
 		// A minute after it is lost, a node has no more than its floor: who waits there, waits for long.
 		away := cutOff(lost)
-		away.name, away.clients, away.lasts, away.taken, away.floor = away.name+", for minutes", []string{"network", "53300", "57P03"}, minutes, true, 1
+		away.name, away.clients, away.lasts, away.after = away.name+", for minutes", []string{"network", "53300", "57P03"}, minutes, mayNotDial
+		away.taken, away.floor = true, 1
 		list = append(list, away)
 	}
 	return append(list, shuffled()...)
@@ -172,6 +175,7 @@ func (s *storm) suffer(x trouble, node int) {
 	end()
 	s.agree("after one was " + x.name)
 	s.goOn("all get on after one was "+x.name, func(int) bool { return true })
+	pause(s.t.Context(), x.after)
 	s.explain(-1, nil)
 }
 
