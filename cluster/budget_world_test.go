@@ -36,6 +36,9 @@ type world struct {
 	nodes   []*worldNode
 	boots   int
 	step    time.Duration // of run
+	// calm says that nobody has stood still for long. Else who goes on may write down, for a moment, what it had before its portion was
+	// handed on: it opens nothing of that.
+	calm bool
 
 	told []string // what has happened, for who reads why a test has failed
 
@@ -104,7 +107,7 @@ type worldGate struct {
 
 func newWorld(nodes int, limit int, pools [2]int) *world {
 	w := &world{now: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), limits: map[string]int{tenants.ScopeTenant: limit, worldPools[0]: pools[0], worldPools[1]: pools[1]},
-		step: 5 * time.Millisecond, rows: make(map[rowKey]tenants.Portion), seen: make(map[string]time.Time), alone: make(map[string]time.Time), service: true,
+		step: 5 * time.Millisecond, calm: true, rows: make(map[rowKey]tenants.Portion), seen: make(map[string]time.Time), alone: make(map[string]time.Time), service: true,
 		interrupt: func(*worldNode) error { return nil }}
 	for i := range nodes {
 		w.nodes = append(w.nodes, w.start(string(rune('a'+i))))
