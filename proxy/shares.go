@@ -39,7 +39,7 @@ type shares struct {
 	granted map[string]int   // by scope
 	told    []tenants.Demand // in the last claim, in order
 	toldOf  int64            // its number
-	pause   *loop.Timer      // runs after a claim
+	pause   *loop.Timer      // runs after a claim, or when there was nothing to claim for who waits
 	waits   bool             // for its end, with another claim
 }
 
@@ -168,13 +168,17 @@ func (t *tenant) drainShares() {
 	t.claimSoon()
 }
 
-// claimForWaiting claims what clients wait for that no dial is under way for.
+// claimForWaiting claims what clients wait for that no dial is under way for. Where there are more clients than servers somebody comes to wait in
+// every transaction: whether that is news is looked at as often as something may be claimed, and no more often.
 func (t *tenant) claimForWaiting() {
 	if t.shares == nil {
 		return
 	}
 	if n := t.books.Counts(); n.Waiting > n.Dialing {
 		t.claimSoon()
+		if !t.shares.pause.Armed() {
+			t.pauseClaims()
+		}
 	}
 }
 
@@ -215,6 +219,11 @@ func (t *tenant) claim(demands []tenants.Demand) {
 	s := t.shares
 	s.told, s.toldOf, s.waits = demands, s.number, false
 	t.gate.opts.Budget.Claim(t.id, s.number, slices.Clone(s.told))
+	t.pauseClaims()
+}
+
+func (t *tenant) pauseClaims() {
+	s := t.shares
 	if s.pause == nil {
 		s.pause = t.loop.AfterFunc(claimPause, t.checked(t.claimAgain))
 		return

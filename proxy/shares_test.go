@@ -246,3 +246,34 @@ func TestPortionsSurviveAPanic(t *testing.T) {
 	}
 	b.silent(second, "above the grant")
 }
+
+// TestWhoWaitsIsNotCountedEachTime: with more clients than servers somebody comes to wait in every transaction, and all is claimed already.
+func TestWhoWaitsIsNotCountedEachTime(t *testing.T) {
+	b, book, _ := newShares(t, tenants.Pool{Size: 1, MaxServers: 1}, 1, true)
+	book.grant(map[string]int{tenants.ScopeTenant: 1, appPool: 1})
+	opens(t, b.client(transactionMode))
+	second := b.client(transactionMode)
+	at := book.mark()
+	if _, err := second.Write(pgwire.AppendQuery(nil, "select 1")); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it waits", func() bool { return b.tenant.books.Counts().Waiting == 1 })
+	var allocs float64
+	b.tenant.call(func() {
+		for range 2 { // all that there is to claim is claimed
+			b.tenant.shares.pause.Stop()
+			b.tenant.claimSoon()
+		}
+		b.tenant.shares.pause.Stop()
+		allocs = testing.AllocsPerRun(100, b.tenant.claimForWaiting)
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations each time", allocs)
+	}
+	b.tenant.call(b.tenant.claimAgain)
+	for _, c := range book.claims[at:] {
+		if c.of("").Wanted > 1 {
+			t.Errorf("claims %+v", c)
+		}
+	}
+}
