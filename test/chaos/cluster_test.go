@@ -54,8 +54,9 @@ func (f *fleet) troubles() (every []trouble) {
 		return []trouble{cutOff(lost), killed}
 	}
 	every = append(every, killed,
-		trouble{name: "frozen", lasts: 3 * time.Second, begin: freeze},
-		trouble{name: "frozen until it is silent", lasts: 8 * time.Second, begin: freeze})
+		// Who comes to it alone finds that the balancer has no node for him.
+		trouble{name: "frozen", clients: []string{"network"}, lasts: 3 * time.Second, begin: freeze},
+		trouble{name: "frozen until it is silent", clients: []string{"network"}, lasts: 8 * time.Second, begin: freeze})
 	// What a killed node had is nobody's for two minutes: of many in a row the others would have nothing left. So there are minutes between two.
 	r := rand.New(rand.NewPCG(1, 1))
 	shuffled := func() []trouble {
