@@ -25,7 +25,7 @@ type namespaces struct {
 
 // namespacesCan says why there can be none.
 func namespacesCan() error {
-	name := fmt.Sprintf("pt%d", os.Getpid())
+	name := fmt.Sprintf("pt%d-%s", os.Getpid(), harness.Unique("")) // tests ask at the same time
 	if err := ip("netns", "add", name); err != nil {
 		return err
 	}
