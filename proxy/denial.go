@@ -142,7 +142,7 @@ var denials = [numDenials]denialRow{
 	denySASL:          {uncounted, "sasl_message", "", "", ""}, // in the words of whoever read it
 
 	// After the password.
-	denyDisabled:           {uncounted, "disabled", "55000", "the database is disabled", "Try again when it was enabled."},
+	denyDisabled:           {uncounted, "disabled", "55000", "the database is disabled", "Try again when it is enabled again."},
 	denyDatabase:           {uncounted, "unknown_database", "3D000", `database "%s" does not exist`, ""},
 	denyStartOnly:          {uncounted, "start_only_parameter", "55P02", `parameter "%s" cannot be set after connection start`, "A pooled connection has started already."},
 	denySetting:            {uncounted, "unknown_parameter", "42704", `unrecognized configuration parameter "%s"`, ""},
