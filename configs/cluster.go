@@ -48,6 +48,8 @@ func (c *Config) checkCluster(ps *problems) {
 			ps.add("cluster.advertise", "%v", err)
 		} else if at.Addr().IsUnspecified() || at.Port() == 65535 {
 			ps.add("cluster.advertise", "must be an address at which others reach this node")
+		} else if bind, err := parseAddress(k.Bind); err == nil && bind.Addr().IsValid() && bind.Addr().IsUnspecified() && bind.Addr().Is4() != at.Addr().Unmap().Is4() {
+			ps.add("cluster.advertise", "nobody can reach it: cluster.bind is every address of the other family; with no host, such as :7946, it is those of both")
 		}
 	}
 	for i, seed := range k.Join {

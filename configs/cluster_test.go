@@ -15,6 +15,7 @@ func TestValidateCluster(t *testing.T) {
 		badName  = "cluster.name: must be letters, digits and any of . : _ -, 64 at most"
 		badTold  = "cluster.advertise: must be an IP address, perhaps with a port, such as fdaa::3 or 192.0.2.7:7946"
 		noTold   = "cluster.advertise: must be an address at which others reach this node"
+		badKind  = "cluster.advertise: nobody can reach it: cluster.bind is every address of the other family; with no host, such as :7946, it is those of both"
 		badSeed  = "cluster.join[0]: must be an IP address or a DNS name, perhaps with a port, such as my-postern.internal or [fdaa::3]:7946"
 		badPort  = "cluster.join[0]: its port must be a number from 1 to 65535"
 		badNodes = "cluster.max_nodes: must be from 1 to 1000"
@@ -45,6 +46,9 @@ func TestValidateCluster(t *testing.T) {
 		{"advertised by name", func(c *Config) { c.Cluster.Advertise = "gate.internal" }, badTold},
 		{"advertised everywhere", func(c *Config) { c.Cluster.Advertise = "::" }, noTold},
 		{"advertised without a next port", func(c *Config) { c.Cluster.Advertise = "192.0.2.7:65535" }, noTold},
+		{"advertised in IPv4, all of IPv6 bound", func(c *Config) { c.Cluster.Bind, c.Cluster.Advertise = "[::]:7946", "192.0.2.7" }, badKind},
+		{"advertised in IPv6, all of IPv4 bound", func(c *Config) { c.Cluster.Bind, c.Cluster.Advertise = "0.0.0.0:7946", "fdaa::3" }, badKind},
+		{"advertised in IPv4, all bound", func(c *Config) { c.Cluster.Bind, c.Cluster.Advertise = ":7946", "192.0.2.7" }, ""},
 		{"seeds", func(c *Config) {
 			c.Cluster.Join = []string{"my-postern.internal", "localhost:7946", "192.0.2.7", "fdaa::3", "[fdaa::3]:7946"}
 		}, ""},

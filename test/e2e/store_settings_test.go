@@ -62,6 +62,8 @@ func loadedSettings(port int) map[string][]harness.Map {
 // elsewhere are keys that other tests change: why they are not for this one.
 func elsewhere() map[string]string {
 	return map[string]string{"machine": "where a tenant moves to one: machine_test.go", "client_ca": "who has no certificate may not stay", "client_cert": "likewise",
+		"paused": "clients wait then: fellows_command_test.go", "disabled": "likewise", "residency": "there is one region: passon_test.go",
+		"service":    "it is an account for Postern alone: portions_fault_test.go",
 		"auth_query": "it needs a user of its own on the server, and changes who is listed"}
 }
 

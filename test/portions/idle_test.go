@@ -3,6 +3,7 @@ package portions
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -100,6 +102,19 @@ func (k *keeper) holds() (n int) {
 	return n
 }
 
+// use writes down that a machine is used. In a store that is new to it somebody has to take the right to it over first.
+func use(ctx context.Context, l *postgres.Ledger, key string) error {
+	err := l.Use(ctx, key)
+	if !errors.Is(err, tenants.ErrAbandoned) {
+		return err
+	}
+	lease, err := l.TakeToUse(ctx, key, 15*time.Second)
+	if err != nil {
+		return err
+	}
+	return l.DropLease(ctx, lease, false)
+}
+
 // TestIdleTenantsAskNothing: however many tenants have idle servers and machines that are in use, what nodes ask of the store is as much as
 // there are nodes and seconds. With POSTERN_TEST_LONG it is watched for so long that everything that is done now and then is among it.
 func TestIdleTenantsAskNothing(t *testing.T) {
@@ -143,13 +158,13 @@ func TestIdleTenantsAskNothing(t *testing.T) {
 			running.Wait()
 			ledger.Close()
 		})
-		harness.Eventually(t, harness.Patience, "node "+name+" is announced", func() bool { return ledger.Use(t.Context(), "machine/first") == nil })
+		harness.Eventually(t, harness.Patience, "node "+name+" is announced", func() bool { return use(t.Context(), ledger, "machine/first") == nil })
 		var work errgroup.Group
 		work.SetLimit(4)
 		for i := range many {
 			id := fmt.Sprintf("t%04d", i)
 			k.budget.Claim(id, 0, []tenants.Demand{{Scope: tenants.ScopeTenant, Limit: limit, Wanted: 1}})
-			work.Go(func() error { return ledger.Use(t.Context(), "machine/"+id) })
+			work.Go(func() error { return use(t.Context(), ledger, "machine/"+id) })
 		}
 		if err := work.Wait(); err != nil {
 			t.Fatal(err)
