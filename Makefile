@@ -35,7 +35,7 @@ test: ## everything that must pass before a change lands
 	./scripts/install-driver-deps.sh
 	./scripts/install-exporter.sh
 	$(MAKE) static
-	go test $(TESTFLAGS) ./...
+	go test $(TESTFLAGS) ./test/e2e ./... # what takes longest begins first
 	$(MAKE) fuzz
 
 test-all: ## longer: every test three times in random order, then a minute of fuzzing for each target
