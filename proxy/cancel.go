@@ -79,7 +79,7 @@ func (g *Gate) cancel(r cancelRequest) (result string) {
 		g.metrics.cancels.WithLabelValues(result).Inc()
 		return result
 	}
-	if result, ok := g.consoles.cancel(r.pid, r.secret); ok {
+	if result, ok := g.consoles.cancel(r); ok {
 		return count(result)
 	}
 	found := g.keys.find(r.pid, r.secret)

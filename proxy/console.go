@@ -187,12 +187,15 @@ func (c *consoleSession) greeting(dst []byte, s *pgwire.Startup) []byte {
 }
 
 // cancel takes a CancelRequest for a session of the console, and reports whether it was one.
-func (c *consoles) cancel(pid uint32, secret []byte) (result string, ok bool) {
+func (c *consoles) cancel(r cancelRequest) (result string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.sessions[pid]
-	if s == nil || !s.key.is(secret) {
+	s := c.sessions[r.pid]
+	if s == nil || !s.key.is(r.secret) {
 		return "", false
+	}
+	if r.late() {
+		return "late", true
 	}
 	select {
 	case s.interrupt <- struct{}{}:

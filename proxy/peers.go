@@ -47,35 +47,46 @@ const (
 	// maxCancelAge is when a request that was forwarded is dropped: by then its client may have been told that its query has
 	// ended, and have asked for another.
 	maxCancelAge = 2 * time.Second
-	// maxForwards bounds the requests on their way to one node, which may be frozen.
-	maxForwards = 16
+	// maxForwards bounds the requests that are new and on their way to one node, which may be frozen, and maxClientForwards
+	// those of one client. Whether older ones are answered is for the node to say.
+	maxForwards       = 16
+	maxClientForwards = maxForwards / 4
 )
 
 // forwards counts the requests on their way to other nodes. Safe for concurrent use.
 type forwards struct {
 	mu sync.Mutex
-	to map[string]int
+	to map[forwardsTo]int
 }
 
-func (f *forwards) enter(node string) bool {
+// forwardsTo are the requests to a node; without an address: of all clients.
+type forwardsTo struct {
+	node string
+	from netip.Prefix
+}
+
+// enter returns how to leave, which may be done twice; nil: there is no room.
+func (f *forwards) enter(node string, from netip.Addr) (leave func()) {
+	all, own := forwardsTo{node: node}, forwardsTo{node, netrestrict.Subscriber(from)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.to[node] >= maxForwards {
-		return false
+	if f.to[all] >= maxForwards || f.to[own] >= maxClientForwards {
+		return nil
 	}
 	if f.to == nil {
-		f.to = make(map[string]int)
+		f.to = make(map[forwardsTo]int)
 	}
-	f.to[node]++
-	return true
-}
-
-func (f *forwards) leave(node string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.to[node]--; f.to[node] == 0 {
-		delete(f.to, node)
-	}
+	f.to[all]++
+	f.to[own]++
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, k := range []forwardsTo{all, own} {
+			if f.to[k]--; f.to[k] == 0 {
+				delete(f.to, k)
+			}
+		}
+	})
 }
 
 // forward has the node that has made its key deal with a request, and says what has come of it here.
@@ -85,12 +96,16 @@ func (g *Gate) forward(r cancelRequest) (result string) {
 		return result
 	}
 	for _, node := range g.opts.Cluster.CancelOwners(r.pid, r.secret) {
-		if !g.forwards.enter(node) {
+		leave := g.forwards.enter(node, r.who.Address)
+		if leave == nil {
 			result = "limit"
 			continue
 		}
+		// A tenant's server may keep the node's answer back. That is its own clients' time.
+		tooOld := time.AfterFunc(time.Until(r.came.Add(maxCancelAge)), leave)
 		theirs, err := g.forwardTo(node, r)
-		g.forwards.leave(node)
+		tooOld.Stop()
+		leave()
 		switch {
 		case err != nil:
 			g.limited.log(g.log, slog.LevelWarn, logKey{cause: "cancel:" + node}, "cancel request not forwarded", "node", node, "error", err)

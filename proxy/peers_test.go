@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,7 @@ type town struct {
 	made   map[string]string // by process id and secret: the node that has made it
 	also   []string          // nodes that every key looks like one of
 	frozen map[string]bool   // nodes whose clock cannot be read
+	slow   map[string]bool   // nodes whose answers do not come
 	asked  []string          // what was forwarded, and where
 }
 
@@ -78,9 +80,12 @@ func (c *citizen) Clock(ctx context.Context, node string) ([]byte, error) {
 
 func (c *citizen) ForwardCancel(ctx context.Context, node string, f ForwardedCancel) (string, error) {
 	c.town.mu.Lock()
-	g := c.town.gates[node]
+	g, slow := c.town.gates[node], c.town.slow[node]
 	c.town.asked = append(c.town.asked, node+" at "+string(f.Clock))
 	c.town.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+	}
 	if g == nil {
 		return "", errFrozen
 	}
@@ -333,6 +338,11 @@ func TestConsolesAreCancelledFromAnywhere(t *testing.T) {
 	if len(s.interrupt) != 1 {
 		t.Error("it has not heard of it")
 	}
+	<-s.interrupt
+	old := ForwardedCancel{PID: s.key.pid, Secret: s.key.secret, Age: maxCancelAge + time.Millisecond}
+	if got := a.gate.Cancel(t.Context(), old); got != "late" || len(s.interrupt) != 0 {
+		t.Errorf("one that is too old: %q", got)
+	}
 }
 
 // lone is a gate of the town's without loops, for time that a test makes.
@@ -371,21 +381,63 @@ func TestAFrozenNodeTakesNoOthersSlots(t *testing.T) {
 		w.frozen["a"], w.also = true, []string{"a"}
 		g := w.lone(t.Context(), "c")
 		results := make(chan string, 2*maxForwards)
-		for range maxForwards {
-			go func() { results <- g.forward(cancelRequest{came: time.Now()}) }()
+		for i := range maxForwards {
+			go func() { results <- g.forward(requestOf(i)) }()
 		}
 		synctest.Wait()
 		began := time.Now()
-		if got := g.forward(cancelRequest{came: began}); got != "limit" || time.Since(began) != 0 {
+		if got := g.forward(requestOf(maxForwards)); got != "limit" || time.Since(began) != 0 {
 			t.Errorf("one too many: %q after %v", got, time.Since(began))
 		}
 		w.also = []string{"b"}
 		w.frozen["b"] = true
-		go func() { results <- g.forward(cancelRequest{came: time.Now()}) }()
+		go func() { results <- g.forward(requestOf(0)) }()
 		for range maxForwards + 1 {
 			if got := <-results; got != "lost" {
 				t.Errorf("%q", got)
 			}
+		}
+	})
+}
+
+// requestOf is a new request of the nth client.
+func requestOf(n int) cancelRequest {
+	return cancelRequest{came: time.Now(), who: netrestrict.Who{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})}}
+}
+
+// TestOneClientTakesNotAllSlots, and none for longer than a request is new, however long the node's answer takes. The client's
+// connection stays until then.
+func TestOneClientTakesNotAllSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown()
+		w.also, w.slow = []string{"a"}, map[string]bool{"a": true}
+		g := w.lone(t.Context(), "b")
+		var open sync.WaitGroup
+		var over atomic.Int32
+		send := func(n int) {
+			open.Go(func() { g.forward(requestOf(n)); over.Add(1) })
+			synctest.Wait()
+		}
+		for range maxClientForwards + 3 {
+			send(1)
+		}
+		if got := over.Load(); got != 3 || len(w.asked) != maxClientForwards {
+			t.Errorf("%d of one client's are over, %d were asked for", got, len(w.asked))
+		}
+		for n := range maxForwards {
+			send(2 + n)
+		}
+		if got := over.Load(); got != 3+maxClientForwards || len(w.asked) != maxForwards {
+			t.Errorf("%d of all are over, %d were asked for", got, len(w.asked))
+		}
+		time.Sleep(maxCancelAge)
+		send(1)
+		if got := over.Load(); got != 3+maxClientForwards || len(w.asked) != maxForwards+1 {
+			t.Errorf("two seconds later %d are over, %d were asked for", got, len(w.asked))
+		}
+		open.Wait()
+		if len(g.forwards.to) > 0 {
+			t.Errorf("slots are taken: %v", g.forwards.to)
 		}
 	})
 }
