@@ -164,7 +164,7 @@ func (c *Cluster) bindPair(host string, port uint16, family string) (err error) 
 		return errors.New("cluster.advertise: others must be told one address at which they reach this node")
 	}
 	c.nodes = nodes.(*net.TCPListener)
-	c.gossip = newTransport(tcp.(*net.TCPListener), udp.(*net.UDPConn), told, c.log)
+	c.gossip = newTransport(tcp.(*net.TCPListener), udp.(*net.UDPConn), told, c.keys.ring, c.warn)
 	c.gossip.known = c.rows.at
 	return nil
 }

@@ -27,7 +27,7 @@ func (c *Cluster) gossipConfig() *memberlist.Config {
 	conf.Logger = gossipLogger(c.log, c.members.suspect)
 	conf.Delegate, conf.Events, conf.Alive, conf.Ping = delegate{c}, c.members, c.members, c.members
 	conf.UDPBufferSize = 1232      // passes everywhere: Fly's private network has an MTU of 1420, and IPv6 promises 1280
-	conf.EnableCompression = false // of packets that small it costs more than it saves
+	conf.EnableCompression = false // of packets that small it costs more than it saves; and nodes refuse it
 	conf.TCPTimeout = gossipWait
 	conf.SuspicionMult = 3                   // 3 s to answer for a node of few that was not reached
 	conf.PushPullInterval = 15 * time.Second // all states are compared with one other node

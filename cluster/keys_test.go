@@ -133,12 +133,20 @@ func TestNewKeyWhileCallsGoOn(t *testing.T) {
 		eventually(t, "all have the keys", func() bool {
 			return !slices.ContainsFunc(nodes, func(n *node) bool { return !slices.Equal(n.keys.now.Load().all, want.all) })
 		})
+		for i, n := range nodes { // whole states, which nobody refuses
+			n.mu.Lock()
+			list := n.list
+			n.mu.Unlock()
+			if _, err := list.Join([]string{nodes[(i+1)%3].Here().Gossip.String()}); err != nil {
+				t.Errorf("comparing states: %v", err)
+			}
+		}
 	}
 	late, old := start(t, "late", s, keyFile(t, second)), start(t, "old", s, keyFile(t, first))
 	together(t, append(nodes, late)...)
 	stop()
 	callers.Wait()
-	eventually(t, "the old key is of no use", func() bool { return nodes[0].log.has("ecrypt") }) // "failed to decrypt", "Decrypt packet failed"
+	eventually(t, "the old key is of no use", func() bool { return nodes[0].log.has("gossip is refused", errNoKey.Error(), "from=127.0.0.1:") })
 	for _, n := range append(nodes, late) {
 		if n.sees(old, Alive) {
 			t.Errorf("%s: %+v", n.opts.Name, n.Members())

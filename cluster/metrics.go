@@ -62,7 +62,7 @@ var (
 	descBytes      = prometheus.NewDesc("postern_cluster_bytes_total", "Bytes of the gossip.", []string{"direction"}, nil)
 	descCalls      = prometheus.NewDesc("postern_cluster_calls_total", "Calls between nodes, by what was asked and how it ended.", []string{"what", "direction", "result"}, nil)
 	descStreams    = prometheus.NewDesc("postern_cluster_streams", "Clients' connections that are carried to (out) and from (in) other nodes now.", []string{"direction"}, nil)
-	descRefused    = prometheus.NewDesc("postern_cluster_refused_total", "What was turned away at the ports for other nodes: stranger: a key that no row has; protocol: a version that does not work together with this one; handshake; busy; gossip: more than a cluster has to tell, or not sealed as nodes do.", []string{"reason"}, nil)
+	descRefused    = prometheus.NewDesc("postern_cluster_refused_total", "What was turned away at the ports for other nodes: stranger: a key that no row has; protocol: a version that does not work together with this one; handshake; busy; gossip: more than a cluster has to tell, not sealed with a key that is here, not what nodes say, or too many streams.", []string{"reason"}, nil)
 )
 
 // collector reports them.

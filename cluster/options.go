@@ -91,7 +91,7 @@ const (
 	maxAnswer     = 4 << 20
 	maxErrorText  = 1 << 10
 	maxHandshakes = 64 // at once, on the nodes' port
-	maxFromOne    = 16 // of those, from one address
+	maxFromOne    = 16 // of those, from one address; and of streams of gossip, from one that no node has
 	maxOfNodes    = 16 // and of streams: more, from addresses that nodes have
 	maxConns      = 8  // of one node
 	maxStreams    = 64 // of gossip, at once

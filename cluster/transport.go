@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -18,30 +18,33 @@ import (
 
 // transport is one UDP and one TCP socket of the same port. Its counters are read by metrics.
 type transport struct {
-	log       *slog.Logger
+	warn      func(kind string, args ...any)
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
 	advertise netip.AddrPort
+	ring      *memberlist.Keyring
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	room    chan struct{}         // holds one for each stream that is open
 	known   func(netip.Addr) bool // nodes' addresses: strangers leave them some room
 	nodes   chan struct{}         // which is this
+	from    map[netip.Addr]int    // streams that strangers have open; mu guards it
+	mu      sync.Mutex
 	closed  chan struct{}
 	once    sync.Once
 	reading sync.WaitGroup
 
 	sent, received           atomic.Uint64 // packets
 	sentBytes, receivedBytes atomic.Uint64 // of packets and streams
-	refused                  atomic.Uint64 // streams that there was no room for, and packets that are too long, or not sealed as they should
+	refused                  atomic.Uint64 // streams that there was no room for, and packets that are too long, or not what nodes say
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(tcp *net.TCPListener, udp *net.UDPConn, advertise netip.AddrPort, log *slog.Logger) *transport {
-	return &transport{log: log, tcp: tcp, udp: udp, advertise: advertise,
-		known:   func(netip.Addr) bool { return false },
+func newTransport(tcp *net.TCPListener, udp *net.UDPConn, advertise netip.AddrPort, ring *memberlist.Keyring, warn func(string, ...any)) *transport {
+	return &transport{warn: warn, tcp: tcp, udp: udp, advertise: advertise, ring: ring,
+		known: func(netip.Addr) bool { return false }, from: make(map[netip.Addr]int),
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), room: make(chan struct{}, maxStreams), nodes: make(chan struct{}, maxOfNodes), closed: make(chan struct{})}
 }
 
@@ -62,8 +65,13 @@ func (t *transport) readPackets() {
 			continue // of a packet that was sent before: port unreachable
 		}
 		at := time.Now()
-		if n > maxPacket || !soundPacket(buf[:n]) {
-			t.refused.Add(1)
+		if n > maxPacket {
+			err = errLong
+		} else {
+			err = judgePacket(buf[:n], t.ring)
+		}
+		if err != nil {
+			t.refuse(err, net.UDPAddrFromAddrPort(from))
 			continue
 		}
 		t.received.Add(1)
@@ -77,6 +85,12 @@ func (t *transport) readPackets() {
 	}
 }
 
+// refuse is what becomes of a packet or a stream that memberlist does not see.
+func (t *transport) refuse(why error, from net.Addr) {
+	t.refused.Add(1)
+	t.warn("gossip is refused: it is "+why.Error(), "from", from.String())
+}
+
 func (t *transport) accept() {
 	for {
 		conn, err := t.tcp.AcceptTCP()
@@ -86,13 +100,13 @@ func (t *transport) accept() {
 			}
 			continue
 		}
-		room := t.enter(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
-		if room == nil {
+		leave := t.enter(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+		if leave == nil {
 			t.refused.Add(1)
 			_ = conn.Close()
 			continue
 		}
-		s := &stream{Conn: conn, t: t, left: maxStream, head: streamHead{skip: labelHeader}, leave: func() { <-room }}
+		s := &stream{Conn: conn, t: t, labelled: true, leave: leave}
 		select {
 		case t.streams <- s:
 		case <-t.closed:
@@ -102,21 +116,50 @@ func (t *transport) accept() {
 	}
 }
 
-// enter takes a place for a stream, and returns where; nil: there is none.
-func (t *transport) enter(from netip.Addr) chan struct{} {
+// enter takes a place for a stream, and returns how to give it back; nil: there is none.
+func (t *transport) enter(from netip.Addr) (leave func()) {
+	known := t.known(from)
+	if !known && !t.mayEnter(from) {
+		return nil
+	}
+	left := func() {
+		if !known {
+			t.left(from)
+		}
+	}
 	select {
 	case t.room <- struct{}{}:
-		return t.room
+		return func() { <-t.room; left() }
 	default:
 	}
-	if t.known(from) {
+	if known {
 		select {
 		case t.nodes <- struct{}{}:
-			return t.nodes
+			return func() { <-t.nodes }
 		default:
 		}
 	}
+	left()
 	return nil
+}
+
+// mayEnter reports whether a stranger's address has less streams than it may have, and counts one more.
+func (t *transport) mayEnter(from netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.from[from] >= maxFromOne {
+		return false
+	}
+	t.from[from]++
+	return true
+}
+
+func (t *transport) left(from netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.from[from]--; t.from[from] == 0 {
+		delete(t.from, from)
+	}
 }
 
 // pause waits before the next try to accept, and reports false if there will be none.
@@ -131,29 +174,42 @@ func (t *transport) pause() bool {
 	}
 }
 
-// stream is a connection of which no more is read than a cluster has to tell.
+// stream is a connection of which memberlist reads one message, when all of it has come and was looked at.
 type stream struct {
 	net.Conn
-	t     *transport
-	left  int // of the reader
-	head  streamHead
-	leave func()
-	once  sync.Once
+	t        *transport
+	labelled bool // of its reader: the label comes first
+	read     bool
+	message  []byte // what of it was not read yet
+	leave    func()
+	once     sync.Once
 }
 
-var errLongStream = errors.New("the stream is longer than a cluster's state can be")
+func (s *stream) Read(p []byte) (n int, err error) {
+	if !s.read {
+		s.read = true
+		s.message, err = readSealed(counting{s}, s.labelled, s.t.ring)
+		if why := fault(""); errors.As(err, &why) {
+			s.t.refuse(why, s.RemoteAddr())
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(s.message) == 0 {
+		return 0, io.EOF
+	}
+	n = copy(p, s.message)
+	s.message = s.message[n:]
+	return n, nil
+}
 
-func (s *stream) Read(p []byte) (int, error) {
-	if s.left <= 0 {
-		return 0, errLongStream
-	}
-	n, err := s.Conn.Read(p[:min(len(p), s.left)])
-	s.left -= n
-	s.t.receivedBytes.Add(uint64(n))
-	if unsound := s.head.pass(p[:n]); unsound != nil {
-		s.t.refused.Add(1)
-		return 0, unsound
-	}
+// counting reads what comes, and counts it.
+type counting struct{ s *stream }
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.s.Conn.Read(p)
+	c.s.t.receivedBytes.Add(uint64(n))
 	return n, err
 }
 
@@ -204,7 +260,7 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Conn: conn, t: t, left: maxStream, leave: func() {}}, nil
+	return &stream{Conn: conn, t: t, leave: func() {}}, nil
 }
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
