@@ -13,11 +13,10 @@ import (
 )
 
 const (
-	lookEvery  = 100 * time.Millisecond // between two looks at a tenant's portions
-	askAgain   = time.Second            // while the gate has less than it wants: somebody's word may have been lost
-	idlePause  = time.Second            // what is not used for as long is given back
-	awayPause  = time.Second            // between two looks while the store is away
-	countAgain = 10 * time.Second       // between two counts of strangers
+	lookEvery = 100 * time.Millisecond // between two looks at a tenant's portions
+	askAgain  = time.Second            // while the gate has less than it wants: somebody's word may have been lost
+	idlePause = time.Second            // what is not used for as long is given back
+	awayPause = time.Second            // between two looks while the store is away
 )
 
 // part is the account of one scope.
@@ -89,7 +88,9 @@ type account struct {
 	ahead     time.Duration    // of the store's clock, before ours
 
 	lapsed    bool      // there are portions of processes that will not come back
+	counting  bool      // they are being counted, or will be soon
 	counted   time.Time // when strangers were counted last
+	failures  int       // how often that has failed since it did not
 	strangers int       // how many there are at most; below zero: nobody knows
 }
 
@@ -167,7 +168,7 @@ func (a *account) tidy() {
 
 // empty says whether the account can be closed.
 func (a *account) empty() bool {
-	return len(a.parts) == 0 && a.seen == a.number && !a.noted && !a.unsure && !a.news && !a.lapsed
+	return len(a.parts) == 0 && a.seen == a.number && !a.noted && !a.unsure && !a.news && !a.lapsed && !a.counting
 }
 
 // grants is all that the gate may have.
@@ -249,10 +250,10 @@ func (a *account) dueAt(now time.Time) time.Time {
 
 // counts says when strangers have to be counted; zero: they need not.
 func (a *account) counts() time.Time {
-	if !a.lapsed || a.strangers >= 0 {
+	if !a.lapsed || a.strangers >= 0 || a.counting {
 		return time.Time{}
 	}
-	return latest(a.counted.Add(countAgain), a.retryAt)
+	return latest(a.counted.Add(min(countAgain<<min(a.failures, 3), countLatest)), a.retryAt)
 }
 
 func latest(all ...time.Time) (last time.Time) {
@@ -323,6 +324,7 @@ func (a *account) lose(servers func(scope string) int, now, until time.Time) {
 
 // uncounted says that strangers cannot be counted now.
 func (a *account) uncounted() {
+	a.failures++
 	if len(a.parts) == 0 { // nobody waits for it
 		a.lapsed = false
 	}

@@ -37,7 +37,7 @@ type BudgetOptions struct {
 	Granted func(tenant string, number int64, g []tenants.Grant)
 	// Strangers counts the server connections that a tenant's Postgres has and no living node says are its own. It first lists what
 	// Postgres has and then asks the nodes. ok is false if the tenant has no service account; then time alone decides when the
-	// portions of a silent node are over. nil: none has.
+	// portions of a silent node are over. It is asked for a tenant once at a time. ErrNotCounted is no fault. nil: none has.
 	Strangers func(ctx context.Context, tenant string) (n int, ok bool, err error)
 	// Floor says whether a node without a portion may have one server of a tenant while the store is away.
 	Floor func(tenant string) bool
@@ -65,12 +65,16 @@ type Budget struct {
 	mu       sync.Mutex // guards what follows; held briefly
 	accounts map[string]*account
 	due      dueList
-	numbers  int64 // the last one that a gate was told
+	spare    dueList // those that no client here waits for: they wait for each other only
+	numbers  int64   // the last one that a gate was told
 	trust    trust
 	away     bool // the store was when it was asked last
 
-	poke chan struct{} // holds one if something may be due earlier
-	wide chan struct{} // holds one if all should be compared
+	uncounted []*account // those that wait until strangers are counted
+
+	poke, pokeSpare chan struct{} // hold one if something may be due earlier
+	pokeCount       chan struct{} // holds one if something is to be counted
+	wide            chan struct{} // holds one if all should be compared
 }
 
 // NewBudget returns a budget, which grants nothing until it runs.
@@ -88,7 +92,8 @@ func NewBudget(o BudgetOptions) *Budget {
 	if o.Alone == nil {
 		o.Alone = func() bool { return false }
 	}
-	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, maxNodes: maxNodes, accounts: make(map[string]*account), poke: make(chan struct{}, 1), wide: make(chan struct{}, 1)}
+	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, maxNodes: maxNodes, accounts: make(map[string]*account),
+		poke: make(chan struct{}, 1), pokeSpare: make(chan struct{}, 1), pokeCount: make(chan struct{}, 1), wide: make(chan struct{}, 1)}
 }
 
 // Claim says what the gate has of a tenant's limits now, and what it could use, after it has applied the Granted of this number. What is
@@ -139,18 +144,23 @@ func (b *Budget) schedule(a *account, now time.Time) {
 	if a.busy {
 		return
 	}
+	list, other, poke := &b.due, &b.spare, b.poke
+	if len(a.parts) == 0 {
+		list, other, poke = &b.spare, &b.due, b.pokeSpare
+	}
+	other.remove(a)
 	if a.empty() {
-		b.due.remove(a)
+		list.remove(a)
 		delete(b.accounts, a.tenant)
 		return
 	}
 	at := a.dueAt(now)
 	if at.IsZero() {
-		b.due.remove(a)
+		list.remove(a)
 		return
 	}
-	if b.due.put(a, at) {
-		wake(b.poke)
+	if list.put(a, at) {
+		wake(poke)
 	}
 }
 

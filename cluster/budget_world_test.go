@@ -271,12 +271,17 @@ func (n *worldNode) Return(context.Context) error { return nil }
 
 // work does what is due in the budget, once.
 func (n *worldNode) work() bool {
-	a, _ := n.b.take()
-	if a == nil {
-		return false
+	if a := n.b.next(); a != nil {
+		n.b.count(context.Background(), a)
+		return true
 	}
-	n.b.work(context.Background(), a)
-	return true
+	for _, list := range []*dueList{&n.b.due, &n.b.spare} {
+		if a, _ := n.b.take(list); a != nil {
+			n.b.work(context.Background(), a)
+			return true
+		}
+	}
+	return false
 }
 
 func (n *worldNode) ask(wide bool) {

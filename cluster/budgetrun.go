@@ -14,8 +14,8 @@ import (
 
 const (
 	lookAtOnce    = 4
+	tidyAtOnce    = 1               // of tenants that no client here waits for
 	lookPatience  = 5 * time.Second // for the store to answer
-	countPatience = 10 * time.Second
 	attendEvery   = 2 * time.Second
 	surveyEvery   = 20 * time.Second       // in a store that has become another one what is missing is written again before it counts as settled
 	compareAtOnce = 500                    // accounts, while claims wait
@@ -29,7 +29,9 @@ func (b *Budget) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { b.attend(ctx) })
 	running.Go(func() { b.listen(ctx) })
-	b.serve(ctx)
+	running.Go(func() { b.counter(ctx) })
+	running.Go(func() { b.serve(ctx, &b.spare, b.pokeSpare, tidyAtOnce) })
+	b.serve(ctx, &b.due, b.poke, lookAtOnce)
 	running.Wait()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnWithin)
 	defer cancel()
@@ -38,15 +40,15 @@ func (b *Budget) Run(ctx context.Context) {
 	}
 }
 
-// serve has accounts worked at when they are due.
-func (b *Budget) serve(ctx context.Context) {
-	slots := make(chan struct{}, lookAtOnce)
+// serve has accounts of a list worked at when they are due, so many at once.
+func (b *Budget) serve(ctx context.Context, list *dueList, poke <-chan struct{}, atOnce int) {
+	slots := make(chan struct{}, atOnce)
 	var working sync.WaitGroup
 	defer working.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		a, at := b.take()
+		a, at := b.take(list)
 		if a == nil {
 			var until <-chan time.Time
 			if !at.IsZero() {
@@ -57,7 +59,7 @@ func (b *Budget) serve(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-until:
-			case <-b.poke:
+			case <-poke:
 			}
 			continue
 		}
@@ -73,11 +75,11 @@ func (b *Budget) serve(ctx context.Context) {
 	}
 }
 
-// take takes an account that is due, or says when the next one is.
-func (b *Budget) take() (*account, time.Time) {
+// take takes an account of a list that is due, or says when the next one is.
+func (b *Budget) take(list *dueList) (*account, time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a, at := b.due.take(b.now())
+	a, at := list.take(b.now())
 	if a != nil {
 		a.busy = true
 	}
@@ -89,12 +91,7 @@ func (b *Budget) work(ctx context.Context, a *account) {
 	due := func(at time.Time) bool { return !at.IsZero() && !at.After(b.now()) }
 	b.with(a, func(now time.Time) { a.act(now, b.me) })
 	b.mu.Lock()
-	count := due(a.counts())
-	b.mu.Unlock()
-	if count {
-		b.count(ctx, a)
-	}
-	b.mu.Lock()
+	b.request(a)
 	look := due(a.lookAt(b.now()))
 	b.mu.Unlock()
 	if look {
@@ -152,26 +149,6 @@ func (b *Budget) look(ctx context.Context, a *account) {
 			wake(b.wide)
 		}
 	})
-}
-
-// count asks how many servers of a tenant are nobody's.
-func (b *Budget) count(ctx context.Context, a *account) {
-	bound, cancel := context.WithTimeout(ctx, countPatience)
-	defer cancel()
-	began := b.now()
-	n, ok, err := b.o.Strangers(bound, a.tenant)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	a.counted = began
-	switch {
-	case err != nil:
-		b.o.Log.Warn("the servers of a silent node cannot be counted: its portions of limits are kept for it", "tenant", a.tenant, "error", err)
-		a.uncounted()
-	case ok:
-		a.strangers = max(n, 0)
-	default:
-		a.strangers = 0
-	}
 }
 
 // listen hears what others say, until ctx ends.

@@ -46,7 +46,7 @@ func (l *dueList) put(a *account, at time.Time) bool {
 
 // remove takes an account out, if it is in.
 func (l *dueList) remove(a *account) {
-	if a.place >= 0 {
+	if a.place >= 0 && a.place < len(*l) && (*l)[a.place] == a {
 		heap.Remove(l, a.place)
 	}
 }

@@ -32,8 +32,15 @@ type peer struct {
 	mu      sync.Mutex // guards what follows; held briefly
 	conn    *http.ClientConn
 	dialing *dialing // nil: nobody is
+	deaf    *dialing // the last one, if nothing has answered it: it stands for others until deafTo
+	deafTo  time.Time
 	closed  bool
 }
+
+const (
+	deafAfter = time.Second     // a dial that takes as long and fails is not tried again
+	deafFor   = 5 * time.Second // for as long: callers would wait in vain one after the other
+)
 
 // dialing is one try. conn and err are set before done is closed.
 type dialing struct {
@@ -68,7 +75,7 @@ func (p *peers) peer(row tenants.Node) *peer {
 	return is
 }
 
-// keep lets go of those whose row is gone or of another process.
+// keep lets go of those whose row is gone or of another process. Those that say to the store that they live are dialed again.
 func (p *peers) keep(all []tenants.Node) {
 	rows := make(map[string]tenants.Node, len(all))
 	for _, n := range all {
@@ -77,9 +84,14 @@ func (p *peers) keep(all []tenants.Node) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, is := range p.all {
-		if now, ok := rows[name]; !ok || !sameRow(now, is.row) {
+		switch now, ok := rows[name]; {
+		case !ok || !sameRow(now, is.row):
 			is.close()
 			delete(p.all, name)
+		case !now.Silent:
+			is.mu.Lock()
+			is.deaf = nil
+			is.mu.Unlock()
 		}
 	}
 }
@@ -107,6 +119,9 @@ func (p *peer) connection(ctx context.Context, dials *sync.WaitGroup) (*http.Cli
 		return nil, errGone
 	}
 	d := p.dialing
+	if d == nil && p.deaf != nil && time.Now().Before(p.deafTo) {
+		d = p.deaf
+	}
 	if d == nil {
 		d = &dialing{done: make(chan struct{})}
 		p.dialing = d
@@ -126,12 +141,16 @@ func (p *peer) dial(d *dialing) {
 	defer close(d.done)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeWait)
 	defer cancel()
+	began := time.Now()
 	d.conn, d.err = p.transport.NewClientConn(ctx, "https", p.row.Address.String())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dialing = nil
+	p.dialing, p.deaf = nil, nil
 	switch {
 	case d.err != nil:
+		if now := time.Now(); now.Sub(began) >= deafAfter {
+			p.deaf, p.deafTo = d, now.Add(deafFor)
+		}
 	case p.closed:
 		_ = d.conn.Close()
 		d.err = errGone

@@ -21,12 +21,16 @@ const (
 	backendsQuery = "SELECT pid, usename, backend_type FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND backend_start < now() - interval '30 seconds' OR backend_type IS NULL"
 )
 
-// errAsleep means that a tenant's machine does not run, as far as is known here.
-var errAsleep = errors.New("the tenant's machine is not awake")
+// Why a service account is not used.
+var (
+	ErrAsleep    = errors.New("the tenant's machine is not awake") // as far as is known here
+	ErrElsewhere = errors.New("this node may not serve the tenant")
+)
 
 // ServicePIDs lists the processes in a tenant's Postgres that serve clients who are logged in as one of the tenant's users, and have been for a
 // while. ok is false if the
-// tenant has no service account. A machine that does not run is not asked. Safe for concurrent use, as is ServerPIDs.
+// tenant has no service account. A machine that does not run is not asked, and neither is
+// a tenant that is not served here. Safe for concurrent use, as is ServerPIDs.
 func (g *Gate) ServicePIDs(ctx context.Context, id string) (pids []uint32, ok bool, err error) {
 	said, there := g.opts.Directory.Tenant(id)
 	if !there {
@@ -35,6 +39,9 @@ func (g *Gate) ServicePIDs(ctx context.Context, id string) (pids []uint32, ok bo
 	s := said.Service
 	if s == nil {
 		return nil, false, nil
+	}
+	if !said.Residency.ServedIn(g.opts.Region) {
+		return nil, true, ErrElsewhere
 	}
 	var at machines.Endpoint
 	if said.Machine != nil {
@@ -46,7 +53,7 @@ func (g *Gate) ServicePIDs(ctx context.Context, id string) (pids []uint32, ok bo
 			return nil, true, err
 		}
 		if view.State != machines.StateReady {
-			return nil, true, errAsleep
+			return nil, true, ErrAsleep
 		}
 		at = view.Endpoint
 	}

@@ -84,12 +84,12 @@ func nodeOf(name string, keys ...byte) *fakeNodes {
 }
 
 // gateOf is a gate with a tenant that nobody uses.
-func gateOf(t *testing.T) func() *proxy.Gate {
+func gateOf(t *testing.T, more ...*tenants.Tenant) func() *proxy.Gate {
 	t.Helper()
 	acme := tenants.New("acme")
 	acme.Upstream.Host = "127.0.0.1"
 	acme.Complete()
-	d, err := tenants.NewDirectory(acme)
+	d, err := tenants.NewDirectory(append(more, acme)...)
 	if err != nil {
 		t.Fatal(err)
 	}

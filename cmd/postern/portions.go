@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,7 +39,7 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 	d.budget = cluster.NewBudget(cluster.BudgetOptions{
 		Ledger: d.ledger, Node: c.Name(), Boot: c.Boot(), MaxNodes: conf.Cluster.MaxNodes, Log: log,
 		Granted:   func(tenant string, number int64, g []tenants.Grant) { p.gate.Granted(tenant, number, g) },
-		Strangers: p.peers.strangers,
+		Strangers: p.peers.count,
 		Floor:     func(tenant string) bool { return hasFloor(p.directory, tenant) },
 		Alive:     func(_, boot string) bool { return seen(c.Members(), boot) },
 		Alone:     func() bool { return alone(c.Nodes(), c.Members(), c.Boot()) },
@@ -106,6 +107,18 @@ func alone(rows []tenants.Node, all []cluster.Member, me string) bool {
 // servers answers which processes serve this node.
 func (p *peers) servers(_ context.Context, tenant string) ([]uint32, error) {
 	return p.gate().ServerPIDs(tenant)
+}
+
+// count counts a tenant's strangers, as far as that is for this node to do.
+func (p *peers) count(ctx context.Context, tenant string) (n int, ok bool, err error) {
+	n, ok, err = p.strangers(ctx, tenant)
+	switch {
+	case errors.Is(err, proxy.ErrNoTenant): // it was removed: nobody can log in to look, and time decides
+		return 0, false, nil
+	case errors.Is(err, proxy.ErrAsleep), errors.Is(err, proxy.ErrElsewhere):
+		return 0, ok, fmt.Errorf("%w: %w", cluster.ErrNotCounted, err)
+	}
+	return n, ok, err
 }
 
 // strangers counts a tenant's server connections that no living node says are its own. ok is false if it has no service account, and for

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/postern/postern/cluster"
+	"github.com/postern/postern/proxy"
 	"github.com/postern/postern/tenants"
 )
 
@@ -27,6 +28,23 @@ func TestServersOfAnotherNode(t *testing.T) {
 	}
 	if _, ok, err := p.strangers(t.Context(), "nobody"); ok || err == nil {
 		t.Errorf("of nobody: %v, %v", ok, err)
+	}
+}
+
+// TestWhoIsNotCounted: who was removed has nobody to ask, and a node asks no Postgres of a tenant that it may not serve. Neither is a fault.
+func TestWhoIsNotCounted(t *testing.T) {
+	far := tenants.New("far")
+	far.Upstream.Host, far.Service = "127.0.0.1", &tenants.Service{User: "watcher", Password: tenants.NewSecret("p")}
+	far.Residency.Ingress = []string{"elsewhere"}
+	far.Complete()
+	n := nodeOf("a", 1)
+	n.answer = func(string, string, []byte) (any, error) { return nil, errors.New("nobody is to be asked") }
+	p := newPeers(n, gateOf(t, far))
+	if n, ok, err := p.count(t.Context(), "removed"); n != 0 || ok || err != nil {
+		t.Errorf("removed: %d, %v, %v", n, ok, err)
+	}
+	if _, ok, err := p.count(t.Context(), "far"); !ok || !errors.Is(err, cluster.ErrNotCounted) || !errors.Is(err, proxy.ErrElsewhere) {
+		t.Errorf("far: %v, %v", ok, err)
 	}
 }
 

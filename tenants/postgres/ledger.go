@@ -33,7 +33,8 @@ type Ledger struct {
 	node string // for people
 	boot string // tells this process from all others, as its row among postern.nodes does
 
-	lapse time.Duration // until portions of who is silent may end
+	lapse   time.Duration // until portions of who is silent may end
+	maxLook int
 
 	others atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
 
@@ -44,6 +45,8 @@ type Ledger struct {
 	mu    sync.Mutex               // guards what follows; held briefly
 	uses  map[string]bool          // keys of what this process uses; true: the store knows
 	turns map[string]chan struct{} // keys whose use is being changed; closed when that is over
+
+	shortAfter, silentAfter string // the tenants that Survey has named last
 }
 
 // use is a row of postern.uses.
@@ -62,7 +65,7 @@ func newLedger(o *Options, boot string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, lapse: lapseAfter, uses: make(map[string]bool),
+	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, lapse: lapseAfter, maxLook: maxLook, uses: make(map[string]bool),
 		turns: make(map[string]chan struct{})}
 	l.others.Store(unknownOthers)
 	return l, nil

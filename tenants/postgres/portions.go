@@ -20,7 +20,7 @@ const (
 	// lapseAfter is how long a process is silent until none of its dials can be under way any more: those that it had begun before it
 	// was silent, Postgres has ended after its authentication_timeout, and twice that is for clocks and networks.
 	lapseAfter = silentAfter + 2*time.Minute
-	maxLook    = 1000 // tenants that are named at once
+	maxLook    = 1000 // tenants that are named at once, of each kind
 )
 
 // Portions hands a tenant's portions to f and writes what f makes of them. Nobody else does the same for this tenant meanwhile.
@@ -150,17 +150,44 @@ func (l *Ledger) Unheard(ctx context.Context) (time.Duration, error) {
 	})
 }
 
-// selectLook names tenants of which somebody wants more than it has, if others have some, and those with portions that have lapsed. The
-// processes are read by steps along the index.
-const selectLook = `WITH RECURSIVE boots (boot) AS (
+// selectShort names tenants of which somebody wants more than it has, if this process has some.
+const selectShort = `SELECT DISTINCT s.tenant FROM postern.portions s JOIN postern.portions m ON m.tenant = s.tenant
+	WHERE s.wanted > s.servers AND s.boot <> $1 AND m.boot = $1 AND s.tenant > $2 ORDER BY s.tenant LIMIT $3`
+
+// selectSilent names tenants with portions of processes that are silent. The processes are read by steps along the index, and so are the tenants
+// of each.
+const selectSilent = `WITH RECURSIVE boots (boot) AS (
 		(SELECT boot FROM postern.portions ORDER BY boot LIMIT 1)
 		UNION ALL SELECT next.boot FROM boots b, LATERAL (SELECT boot FROM postern.portions p WHERE p.boot > b.boot ORDER BY boot LIMIT 1) next
 	), silent (boot) AS (
-		SELECT b.boot FROM boots b LEFT JOIN postern.nodes n ON n.boot = b.boot WHERE coalesce(clock_timestamp() - n.seen > $2, true)
+		SELECT b.boot FROM boots b LEFT JOIN postern.nodes n ON n.boot = b.boot WHERE coalesce(clock_timestamp() - n.seen > $4, true)
 	)
-	(SELECT DISTINCT s.tenant FROM postern.portions s JOIN postern.portions m ON m.tenant = s.tenant
-		WHERE s.wanted > s.servers AND s.boot <> $1 AND m.boot = $1 LIMIT $3)
-	UNION (SELECT DISTINCT p.tenant FROM silent s JOIN postern.portions p ON p.boot = s.boot WHERE s.boot <> $1 LIMIT $3)`
+	SELECT DISTINCT p.tenant FROM silent s, LATERAL (
+		SELECT DISTINCT tenant FROM postern.portions p WHERE p.boot = s.boot AND p.tenant > $2 ORDER BY tenant LIMIT $3) p
+	WHERE s.boot <> $1 ORDER BY p.tenant LIMIT $3`
+
+// page reads the next tenants that a query names, after the one that was named last: those of which nothing can be done now hide no others.
+func (l *Ledger) page(ctx context.Context, after *string, sql string, args ...any) ([]string, error) {
+	l.mu.Lock()
+	from := *after
+	l.mu.Unlock()
+	rows, err := l.pool.Query(ctx, sql, append([]any{l.boot, from, l.maxLook}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	next := "" // from the first one again
+	if len(all) == l.maxLook {
+		next = all[len(all)-1]
+	}
+	l.mu.Lock()
+	*after = next
+	l.mu.Unlock()
+	return all, nil
+}
 
 // Survey returns all portions of this process by tenant, and tenants that somebody should look at: others want some, or processes are silent.
 func (l *Ledger) Survey(ctx context.Context) (mine map[string][]tenants.Portion, look []string, err error) {
@@ -178,11 +205,14 @@ func (l *Ledger) Survey(ctx context.Context) (mine map[string][]tenants.Portion,
 		}); err != nil {
 			return struct{}{}, err
 		}
-		rows, err = l.pool.Query(ctx, selectLook, l.boot, silentAfter, maxLook)
+		short, err := l.page(ctx, &l.shortAfter, selectShort)
 		if err != nil {
 			return struct{}{}, err
 		}
-		look, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		silent, err := l.page(ctx, &l.silentAfter, selectSilent, silentAfter)
+		look = slices.Concat(short, silent)
+		slices.Sort(look)
+		look = slices.Compact(look)
 		return struct{}{}, err
 	})
 	return mine, look, err

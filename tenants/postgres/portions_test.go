@@ -188,6 +188,38 @@ func TestPortionsOfTheSilentLapse(t *testing.T) {
 	}
 }
 
+// TestNoTenantHidesOthers: those of which nothing can be done for long are named in turns.
+func TestNoTenantHidesOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	b := w.sharer("b")
+	b.maxLook = 3
+	w.exec(`INSERT INTO postern.portions (tenant, scope, boot, node, servers, wanted) SELECT 'silent-' || n, '', 'gone-' || n % 2, 'gone', 1, 0 FROM generate_series(1, 7) n`)
+	w.exec(`INSERT INTO postern.portions (tenant, scope, boot, node, servers, wanted) SELECT 'short-' || n, '', boot, name, 1, 1 FROM generate_series(1, 7) n, postern.nodes`)
+	w.sharer("a")
+	w.exec(`INSERT INTO postern.portions (tenant, scope, boot, node, servers, wanted) SELECT 'short-' || n, '', boot, name, 0, 1 FROM generate_series(1, 7) n, postern.nodes WHERE name = 'a'`)
+	for range 2 {
+		named := make(map[string]int)
+		for range 3 {
+			_, look, err := b.Survey(t.Context())
+			if err != nil || len(look) > 2*b.maxLook {
+				t.Fatalf("%v, %v", look, err)
+			}
+			for _, tenant := range look {
+				named[tenant]++
+			}
+		}
+		if len(named) != 14 {
+			t.Errorf("in three surveys: %v", named)
+		}
+		for tenant, n := range named {
+			if n != 1 {
+				t.Errorf("%s was named %d times", tenant, n)
+			}
+		}
+	}
+}
+
 func TestForgottenNodesHaveNoPortions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))

@@ -47,7 +47,7 @@ CREATE TABLE postern.portions (
 	alone   timestamptz,               -- when somebody has noticed that its process has no row among postern.nodes
 	PRIMARY KEY (tenant, scope, boot)
 );
-CREATE INDEX portions_boot ON postern.portions (boot);
+CREATE INDEX portions_boot ON postern.portions (boot, tenant);
 CREATE INDEX portions_short ON postern.portions (tenant) WHERE wanted > servers; -- somebody waits
 
 -- Of the role that Postern itself logs in with, sealed.
