@@ -33,6 +33,8 @@ type common struct {
 	takenAt time.Time // when a place was taken last
 	asks    time.Time // since when more is asked for than is granted; zero: it is not
 	scarce  time.Time // until when nothing is asked for ahead
+	// refuseUntil is when somebody may wait again.
+	refuseUntil time.Time
 }
 
 // own is what each node has without asking.
@@ -118,8 +120,6 @@ type commons struct {
 	claimed time.Time   // when that was last
 	timer   *time.Timer // to the next one
 	due     time.Time   // when that is; zero: it does not run
-	// refuseUntil is when somebody may wait again.
-	refuseUntil time.Time
 }
 
 func newCommons(tenant string, b Budget, maxWaiters int) *commons {
@@ -247,7 +247,7 @@ func (p *places) claimAgain() {
 func (p *places) demands(now time.Time) (list []tenants.Demand, next time.Time) {
 	all := p.commons
 	for s, c := range all.of {
-		if !now.Before(all.refuseUntil) {
+		if !now.Before(c.refuseUntil) {
 			c.refused = 0
 		}
 		held, wanted := c.demand(p.taken[s], now)

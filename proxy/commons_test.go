@@ -231,7 +231,7 @@ func TestClientsWithoutTheStore(t *testing.T) {
 			t.Fatal(d)
 		}
 	}
-	p.commons.refuseUntil = time.Now().Add(time.Hour)
+	p.commons.of[party{of: ofTenant}].refuseUntil = time.Now().Add(time.Hour)
 	if d := p.take(t.Context(), conf, at); d == nil {
 		t.Error("more than an even part")
 	}
@@ -302,6 +302,38 @@ func TestEachLimitOfClientsIsShared(t *testing.T) {
 	})
 }
 
+// TestAFullUserRefusesNobodyElse: who has waited for a user's limit in vain keeps those from waiting who want that, and nobody else of the tenant.
+func TestAFullUserRefusesNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conf := &tenants.Tenant{ID: "acme", Users: map[string]*tenants.User{"few": {Name: "few", MaxClients: 2}, "app": {Name: "app"}}, Pool: tenants.Pool{MaxClients: 100}}
+		few, app, c := place{"few", "db"}, place{"app", "db"}, &clerk{nodes: 8}
+		p := newPlaces(c)
+		grantAll(p, 1, 10) // and others have all of few
+		for _, patience := range []time.Duration{placePatience, 0} {
+			start := time.Now()
+			if d := p.take(t.Context(), conf, few); d == nil || d.why != denyUserClients || time.Since(start) != patience {
+				t.Fatalf("%v after %v, not %v", d, time.Since(start), patience)
+			}
+		}
+		for range 10 {
+			if d := p.take(t.Context(), conf, app); d != nil {
+				t.Fatal(d)
+			}
+		}
+		came := make(chan *denied, 1)
+		go func() { came <- p.take(context.WithoutCancel(t.Context()), conf, app) }()
+		synctest.Wait()
+		grantAll(p, 2, 20)
+		if d := <-came; d != nil {
+			t.Errorf("another user's client does not wait: %v", d)
+		}
+		for range 11 {
+			p.give(app)
+		}
+		idle()
+	})
+}
+
 // TestClientsNeverExceedTheLimit: three nodes and a store that divides in any way it may; whatever they do, there are never more than the
 // limit, and when one of them wants all, it gets all that is not set aside for the others.
 func TestClientsNeverExceedTheLimit(t *testing.T) {
@@ -316,6 +348,8 @@ func commonsModel(t *rapid.T) {
 	var clerks [nodes]*clerk
 	var rows, granted [nodes]int
 	var number [nodes]int64
+	gone, leave := context.WithCancel(context.Background()) // nobody waits here
+	leave()
 	now := time.Now()
 	pass := func(d time.Duration) {
 		now = now.Add(d)
@@ -328,7 +362,6 @@ func commonsModel(t *rapid.T) {
 		all[i] = newPlaces(clerks[i])
 		all[i].commons.timer = time.AfterFunc(time.Hour, func() {}) // time passes where the test says so
 		all[i].commons.now = func() time.Time { return now }
-		all[i].commons.refuseUntil = now.Add(1000 * time.Hour) // nobody waits here
 	}
 	demand := func(i int) (d tenants.Demand) {
 		for _, d = range clerks[i].last() {
@@ -368,7 +401,7 @@ func commonsModel(t *rapid.T) {
 		switch rapid.IntRange(0, 4).Draw(t, "what") {
 		case 0, 1:
 			for range rapid.IntRange(1, 1+limit/2).Draw(t, "come") {
-				all[i].take(context.Background(), conf, at)
+				all[i].take(gone, conf, at)
 			}
 		case 2:
 			for range rapid.IntRange(0, all[i].taken[party{of: ofTenant}]).Draw(t, "leave") {
@@ -395,7 +428,7 @@ func commonsModel(t *rapid.T) {
 		pass(claimPause)
 		said()
 		grant(i, min(demand(i).Wanted, rows[i]+free()))
-		for all[i].take(context.Background(), conf, at) == nil {
+		for all[i].take(gone, conf, at) == nil {
 		}
 		check()
 	}
@@ -405,7 +438,7 @@ func commonsModel(t *rapid.T) {
 	for range all[i].taken[party{of: ofTenant}] {
 		all[i].give(at)
 	}
-	all[i].commons.refuseUntil = now
+	pass(refuseFor)
 	pass(2 * claimPause)
 	pass(3 * keepPlaces)
 	if said(); fmt.Sprint(demand(i)) != fmt.Sprint(tenants.Demand{}) {

@@ -14,7 +14,7 @@ import (
 const (
 	// placePatience is how long a login waits for places of other nodes: it has to go there and back twice.
 	placePatience = 2 * time.Second
-	// refuseFor is how long nobody waits after one has waited in vain. Places that come meanwhile are used.
+	// refuseFor is how long nobody waits for a limit after one has waited for it in vain. Places that come meanwhile are used.
 	refuseFor = 5 * time.Second
 )
 
@@ -97,19 +97,19 @@ type places struct {
 func (p *places) take(ctx context.Context, conf *tenants.Tenant, at place) *denied {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d, mayGrow := p.try(conf, at)
-	if d != nil && mayGrow {
-		d = p.await(ctx, conf, at, d)
+	d, full := p.try(conf, at)
+	if full != nil {
+		d = p.await(ctx, conf, at, d, full)
 	}
 	return d
 }
 
-// try counts one more client, or says why not. Of what is denied because of this node's part of a limit there may be more soon.
-func (p *places) try(conf *tenants.Tenant, at place) (d *denied, mayGrow bool) {
+// try counts one more client, or says why not. full is the limit of which this node's part is full and may grow; nil: there is no more to come.
+func (p *places) try(conf *tenants.Tenant, at place) (d *denied, full *common) {
 	parties, shared := at.parties(), p.commons != nil && !conf.Pool.PerNode
 	for _, s := range parties {
 		if n, ok := s.limit(conf); ok && p.taken[s] >= n {
-			return s.full(), false
+			return s.full(), nil
 		}
 	}
 	if p.commons != nil {
@@ -117,7 +117,10 @@ func (p *places) try(conf *tenants.Tenant, at place) (d *denied, mayGrow bool) {
 	}
 	for _, s := range parties {
 		if c := p.commons.at(s); c != nil && p.taken[s] >= c.most(false) && p.taken[s] >= c.most(p.commons.budget.Away()) {
-			return s.full(), c.granted < c.shared()
+			if c.granted < c.shared() {
+				return s.full(), c
+			}
+			return s.full(), nil
 		}
 	}
 	if p.taken == nil {
@@ -127,7 +130,7 @@ func (p *places) try(conf *tenants.Tenant, at place) (d *denied, mayGrow bool) {
 		p.taken[s]++
 	}
 	p.claimSoon()
-	return nil, false
+	return nil, nil
 }
 
 // give counts one client less.
@@ -143,11 +146,11 @@ func (p *places) give(at place) {
 	p.claimSoon()
 }
 
-// await has a login wait for a place. why is what it is denied for now.
-func (p *places) await(ctx context.Context, conf *tenants.Tenant, at place, why *denied) *denied {
+// await has a login wait for a place. why is what it is denied for now, because of the limit that is full.
+func (p *places) await(ctx context.Context, conf *tenants.Tenant, at place, why *denied, full *common) *denied {
 	all, parties, now := p.commons, at.parties(), p.commons.now()
-	if now.Before(all.refuseUntil) || all.waiters >= all.maxWaiters {
-		all.each(parties, func(c *common) { c.refused++ })
+	if now.Before(full.refuseUntil) || all.waiters >= all.maxWaiters {
+		full.refused++
 		p.claimSoon()
 		return why
 	}
@@ -167,19 +170,15 @@ func (p *places) await(ctx context.Context, conf *tenants.Tenant, at place, why 
 			waits = false
 		}
 		p.mu.Lock()
-		d, mayGrow := p.try(conf, at)
-		if d != nil && mayGrow && waits {
+		d, full := p.try(conf, at)
+		if full != nil && waits {
 			continue
 		}
 		all.waiters--
-		all.each(parties, func(c *common) {
-			c.waiting = max(0, c.waiting-1) // it may be another one of that name
-			if d != nil && mayGrow {
-				c.refused++
-			}
-		})
-		if d != nil && mayGrow {
-			all.refuseUntil = all.now().Add(refuseFor)
+		all.each(parties, func(c *common) { c.waiting = max(0, c.waiting-1) }) // it may be another one of that name
+		if full != nil {
+			full.refused++
+			full.refuseUntil = all.now().Add(refuseFor)
 		}
 		p.claimSoon()
 		return d
