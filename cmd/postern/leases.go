@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postern/postern/cluster"
@@ -22,6 +24,8 @@ type leases struct {
 	// several says that there may be other nodes that the store has not heard of since it went away: who cannot ask it uses no machine
 	// that it did not use before.
 	several bool
+	needed  chan struct{} // closed with the first machine: a process without any has nothing to hear
+	need    func()        // closes it
 	log     *slog.Logger
 	step    func(at string) // where a change stands; nil but in tests
 }
@@ -37,6 +41,7 @@ type ledger interface {
 	Alone() bool
 	Watch(ctx context.Context, w postgres.Watcher)
 	Close()
+	Discard()
 }
 
 var _ machines.Guard = (*leases)(nil)
@@ -53,7 +58,20 @@ func newLeases(s tenantStore, several bool, log *slog.Logger) (*leases, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &leases{ledger: ledger, holder: cluster.NewHolder(cluster.HolderOptions{Leases: ledger, Log: log}), several: several, log: log}, nil
+	return leasesOf(ledger, several, log), nil
+}
+
+func leasesOf(of ledger, several bool, log *slog.Logger) *leases {
+	needed := make(chan struct{})
+	return &leases{ledger: of, holder: cluster.NewHolder(cluster.HolderOptions{Leases: of, Log: log}), several: several, log: log,
+		needed: needed, need: sync.OnceFunc(func() { close(needed) })}
+}
+
+// learn finds out whether there are machines.
+func (l *leases) learn(all []tenants.Change) {
+	if l != nil && slices.ContainsFunc(all, func(c tenants.Change) bool { return c.New != nil && c.New.Machine != nil }) {
+		l.need()
+	}
 }
 
 // guarded has the leases guard all machines that of makes drivers for.
@@ -76,9 +94,14 @@ type gateMachines interface {
 	MachineChanged(key string, orphaned bool)
 }
 
-// watch hears what other processes do to machines, until ctx ends.
+// watch hears what other processes do to machines, from the first one on that a tenant has, until ctx ends.
 func (l *leases) watch(ctx context.Context, g gateMachines) {
 	if l == nil {
+		return
+	}
+	select {
+	case <-l.needed:
+	case <-ctx.Done():
 		return
 	}
 	l.ledger.Watch(ctx, postgres.Watcher{
@@ -100,7 +123,12 @@ func (l *leases) close() {
 		return
 	}
 	l.holder.Close()
-	l.ledger.Close()
+	select {
+	case <-l.needed:
+		l.ledger.Close()
+	default:
+		l.ledger.Discard()
+	}
 }
 
 // Hold implements [machines.Guard].

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,6 +107,52 @@ func TestMachinesOnOneStore(t *testing.T) {
 	}
 }
 
+// quietLedger is a store's that nobody should ask.
+type quietLedger struct {
+	ledger
+	watched, closed, discarded chan struct{}
+}
+
+func (l quietLedger) Watch(ctx context.Context, _ postgres.Watcher) { close(l.watched); <-ctx.Done() }
+func (l quietLedger) Close()                                        { close(l.closed) }
+func (l quietLedger) Discard()                                      { close(l.discarded) }
+
+// TestWithoutMachinesTheStoreIsNotAsked: not a connection, and none of the rights that are needed for machines; from the first machine on it is.
+func TestWithoutMachinesTheStoreIsNotAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, machine := range []*tenants.Machine{nil, {Provider: tenants.ProviderLocal, Name: "acme"}} {
+			q := quietLedger{watched: make(chan struct{}), closed: make(chan struct{}), discarded: make(chan struct{})}
+			l := leasesOf(q, false, slog.New(slog.DiscardHandler))
+			ctx, cancel := context.WithCancel(t.Context())
+			var watching sync.WaitGroup
+			watching.Go(func() { l.watch(ctx, nil) })
+			l.learn([]tenants.Change{{New: &tenants.Tenant{ID: "globex"}}, {Old: &tenants.Tenant{ID: "gone"}}})
+			for range 2 {
+				l.learn([]tenants.Change{{New: &tenants.Tenant{ID: "acme", Machine: machine}}})
+			}
+			synctest.Wait()
+			is := func(c chan struct{}) bool {
+				select {
+				case <-c:
+					return true
+				default:
+					return false
+				}
+			}
+			if is(q.watched) != (machine != nil) {
+				t.Errorf("with %v it is asked: %v", machine, is(q.watched))
+			}
+			cancel()
+			watching.Wait()
+			l.close()
+			if is(q.closed) != (machine != nil) || is(q.discarded) != (machine == nil) {
+				t.Errorf("with %v: closed %v, discarded %v", machine, is(q.closed), is(q.discarded))
+			}
+		}
+	})
+}
+
 // leaseWorld is a store that nodes share.
 type leaseWorld struct {
 	*testing.T
@@ -155,6 +202,7 @@ func (w *leaseWorld) node(name string, g gateMachines) *leases {
 	if err != nil {
 		w.Fatal(err)
 	}
+	l.need()
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() { store.Watch(ctx) })

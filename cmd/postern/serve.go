@@ -126,6 +126,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 	if p.leases, err = newLeases(p.store, conf.Cluster.Configured(), log); err != nil {
 		return nil, err
 	}
+	p.directory.Subscribe(p.leases.learn)
 	options.Driver = p.leases.guarded(p.drivers.of)
 	options.Stalled = func(what string) { standsStill(what, log, os.Stderr, os.Exit) }
 	if options.Console, err = p.console(); err != nil {

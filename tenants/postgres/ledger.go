@@ -81,6 +81,9 @@ func (l *Ledger) Close() {
 	l.pool.Close()
 }
 
+// Discard closes a ledger in which nothing was written.
+func (l *Ledger) Discard() { l.pool.Close() }
+
 // Alone reports whether the store knew no other node when it was asked last, or was never asked.
 func (l *Ledger) Alone() bool { return l.others.Load() <= 0 }
 
