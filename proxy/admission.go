@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -62,11 +63,11 @@ func (v *visitor) admit() (conf *tenants.Tenant, err error) {
 	if !known && filling {
 		return nil, deny(denyNotRead) // nobody's fault: not a failed login
 	}
-	if known && !conf.Residency.ServedIn(g.opts.Region) {
-		return conf, g.denyRegion(conf)
+	a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), who: whoIs(&v.peer), clients: g.clients.Load(), most: g.admits.Load()}
+	if known && !conf.Residency.ServedIn(g.opts.Region) { // which who may not connect is not told
+		return conf, cmp.Or(a.origin(), v.throttled(), error(g.denyRegion(conf)))
 	}
 	if known {
-		a := admission{conf: conf, secure: v.secure, shown: v.shown, user: route.User, now: time.Now(), who: whoIs(&v.peer), clients: g.clients.Load(), most: g.admits.Load()}
 		if err := a.judge(func() int64 { return g.tenant(conf.ID).admitted.Load() }); err != nil {
 			return nil, err
 		}
@@ -94,11 +95,8 @@ type admission struct {
 // judge asks everything: first where it comes from, cheapest first, and then who it is. own counts the tenant's clients, and is
 // asked only for those who may come otherwise.
 func (a admission) judge(own func() int64) error {
-	switch {
-	case (a.conf.RequireTLS || a.conf.ClientCAs != nil) && !a.secure:
-		return deny(denyTLS)
-	case a.conf.Refuses(a.now, a.who):
-		return deny(denyAddress, a.who.Address, a.conf.ID)
+	if err := a.origin(); err != nil {
+		return err
 	}
 	if err := judgeCertificate(a.conf, a.shown, a.user, a.now); err != nil {
 		return err
@@ -108,6 +106,17 @@ func (a admission) judge(own func() int64) error {
 		return deny(denyClients)
 	case own() >= int64(a.conf.Pool.MaxClients):
 		return deny(denyTenantClients)
+	}
+	return nil
+}
+
+// origin asks where it comes from, and how.
+func (a admission) origin() error {
+	switch {
+	case (a.conf.RequireTLS || a.conf.ClientCAs != nil) && !a.secure:
+		return deny(denyTLS)
+	case a.conf.Refuses(a.now, a.who):
+		return deny(denyAddress, a.who.Address, a.conf.ID)
 	}
 	return nil
 }

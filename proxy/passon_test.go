@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern/postern/netrestrict"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/proxy/proxyproto"
 	"github.com/postern/postern/tenants"
@@ -294,6 +295,63 @@ func TestPassOnTLS(t *testing.T) {
 func read(from io.Reader, into []byte) bool {
 	_, err := io.ReadFull(from, into)
 	return err == nil
+}
+
+// TestWhoMayNotConnectHearsOfNoRegion: where the startup message names a tenant of other regions, bans and addresses are judged first, whether it would
+// be passed on or told where to go.
+func TestWhoMayNotConnectHearsOfNoRegion(t *testing.T) {
+	network := netip.MustParsePrefix("203.0.113.0/24")
+	ban := func(d *door) {
+		d.gate.ApplyBan(Ban{Tenant: "resident", Address: netip.MustParsePrefix("127.0.0.1/32"), Left: time.Hour, Manual: true})
+	}
+	change := func(f func(*tenants.Tenant)) func(*door) {
+		return func(d *door) {
+			old, _ := d.directory.Tenant("resident")
+			conf := *old
+			f(&conf)
+			if err := d.directory.Put(&conf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		with  func(*door)
+		hears string
+	}{
+		"nothing": {func(*door) {}, "E08004"},
+		"a ban":   {ban, "E53400"},
+		"another network": {change(func(conf *tenants.Tenant) {
+			var err error
+			if conf.Allow, err = netrestrict.Compile([]netip.Prefix{network}); err != nil {
+				t.Fatal(err)
+			}
+		}), "E28000"},
+		"no TLS": {change(func(conf *tenants.Tenant) { conf.RequireTLS = true }), "E28000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			to := &lanes{t: t, names: []string{"b"}, serve: witness(&got, new(proxyproto.Peer))}
+			for _, streams := range []*lanes{nil, to} {
+				d := resident(t, streams)
+				c.with(d)
+				var heard []byte
+				d.visit(&Listener{Name: "plain"}, func(conn net.Conn) {
+					_, _ = io.WriteString(conn, hello("user", "app.resident"))
+					_ = conn.(*net.TCPConn).CloseWrite()
+					heard, _ = io.ReadAll(conn)
+				})
+				to.running.Wait()
+				switch passed := streams != nil && c.hears == "E08004"; {
+				case passed && string(heard) != "pong":
+					t.Errorf("it is passed on, and hears %q", heard)
+				case !passed && (spell(heard) != c.hears || got.Len() > 0):
+					t.Errorf("it hears %q, want %s; passed on was %q", heard, c.hears, got.String())
+				case !passed && c.hears != "E08004" && bytes.Contains(heard, []byte("there")):
+					t.Errorf("regions are in %q", heard)
+				}
+			}
+		})
+	}
 }
 
 // TestNotPassedOn: without other nodes, and for a client that another node has passed on, a tenant of other regions is refused.
