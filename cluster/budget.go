@@ -23,8 +23,8 @@ type Ledger interface {
 	Survey(ctx context.Context) (mine map[string][]tenants.Portion, look []string, err error)
 	// Hear tells of tenants that other nodes should look at, until ctx ends or the store is away. ready is called when it has begun.
 	Hear(ctx context.Context, ready func(), heard func(tenant string)) error
-	// Return says that this process has no portions any more.
-	Return(ctx context.Context) error
+	// Return says that this process has no portions any more but of these tenants.
+	Return(ctx context.Context, but []string) error
 }
 
 // BudgetOptions say whose budget it is.
@@ -47,7 +47,9 @@ type BudgetOptions struct {
 	Alive func(node, boot string) bool
 	// Alone reports whether no other node can be seen although there were others. nil: it is never known.
 	Alone func() bool
-	Log   *slog.Logger
+	// Left names tenants whose servers may be there still when the gate has ended: their portions are not given back. nil: none.
+	Left func() []string
+	Log  *slog.Logger
 }
 
 // Budget is what a node may have of all tenants' limits. Its methods may be called by any goroutine, and return at once. A tenant of which
@@ -91,6 +93,9 @@ func NewBudget(o BudgetOptions) *Budget {
 	}
 	if o.Alone == nil {
 		o.Alone = func() bool { return false }
+	}
+	if o.Left == nil {
+		o.Left = func() []string { return nil }
 	}
 	return &Budget{o: o, me: self{o.Node, o.Boot}, now: time.Now, maxNodes: maxNodes, accounts: make(map[string]*account),
 		poke: make(chan struct{}, 1), pokeSpare: make(chan struct{}, 1), pokeCount: make(chan struct{}, 1), wide: make(chan struct{}, 1)}

@@ -267,7 +267,7 @@ func (n *worldNode) Hear(ctx context.Context, _ func(), _ func(string)) error {
 	return ctx.Err()
 }
 
-func (n *worldNode) Return(context.Context) error { return nil }
+func (n *worldNode) Return(context.Context, []string) error { return nil }
 
 // work does what is due in the budget, once.
 func (n *worldNode) work() bool {

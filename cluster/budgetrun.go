@@ -23,7 +23,7 @@ const (
 	returnWithin  = time.Second
 )
 
-// Run does what has to be done until ctx ends; then it gives everything back, for which it takes a second at most. The gate has ended
+// Run does what has to be done until ctx ends; then it gives back what is not left in use, for which it takes a second at most. The gate has ended
 // before.
 func (b *Budget) Run(ctx context.Context) {
 	var running sync.WaitGroup
@@ -35,7 +35,7 @@ func (b *Budget) Run(ctx context.Context) {
 	running.Wait()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnWithin)
 	defer cancel()
-	if err := b.o.Ledger.Return(bound); err != nil {
+	if err := b.o.Ledger.Return(bound, b.o.Left()); err != nil {
 		b.o.Log.Warn("the store was not told that this node needs no portions of limits any more: they are kept for it for a while", "error", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -106,12 +107,12 @@ func (l shelfOf) Hear(ctx context.Context, ready func(), heard func(string)) err
 	return ctx.Err()
 }
 
-func (l shelfOf) Return(context.Context) error {
+func (l shelfOf) Return(_ context.Context, but []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for tenant, rows := range l.rows {
 		for key := range rows {
-			if key.boot == l.boot {
+			if key.boot == l.boot && !slices.Contains(but, tenant) {
 				delete(rows, key)
 			}
 		}
@@ -233,6 +234,29 @@ func TestBudgetRuns(t *testing.T) {
 		cancel()
 		running.Wait()
 		if len(s.rows) > 0 {
+			t.Errorf("left over: %v", s.rows)
+		}
+	})
+}
+
+// TestWhatMayBeInUseIsNotGivenBack at the end: others would have it, and the tenant's servers be more than its limit.
+func TestWhatMayBeInUseIsNotGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		g := newTaker(s, "a")
+		g.b.o.Left = func() []string { return []string{"acme"} }
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { g.b.Run(ctx) })
+		g.want("acme", 2)
+		g.want("globex", 2)
+		after(time.Second)
+		if g.has("acme") != 2 || g.has("globex") != 2 {
+			t.Fatalf("it has %d and %d", g.has("acme"), g.has("globex"))
+		}
+		cancel()
+		running.Wait()
+		if len(s.rows["acme"]) == 0 || len(s.rows["globex"]) > 0 {
 			t.Errorf("left over: %v", s.rows)
 		}
 	})

@@ -4,12 +4,52 @@ package proxy
 
 import (
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/pgwire"
 	"github.com/postern/postern/tenants"
 )
+
+// TestAClosedServerIsThereUntilItHasEnded: a pause is not done before, and of a tenant that has one when the gate ends that is known.
+func TestAClosedServerIsThereUntilItHasEnded(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		b, book, upstream := newShares(t, tenants.Pool{Size: 1, MaxServers: 1}, 1, true)
+		book.grant(map[string]int{tenants.ScopeTenant: 1, appPool: 1})
+		c := b.client(transactionMode)
+		opens(t, c)
+		let := upstream.hold()
+		if _, err := c.Write(pgwire.AppendQuery(nil, "commit")); err != nil {
+			t.Fatal(err)
+		}
+		awaitReady(t, c)
+		if err := b.gate.Pause("acme"); err != nil {
+			t.Fatal(err)
+		}
+		leaving := func() (is bool) {
+			b.tenant.call(func() { is = b.tenant.leaving() })
+			return is
+		}
+		eventually(t, "it is closed here", func() (ok bool) {
+			b.tenant.call(func() { ok = b.tenant.books.Servers() == 0 })
+			return ok
+		})
+		if !leaving() {
+			t.Error("it has not ended, and the pause is done")
+		}
+		if ends {
+			let()
+			eventually(t, "the pause is done", func() bool { return !leaving() })
+		}
+		c.Close()
+		b.gate.Close()
+		if left := b.gate.Left(); ends == slices.Contains(left, "acme") {
+			t.Errorf("it has ended: %v; left are %v", ends, left)
+		}
+		let()
+	}
+}
 
 // TestAServersPlaceIsFreeWhenItHasEnded, on a single node, too: whoever takes its place does not come too early, and a place that stays
 // taken is given up some day.

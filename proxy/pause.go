@@ -84,9 +84,9 @@ func (t *tenant) kill() {
 	t.publish()
 }
 
-// leaving reports whether a paused tenant still has servers.
+// leaving reports whether a paused tenant still has servers, those included that were closed here and have not ended yet.
 func (t *tenant) leaving() bool {
-	return t.paused && (t.books.Servers() > 0 || t.counters.replicaServers.Load() > 0)
+	return t.paused && (t.books.Servers() > 0 || t.books.Used() > 0 || t.counters.replicaServers.Load() > 0)
 }
 
 // busy counts the tenants, or with an id whether it is one, of which is says yes.

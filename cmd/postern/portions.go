@@ -43,6 +43,7 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 		Floor:     func(tenant string) bool { return hasFloor(p.directory, tenant) },
 		Alive:     func(_, boot string) bool { return seen(c.Members(), boot) },
 		Alone:     func() bool { return alone(c.Nodes(), c.Members(), c.Boot()) },
+		Left:      func() []string { return p.gate.Left() },
 	})
 	o.Budget = d.budget
 	p.portions = d

@@ -259,10 +259,10 @@ func hear(ctx context.Context, to *pgx.ConnConfig, channel string, heard func(pa
 	}
 }
 
-// Return says that this process has no portions any more.
-func (l *Ledger) Return(ctx context.Context) error {
+// Return says that this process has no portions any more but of these tenants: those lapse, as those of a process that is gone.
+func (l *Ledger) Return(ctx context.Context, but []string) error {
 	_, err := ask(ctx, l, func(ctx context.Context) (struct{}, error) {
-		_, err := l.pool.Exec(ctx, `DELETE FROM postern.portions WHERE boot = $1`, l.boot)
+		_, err := l.pool.Exec(ctx, `DELETE FROM postern.portions WHERE boot = $1 AND tenant <> ALL ($2)`, l.boot, append([]string{}, but...))
 		return struct{}{}, err
 	})
 	return err

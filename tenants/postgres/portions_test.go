@@ -62,8 +62,13 @@ func TestPortionsAreWrittenAndRead(t *testing.T) {
 	if _, look, err = a.Survey(t.Context()); err != nil || !slices.Equal(look, []string{"acme"}) { // which b wants more of
 		t.Fatalf("a looks at %v, %v", look, err)
 	}
-	if err := b.Return(t.Context()); err != nil {
-		t.Fatal(err)
+	for _, but := range [][]string{{"acme"}, nil} { // it keeps what may be in use still
+		if err := b.Return(t.Context(), but); err != nil {
+			t.Fatal(err)
+		}
+		if all, _, err := b.Survey(t.Context()); err != nil || len(all["acme"]) != len(but) {
+			t.Fatalf("b has %+v, %v, after it has returned all but %v", all, err, but)
+		}
 	}
 	if found := write(t, a, mine()); !slices.Equal(found.All, []tenants.Portion{portion(a, "", 1, 1)}) {
 		t.Fatalf("a finds %+v", found.All)
