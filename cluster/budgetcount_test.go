@@ -43,7 +43,7 @@ func (l grave) Hear(ctx context.Context, _ func(), _ func(string)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
-func (l grave) Return(context.Context) error { return nil }
+func (l grave) Return(context.Context, []string) error { return nil }
 
 // bury runs a budget on it, and returns what waits until a tenant has something, and for how long that was.
 func bury(t *testing.T, o BudgetOptions) (b *Budget, granted func(tenant string) time.Duration) {
