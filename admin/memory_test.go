@@ -262,7 +262,7 @@ func (m *memory) ForgetNode(ctx context.Context, _ tenants.Actor, name string) e
 	unlock, err := m.begin(ctx)
 	defer unlock()
 	if err == nil && name != "a" {
-		err = m.outcome(tenants.Entry{Action: "node.forget"}, tenants.ErrNoSuchNode)
+		err = m.outcome(tenants.Entry{Action: "node.forget"}, map[string]error{"b": tenants.ErrNoSuchNode, "c": tenants.ErrServes}[name])
 	}
 	return err
 }

@@ -98,7 +98,7 @@ func problemOf(err error) (int, problem) {
 		ErrNoTenant: http.StatusNotFound, ErrNoMachine: http.StatusConflict, ErrPaused: http.StatusConflict, ErrNoSession: http.StatusNotFound,
 		ErrNoBan: http.StatusNotFound, ErrNeverBanned: http.StatusConflict, ErrTooManyBans: http.StatusConflict, ErrConfigured: http.StatusConflict,
 		tenants.ErrNoSuchTenant: http.StatusNotFound, tenants.ErrNoSuchUser: http.StatusNotFound, tenants.ErrNoSuchToken: http.StatusNotFound, tenants.ErrNoSuchNode: http.StatusNotFound,
-		tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
+		tenants.ErrServes: http.StatusConflict, tenants.ErrTaken: http.StatusConflict, tenants.ErrReadOnly: http.StatusConflict,
 		tenants.ErrUnreadable: http.StatusInternalServerError,
 		tenants.ErrChanged:    http.StatusPreconditionFailed, tenants.ErrAway: http.StatusServiceUnavailable,
 	} {

@@ -167,4 +167,5 @@ func TestClusterIsRead(t *testing.T) {
 	w.to(t, "operator", "GET", "/v1/cluster?x=1", "").is(400)
 	w.to(t, "operator", "DELETE", "/v1/cluster/a", "").is(200, `{"id":"a"}`)
 	w.to(t, "operator", "DELETE", "/v1/cluster/b", "").is(404)
+	w.to(t, "operator", "DELETE", "/v1/cluster/c", "").is(409, "alive")
 }

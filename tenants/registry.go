@@ -23,8 +23,8 @@ type Registry interface {
 	Applied(ctx context.Context, version int64) (Applied, error)
 	// Nodes lists the processes that follow the store, by name.
 	Nodes(ctx context.Context) ([]Node, error)
-	// ForgetNode says that a node that went without a goodbye does not serve any more, so that nobody waits for it: ErrNoSuchNode. One
-	// that does serve announces itself anew.
+	// ForgetNode says that a node that went without a goodbye does not serve any more, so that nobody waits for it: ErrNoSuchNode,
+	// ErrServes.
 	ForgetNode(ctx context.Context, by Actor, name string) error
 
 	// Tokens reads at most limit tokens that were not revoked, of one tenant or, with "", of all, whose ids are greater than after, in
@@ -52,6 +52,7 @@ var (
 	ErrNoSuchUser   = errors.New("the tenant has no such user")
 	ErrNoSuchToken  = errors.New("there is no such token")
 	ErrNoSuchNode   = errors.New("there is no such node")
+	ErrServes       = errors.New("the node is alive: the store has heard of it within the last seconds")
 	ErrTaken        = errors.New("it is there already")
 	ErrChanged      = errors.New("somebody else has changed it: read it again")
 	ErrUnreadable   = errors.New("what the store has of the tenant cannot be read, as the log says: give the whole tenant anew (PUT), or remove it")

@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -30,16 +31,24 @@ func (r *Registry) ForgetNode(ctx context.Context, by tenants.Actor, name string
 	e := tenants.Entry{By: by, Action: "node.forget", Outcome: tenants.OutcomeDone, Changes: []tenants.Difference{{Path: "nodes[" + strconv.Quote(name) + "]", Old: strconv.Quote(name)}}}
 	_, err := ask(ctx, r, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `DELETE FROM postern.portions WHERE node = $1 OR boot = (SELECT boot FROM postern.nodes WHERE name = $1)`, sane(name)); err != nil {
+			var boot string // of the process that has the name: one that has had it before may live under another one
+			var silent bool
+			err := tx.QueryRow(ctx, `SELECT boot, clock_timestamp() - seen > $2 FROM postern.nodes WHERE name = $1 FOR UPDATE`, sane(name), silentAfter).Scan(&boot, &silent)
+			switch {
+			case errors.Is(err, pgx.ErrNoRows):
+				return refusal{tenants.ErrNoSuchNode}
+			case err != nil:
+				return err
+			case !silent:
+				return refusal{tenants.ErrServes}
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM postern.portions WHERE boot = $1`, boot); err != nil {
 				return err
 			}
-			tag, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, sane(name))
-			if err == nil && tag.RowsAffected() == 0 {
-				err = refusal{tenants.ErrNoSuchNode}
+			if _, err := tx.Exec(ctx, `DELETE FROM postern.nodes WHERE name = $1`, sane(name)); err != nil {
+				return err
 			}
-			if err == nil {
-				_, err = tx.Exec(ctx, insertEntry, entryValues(e)...)
-			}
+			_, err = tx.Exec(ctx, insertEntry, entryValues(e)...)
 			return err
 		})
 	})

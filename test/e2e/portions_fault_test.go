@@ -94,6 +94,9 @@ func TestALimitWhileNodesFail(t *testing.T) {
 	if harness.Long() {
 		harness.Eventually(t, 4*time.Minute, "it is handed on", func() bool { return !strings.Contains(w.portions(rows, "acme", ""), "a:") })
 	} else {
+		harness.Eventually(t, harness.Patience, "the store knows that it is silent", func() bool {
+			return value(t, rows, "SELECT clock_timestamp() - seen > '5 s' FROM postern.nodes WHERE name = 'a'") == "t"
+		})
 		w.command("forget-node", "a") // which comes to the same
 	}
 	since := time.Now()
