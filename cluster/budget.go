@@ -37,7 +37,8 @@ type BudgetOptions struct {
 	Granted func(tenant string, number int64, g []tenants.Grant)
 	// Strangers counts the server connections that a tenant's Postgres has and no living node says are its own. It first lists what
 	// Postgres has and then asks the nodes. ok is false if the tenant has no service account; then time alone decides when the
-	// portions of a silent node are over. It is asked for a tenant once at a time. ErrNotCounted is no fault. nil: none has.
+	// portions of a silent node are over. It is asked for a tenant once at a time. ErrNotCounted is no fault: so it says while a silent node
+	// answers. nil: none has.
 	Strangers func(ctx context.Context, tenant string) (n int, ok bool, err error)
 	// Floor says whether a node without a portion may have one server of a tenant while the store is away.
 	Floor func(tenant string) bool
@@ -45,8 +46,9 @@ type BudgetOptions struct {
 	MaxNodes int
 	// Alive reports whether other nodes can be seen to live although the store has not heard of them: their portions stay. nil: none can.
 	Alive func(node, boot string) bool
-	// Alone reports whether no other node can be seen although there were others. nil: it is never known.
-	Alone func() bool
+	// CutOff asks the other nodes whether they see this one: who does not say so may hand its portions on, if it can ask the store. nil: none
+	// can.
+	CutOff func(ctx context.Context) bool
 	// Left names tenants whose servers may be there still when the gate has ended: their portions are not given back. nil: none.
 	Left func() []string
 	Log  *slog.Logger
@@ -91,8 +93,8 @@ func NewBudget(o BudgetOptions) *Budget {
 	if o.Alive == nil {
 		o.Alive = func(string, string) bool { return false }
 	}
-	if o.Alone == nil {
-		o.Alone = func() bool { return false }
+	if o.CutOff == nil {
+		o.CutOff = func(context.Context) bool { return false }
 	}
 	if o.Left == nil {
 		o.Left = func() []string { return nil }

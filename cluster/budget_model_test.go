@@ -149,7 +149,15 @@ func (m *model) stepUp(t *rapid.T, n *worldNode, add func(int, func())) {
 	add(1, func() {
 		n.jump += rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "jump")
 	})
-	add(1, func() { n.noStore = !n.noStore; n.noPeers = n.noStore && rapid.Bool().Draw(t, "cut off") })
+	add(1, func() {
+		n.noStore = !n.noStore
+		if n.noStore && rapid.Bool().Draw(t, "cut off") { // alone or together with others
+			n.side = rapid.IntRange(1, 2).Draw(t, "side")
+		} else if !n.noStore {
+			n.side = 0
+		}
+	})
+	add(1, func() { n.blind = !n.blind })
 	add(1, func() {
 		if len(m.w.nodes) < maxProcesses {
 			n.kill()
@@ -169,7 +177,7 @@ func (m *model) heal(t *rapid.T) {
 			n.gate.servers = nil
 			continue
 		}
-		n.state, n.noStore, n.noPeers = up, false, false
+		n.state, n.noStore, n.side, n.blind = up, false, 0, false
 		living = append(living, n)
 	}
 	w.step = 200 * time.Millisecond

@@ -332,7 +332,7 @@ func TestWhoIsCutOffKeepsItsFloorOnly(t *testing.T) {
 	a.demand(many, 0)
 	a.claim()
 	w.run(2*time.Second, 100*time.Millisecond, forever)
-	a.noStore, a.noPeers = true, true
+	a.noStore, a.side = true, 1
 	w.run(50*time.Second, 100*time.Millisecond, forever)
 	if a.open() != 7 {
 		t.Fatalf("it has %d", a.open())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	worldSilent = 5 * time.Second
 	connectTime = 10 * time.Second
 	worldLapse  = worldSilent + 2*time.Minute
+	worldLinger = 30 * time.Second
 )
 
 // pools are the scopes of the world's two pools; each server counts against its own and against the tenant's.
@@ -62,8 +64,11 @@ type worldNode struct {
 	name, boot string
 	state      condition
 	inside     bool
-	noStore    bool          // cannot reach the store
-	noPeers    bool          // nor other nodes
+	noStore    bool // cannot reach the store
+	side       int  // who is on another one is not reached
+	blind      bool // it sees nobody in the gossip, but can call
+	saw        map[string]time.Time
+	known      []string      // boots of rows that it has read
 	jump       time.Duration // its clock is ahead
 	b          *Budget
 	asked      time.Time
@@ -117,14 +122,14 @@ func newWorld(nodes int, limit int, pools [2]int) *world {
 
 func (w *world) start(name string) *worldNode {
 	w.boots++
-	n := &worldNode{w: w, name: name, boot: name + "-" + string(rune('0'+w.boots)), gate: worldGate{granted: make(map[string]int)}}
+	n := &worldNode{w: w, name: name, boot: name + "-" + string(rune('0'+w.boots)), saw: make(map[string]time.Time), gate: worldGate{granted: make(map[string]int)}}
 	n.b = NewBudget(BudgetOptions{Ledger: n, Node: n.name, Boot: n.boot, MaxNodes: w.aside, Floor: func(string) bool { return w.aside > 0 },
 		Granted: func(_ string, number int64, g []tenants.Grant) {
 			n.toGate = append(n.toGate, grantNews{number, slices.Clone(g)})
 		},
-		Strangers: func(context.Context, string) (int, bool, error) { return w.strangers(), w.service, nil },
+		Strangers: func(context.Context, string) (int, bool, error) { return w.strangers(n) },
 		Alive:     func(_, boot string) bool { return w.gossips(n, boot) },
-		Alone:     func() bool { return n.noPeers },
+		CutOff:    func(context.Context) bool { return w.cutOff(n) },
 		Log:       slog.New(slog.DiscardHandler),
 	})
 	n.b.now = func() time.Time { return w.now.Add(n.jump) }
@@ -136,19 +141,60 @@ func (w *world) storeNow() time.Time { return w.now.Add(w.ahead) }
 
 func (n *worldNode) runs() bool { return n.state == up && !n.inside }
 
-// gossips reports whether a process can be seen to live by others than the store.
-func (w *world) gossips(by *worldNode, boot string) bool {
-	return slices.ContainsFunc(w.nodes, func(n *worldNode) bool { return n.boot == boot && n.state == up && !n.noPeers && !by.noPeers })
+// answers reports whether a process answers a call of another one.
+func (w *world) answers(by *worldNode, boot string) (*worldNode, bool) {
+	i := slices.IndexFunc(w.nodes, func(o *worldNode) bool { return o.boot == boot })
+	if i < 0 {
+		return nil, false
+	}
+	o := w.nodes[i]
+	return o, o.state == up && o.side == by.side
 }
 
-// strangers counts what is open and of nobody whom the store has heard of.
-func (w *world) strangers() (n int) {
+// look is what the gossip does.
+func (w *world) look(n *worldNode) {
 	for _, o := range w.nodes {
-		if w.silent(o.boot) {
-			n += o.real("")
+		if _, ok := w.answers(n, o.boot); ok && n.state == up && !n.blind {
+			n.saw[o.boot] = w.now
 		}
 	}
-	return n
+}
+
+// gossips reports whether a process can be seen to live, or could a moment ago, by others than the store.
+func (w *world) gossips(by *worldNode, boot string) bool {
+	saw, ok := by.saw[boot]
+	return ok && !by.blind && w.now.Sub(saw) < worldLinger
+}
+
+// cutOff is what package main has for it.
+func (w *world) cutOff(n *worldNode) bool {
+	if n.call() != nil {
+		return true
+	}
+	for _, boot := range n.known {
+		if o, ok := w.answers(n, boot); boot != n.boot && (!ok || o.blind) {
+			return true
+		}
+	}
+	return false
+}
+
+// strangers counts what is open and no living node says is its own, as package main does.
+func (w *world) strangers(n *worldNode) (k int, ok bool, err error) {
+	for _, o := range w.nodes {
+		_, there := w.seen[o.boot]
+		switch _, answers := w.answers(n, o.boot); {
+		case !there:
+			k += o.real("")
+		case !w.silent(o.boot) && !answers && w.service && o != n:
+			return 0, true, ErrAway
+		case w.silent(o.boot) && answers && o != n:
+			return 0, w.service, ErrNotCounted
+		case w.silent(o.boot):
+			k += o.real("")
+		}
+	}
+	return k, w.service, nil
 }
 
 func (w *world) silent(boot string) bool {
@@ -309,7 +355,9 @@ func (w *world) pass(d time.Duration) {
 		for _, n := range w.nodes {
 			if n.state == up && !n.noStore && !n.inside {
 				w.seen[n.boot] = w.storeNow()
+				n.known = slices.Collect(maps.Keys(w.seen))
 			}
+			w.look(n)
 			for _, s := range slices.Clone(n.gate.servers) {
 				if n.runs() && s.state == atDial && n.clock().Sub(s.begun) > connectTime {
 					n.end(s)

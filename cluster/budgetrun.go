@@ -21,6 +21,8 @@ const (
 	compareAtOnce = 500                    // accounts, while claims wait
 	hearPause     = 500 * time.Millisecond // between two connections that hear
 	returnWithin  = time.Second
+
+	cutOffPatience = 2 * time.Second // for other nodes to answer
 )
 
 // Run does what has to be done until ctx ends; then it gives back what is not left in use, for which it takes a second at most. The gate has ended
@@ -195,10 +197,10 @@ func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed 
 	bound, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	b.mu.Lock()
-	gap := b.trust.gap(asked)
+	gap := b.trust.gap(asked) || b.trust.unknown(asked)
 	b.mu.Unlock()
 	age, err := b.o.Ledger.Unheard(bound)
-	lost := false
+	lost, away := false, err != nil && !errors.Is(err, tenants.ErrUnannounced)
 	if err == nil && age < unheard && (wide || gap) {
 		var mine map[string][]tenants.Portion
 		var look []string
@@ -206,32 +208,44 @@ func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed 
 			lost = b.compare(asked, gap, mine, look) && gap
 			surveyed = true
 		}
+		away = err != nil
 	}
+	cut := away && b.cutOff(ctx, asked)
 	if ctx.Err() != nil {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := &b.trust
-	b.away = err != nil && !errors.Is(err, tenants.ErrUnannounced)
+	b.away = away
 	switch {
 	case err == nil && age < unheard:
 		t.at, t.heard = asked, asked.Add(-age)
 		if lost {
 			t.until = asked.Add(lostPause)
 		}
-	case err == nil || errors.Is(err, tenants.ErrUnannounced) || b.o.Alone():
-		// Others may think that this node is gone, and it is the only one that cannot know.
-		if since(t.heard, asked) >= unheard {
+	case away: // who can ask it, if anybody, sees that this node lives
+		if cut {
 			b.cut(asked)
 		}
-		if err != nil && !errors.Is(err, tenants.ErrUnannounced) {
-			t.at = asked
-		}
-	default:
-		t.at = asked // the store is away for everybody: nobody's portions go to others
+		t.at = asked
+	case t.unknown(asked): // others may think that this node is gone
+		b.cut(asked)
 	}
 	return surveyed
+}
+
+// cutOff reports whether the store has not heard of this node for long, and others may think that it is gone.
+func (b *Budget) cutOff(ctx context.Context, asked time.Time) bool {
+	b.mu.Lock()
+	unknown := b.trust.unknown(asked)
+	b.mu.Unlock()
+	if !unknown {
+		return false
+	}
+	bound, cancel := context.WithTimeout(ctx, cutOffPatience)
+	defer cancel()
+	return b.o.CutOff(bound)
 }
 
 // compare compares all accounts with the rows of the store, and reports whether this node has lost some. After a gap they may be others',

@@ -25,6 +25,9 @@ func (t *trust) holds(now time.Time) bool {
 // gap reports whether so much time has passed that everything may be another's.
 func (t *trust) gap(now time.Time) bool { return t.at.IsZero() || since(t.at, now) >= trustFor }
 
+// unknown reports whether others may have thought for long that this node is gone: what it has may be another's, even if it was known that the store is away.
+func (t *trust) unknown(now time.Time) bool { return since(t.heard, now) >= unheard }
+
 // since is how much time has passed by either clock: one stands still while a computer sleeps, the other may be set.
 func since(t, now time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))

@@ -49,6 +49,7 @@ type peers struct {
 	gate     func() *proxy.Gate // is there when somebody asks
 	clock    cluster.Clock
 	failures *failures
+	answered answered
 }
 
 var _ proxy.Cluster = (*peers)(nil)

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/postern/postern/cluster"
 	"github.com/postern/postern/configs"
@@ -17,8 +19,20 @@ import (
 	"github.com/postern/postern/tenants/postgres"
 )
 
-// askServers asks a node which processes of a tenant's Postgres serve it.
-const askServers = "servers"
+// What is asked.
+const (
+	askServers = "servers" // which processes of a tenant's Postgres serve a node
+	askSeen    = "seen"    // whether it sees who asks
+)
+
+const (
+	// answersFor is how long it is known which silent nodes answer: one that does not is slow to say so, and there may be many tenants.
+	answersFor = 5 * time.Second
+	// lingers is how long one that is not seen any more counts as seen: it finds out within that that it is not, and keeps nothing then.
+	lingers = 30 * time.Second
+	// goneAfter is how long the store had not heard of a node when it was asked last, for it to count as one that will not come back.
+	goneAfter = 10 * time.Minute
+)
 
 // portions is this node's budget, and where it stands. A nil one is none; its methods do nothing.
 type portions struct {
@@ -41,10 +55,11 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 		Granted:   func(tenant string, number int64, g []tenants.Grant) { p.gate.Granted(tenant, number, g) },
 		Strangers: p.peers.count,
 		Floor:     func(tenant string) bool { return hasFloor(p.directory, tenant) },
-		Alive:     func(_, boot string) bool { return seen(c.Members(), boot) },
-		Alone:     func() bool { return alone(c.Nodes(), c.Members(), c.Boot()) },
+		Alive:     func(_, boot string) bool { return seen(c.Members(), boot, time.Now()) },
+		CutOff:    p.peers.cutOff,
 		Left:      func() []string { return p.gate.Left() },
 	})
+	p.peers.answerSeen(c.Members)
 	o.Budget = d.budget
 	p.portions = d
 	return nil
@@ -81,28 +96,89 @@ func hasFloor(d *tenants.Directory, tenant string) bool {
 	return ok && conf.Machine == nil && !conf.Pool.PerNode
 }
 
-// seen reports whether a process is seen to live.
-func seen(all []cluster.Member, boot string) bool {
+// seen reports whether a process is seen to live, or was a moment ago.
+func seen(all []cluster.Member, boot string, now time.Time) bool {
 	for _, m := range all {
 		if m.Boot == boot {
-			return m.State == cluster.Alive
+			return m.State != cluster.Left || now.Sub(m.Since) < lingers
 		}
 	}
 	return false
 }
 
-// alone reports whether none of the other nodes of the store is seen.
-func alone(rows []tenants.Node, all []cluster.Member, me string) bool {
-	others := false
-	for _, row := range rows {
-		if row.Boot == me || !row.Address.IsValid() {
-			continue
-		}
-		if others = true; seen(all, row.Boot) {
-			return false
+// answerSeen has this node tell others whether it sees them in the gossip.
+func (p *peers) answerSeen(members func() []cluster.Member) {
+	p.nodes.Handle(askSeen, maxQuestion, answering(func(_ context.Context, boot string) (bool, error) {
+		return seen(members(), boot, time.Now().Add(lingers)), nil
+	}))
+}
+
+// cutOff reports whether another node does not see this one, or does not say that it does. A node that was away for long when the store was
+// asked last is not waited for.
+func (p *peers) cutOff(ctx context.Context) bool {
+	last := time.Time{} // by the store's clock
+	for _, row := range p.nodes.Nodes() {
+		if row.Seen.After(last) {
+			last = row.Seen
 		}
 	}
-	return others
+	gone := make(map[string]bool)
+	for _, row := range p.others() {
+		gone[row.Name] = last.Sub(row.Seen) >= goneAfter
+	}
+	answers, missing := askAll[bool](ctx, p, askSeen, func(node string) any {
+		if gone[node] {
+			return nil
+		}
+		return p.nodes.Boot()
+	})
+	for _, sees := range answers {
+		if !sees {
+			return true
+		}
+	}
+	return len(missing) > 0
+}
+
+// answered is what is known of silent nodes for a while.
+type answered struct {
+	mu   sync.Mutex // held while they are asked: who comes meanwhile waits for that
+	at   time.Time
+	some string // the name of one that answers; "": none does
+}
+
+// silentButAnswers names a node that the store has not heard of for long, and that answers all the same; "": there is none.
+func (p *peers) silentButAnswers(ctx context.Context) string {
+	k := &p.answered
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if now := time.Now(); k.at.IsZero() || now.Sub(k.at) >= answersFor {
+		k.at, k.some = now, p.askSilent(ctx)
+	}
+	return k.some
+}
+
+func (p *peers) askSilent(ctx context.Context) (some string) {
+	ctx, stop := context.WithTimeout(ctx, peersWithin)
+	defer stop()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, row := range p.others() {
+		if !row.Silent {
+			continue
+		}
+		all.Go(func() {
+			_, err := askOne[bool](ctx, p.nodes, row.Name, askSeen, p.nodes.Boot())
+			if err != nil && (ctx.Err() != nil || errors.Is(err, cluster.ErrAway) || errors.Is(err, cluster.ErrNoNode)) {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			some = row.Name
+		})
+	}
+	all.Wait()
+	return some
 }
 
 // servers answers which processes serve this node.
@@ -123,8 +199,11 @@ func (p *peers) count(ctx context.Context, tenant string) (n int, ok bool, err e
 }
 
 // strangers counts a tenant's server connections that no living node says are its own. ok is false if it has no service account, and for
-// places of clients: those are gone with their node.
+// places of clients: those are gone with their node. While a silent node answers nothing is said: it lives, and is only cut off from the store.
 func (p *peers) strangers(ctx context.Context, tenant string) (n int, ok bool, err error) {
+	if some := p.silentButAnswers(ctx); some != "" {
+		return 0, false, fmt.Errorf("%w: the silent node %s answers", cluster.ErrNotCounted, some)
+	}
 	if _, clients := tenants.CutClients(tenant); clients {
 		return 0, false, nil
 	}
@@ -143,14 +222,21 @@ func (p *peers) strangers(ctx context.Context, tenant string) (n int, ok bool, e
 		return 0, true, err
 	}
 	note(own)
+	silent := make(map[string]bool)
 	for _, row := range p.others() {
-		pids, err := askOne[[]uint32](ctx, p.nodes, row.Name, askServers, tenant)
-		switch {
-		case err == nil:
-			note(pids)
-		case !row.Silent:
-			return 0, true, fmt.Errorf("node %s does not say which servers are its own: %w", row.Name, err)
+		silent[row.Name] = row.Silent
+	}
+	answers, missing := askAll[[]uint32](ctx, p, askServers, func(node string) any {
+		if silent[node] {
+			return nil
 		}
+		return tenant
+	})
+	if len(missing) > 0 {
+		return 0, true, fmt.Errorf("nodes do not say which servers are their own: %s", strings.Join(missing, ", "))
+	}
+	for _, pids := range answers {
+		note(pids)
 	}
 	for _, pid := range there {
 		if !ours[pid] {

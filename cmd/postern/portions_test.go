@@ -5,8 +5,8 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/postern/postern/cluster"
 	"github.com/postern/postern/proxy"
@@ -48,23 +48,96 @@ func TestWhoIsNotCounted(t *testing.T) {
 	}
 }
 
-// TestAlone: only who knows of others and sees none of them.
-func TestAlone(t *testing.T) {
-	at := netip.MustParseAddrPort("192.0.2.1:7947")
-	row := func(boot string) tenants.Node { return tenants.Node{Boot: boot, Here: tenants.Here{Address: at}} }
-	member := func(boot string, s cluster.State) cluster.Member { return cluster.Member{Boot: boot, State: s} }
+// TestSeen: who does not answer for a moment, or has gone a moment ago, may live.
+func TestSeen(t *testing.T) {
+	now := time.Now()
+	member := func(boot string, s cluster.State, ago time.Duration) cluster.Member {
+		return cluster.Member{Boot: boot, State: s, Since: now.Add(-ago)}
+	}
+	all := []cluster.Member{member("alive", cluster.Alive, time.Hour), member("suspect", cluster.Suspect, time.Hour), member("left", cluster.Left, lingers-1), member("gone", cluster.Left, lingers)}
+	for boot, want := range map[string]bool{"alive": true, "suspect": true, "left": true, "gone": false, "unheard of": false} {
+		if got := seen(all, boot, now); got != want {
+			t.Errorf("%s: %v", boot, got)
+		}
+	}
+}
+
+// TestCutOff: only whom all others see is not cut off, but for those that were away for long before.
+func TestCutOff(t *testing.T) {
+	now := time.Now()
 	for name, c := range map[string]struct {
-		rows []tenants.Node
-		all  []cluster.Member
-		want bool
+		others int
+		answer func(node string) (any, error)
+		gone   time.Duration // of c
+		want   bool
 	}{
-		"the only one":      {[]tenants.Node{row("me")}, []cluster.Member{member("me", cluster.Alive)}, false},
-		"one without ports": {[]tenants.Node{row("me"), {Boot: "x"}}, nil, false},
-		"another is seen":   {[]tenants.Node{row("me"), row("x"), row("y")}, []cluster.Member{member("x", cluster.Left), member("y", cluster.Alive)}, false},
-		"none is seen":      {[]tenants.Node{row("me"), row("x"), row("y")}, []cluster.Member{member("me", cluster.Alive), member("x", cluster.Suspect)}, true},
+		"no others":                 {others: 0},
+		"all see it":                {others: 2, answer: func(string) (any, error) { return true, nil }},
+		"one does not see it":       {others: 2, answer: func(node string) (any, error) { return node == "b", nil }, want: true},
+		"one does not answer":       {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, want: true},
+		"one was silent":            {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, gone: goneAfter - 1, want: true},
+		"one was silent for long":   {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, gone: goneAfter},
+		"one that does not know it": {others: 1, answer: func(string) (any, error) { return nil, cluster.ErrUnknown }, want: true},
 	} {
-		if got := alone(c.rows, c.all, "me"); got != c.want {
+		n := nodeOf("a", 1)
+		n.rows = n.rows[:1+c.others]
+		for i := range n.rows {
+			n.rows[i].Seen = now
+		}
+		if c.others > 1 {
+			n.rows[2].Seen = now.Add(-c.gone)
+		}
+		n.answer = func(node, what string, body []byte) (any, error) {
+			if what != askSeen || string(body) != `"A"` {
+				return nil, errors.New("that is not asked")
+			}
+			return c.answer(node)
+		}
+		if got := newPeers(n, gateOf(t)).cutOff(t.Context()); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestSilentNodesThatAnswer: while one does, nobody's portions are handed on, neither of a tenant without a service account nor of its clients.
+func TestSilentNodesThatAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		lives bool
+	}{
+		"answers": {nil, true}, "answers with an error": {&cluster.RemoteError{Node: "b", Text: "x"}, true}, "is of another version": {cluster.ErrUnknown, true},
+		"does not answer": {cluster.ErrAway, false}, "takes no calls": {cluster.ErrNoNode, false},
+	} {
+		n := nodeOf("a", 1)
+		n.rows[1].Silent = true
+		calls := 0
+		n.answer = func(node, what string, _ []byte) (any, error) {
+			if calls++; node != "b" || what != askSeen {
+				return nil, errors.New("nobody else is to be asked")
+			}
+			return false, c.err
+		}
+		p := newPeers(n, gateOf(t))
+		for _, tenant := range []string{"acme", tenants.ClientsOf("acme")} {
+			if _, ok, err := p.strangers(t.Context(), tenant); ok || errors.Is(err, cluster.ErrNotCounted) != c.lives || !c.lives && err != nil {
+				t.Errorf("%s: %s: %v, %v", name, tenant, ok, err)
+			}
+		}
+		if calls != 1 {
+			t.Errorf("%s: it was asked %d times", name, calls)
+		}
+	}
+}
+
+// TestWhoSeesWhom: a node says whether it sees who asks.
+func TestWhoSeesWhom(t *testing.T) {
+	n := nodeOf("a", 1)
+	newPeers(n, gateOf(t)).answerSeen(func() []cluster.Member {
+		return []cluster.Member{{Boot: "B", State: cluster.Suspect}, {Boot: "C", State: cluster.Left, Since: time.Now()}}
+	})
+	for boot, want := range map[string]string{"B": "true", "C": "false", "D": "false"} {
+		if got, err := n.handlers[askSeen](t.Context(), "b", []byte(`"`+boot+`"`)); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v", boot, got, err)
 		}
 	}
 }
