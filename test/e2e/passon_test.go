@@ -65,8 +65,9 @@ func TestServedElsewhere(t *testing.T) {
 	if wantState(t, err, "28000"); !strings.Contains(err.Error(), "address 203.0.113.5 is not allowed") {
 		t.Error(err)
 	}
-	if n := a.metric("postern_refusals_total", "reason", "address"); n != 0 {
-		t.Errorf("a has judged %v", n)
+	// Who may not connect learns that where it came, and nothing of regions.
+	if at, of := a.metric("postern_refusals_total", "reason", "address"), b.metric("postern_refusals_total", "reason", "address"); at != 1 || of != 0 {
+		t.Errorf("a has refused %v, b %v", at, of)
 	}
 	closeConn(c.mustLogin(t, "globex")) // who is served everywhere
 
