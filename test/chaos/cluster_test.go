@@ -83,7 +83,7 @@ func kill(f *fleet, node int) func() {
 }
 
 func freeze(f *fleet, node int) func() {
-	f.gates[node].Signal(f.t, syscall.SIGSTOP)
+	f.gates[node].Freeze(f.t)
 	thaw := sync.OnceFunc(func() { _ = syscall.Kill(f.gates[node].PID(), syscall.SIGCONT) })
 	f.t.Cleanup(thaw) // or nothing could end it
 	return thaw

@@ -158,7 +158,7 @@ func TestACancelForAFrozenNode(t *testing.T) {
 	all := w.fellows("a", "b", "c")
 	a, b, c := all[0], all[1], all[2]
 	frozen, awake := a.sleeps(t, a.connect(t, "session"), 400), c.sleeps(t, c.connect(t, "transaction"), 401)
-	a.Signal(t, syscall.SIGSTOP)
+	a.Freeze(t)
 	thaw := func() { _ = syscall.Kill(a.PID(), syscall.SIGCONT) }
 	defer thaw()
 	front := turns(t, "session", "198.51.100.7", b).Addr()

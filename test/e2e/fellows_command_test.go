@@ -65,7 +65,7 @@ func TestSessionsOfACluster(t *testing.T) {
 	value(t, third, "select 1")
 	b.api(t, b.Token, "DELETE", "/v1/tenants/acme/sessions/"+list[1][1], nil).want(t, 404)
 
-	b.Signal(t, syscall.SIGSTOP)
+	b.Freeze(t)
 	thaw := func() { _ = syscall.Kill(b.PID(), syscall.SIGCONT) }
 	defer thaw()
 	if some, missing := a.sessionsAt(t, 100); len(some) != 1 || some[0] != list[0] || !slices.Equal(missing, []string{"b"}) {
@@ -158,7 +158,7 @@ func TestCommandsOfACluster(t *testing.T) {
 	paused("1", "what is killed is paused")
 
 	// One that is frozen reads it later.
-	b.Signal(t, syscall.SIGSTOP)
+	b.Freeze(t)
 	thaw := func() { _ = syscall.Kill(b.PID(), syscall.SIGCONT) }
 	defer thaw()
 	refused(t, ca, "RESUME acme", "57P03", "nodes have not answered: b")

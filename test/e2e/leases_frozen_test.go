@@ -47,7 +47,7 @@ func TestThawedGate(t *testing.T) {
 			api.Inject(fakefly.Fault{Action: action, Times: 1, Hold: hold})
 			before := api.Count(action, "1")
 			harness.Eventually(t, harness.Patience, "a puts the machine to sleep", func() bool { return api.Count(action, "1") > before })
-			a.Signal(t, syscall.SIGSTOP)
+			a.Freeze(t)
 			defer func() { _ = syscall.Kill(a.PID(), syscall.SIGCONT) }()
 			if _, err := s.w.connect().Exec(t.Context(), `UPDATE postern.leases SET until = clock_timestamp()`); err != nil { // its time is over
 				t.Fatal(err)

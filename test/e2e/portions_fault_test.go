@@ -110,7 +110,7 @@ func TestALimitWhileNodesFail(t *testing.T) {
 	w.nodes = w.nodes[1:]
 
 	// One stands still, with all but one of them, which are open at Postgres: nobody may have them. Nothing of it is lost.
-	c.Signal(t, syscall.SIGSTOP)
+	c.Freeze(t)
 	thaw := func() { _ = syscall.Kill(c.PID(), syscall.SIGCONT) }
 	t.Cleanup(thaw)
 	commit(held[:1])

@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -273,6 +274,28 @@ func (g *Gate) Signal(t testing.TB, s os.Signal) {
 	if err := g.cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Freeze stops the gate as it is, until SIGCONT, and returns when none of its threads runs any more: the signal's sender does not wait for that.
+func (g *Gate) Freeze(t testing.TB) {
+	t.Helper()
+	g.Signal(t, syscall.SIGSTOP)
+	Eventually(t, Patience, "every thread of the gate stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", g.PID()))
+		if err != nil || len(threads) == 0 {
+			return false
+		}
+		for _, name := range threads {
+			stat, err := os.ReadFile(name)
+			if err != nil {
+				return false // it has just ended
+			}
+			if after := stat[bytes.LastIndexByte(stat, ')')+1:]; !bytes.HasPrefix(after, []byte(" T ")) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Stop sends SIGTERM and returns the exit code, -1 if a signal ended the gate.
