@@ -20,12 +20,12 @@ const (
 	surveyEvery   = 20 * time.Second       // in a store that has become another one what is missing is written again before it counts as settled
 	compareAtOnce = 500                    // accounts, while claims wait
 	hearPause     = 500 * time.Millisecond // between two connections that hear
-	returnWithin  = time.Second
+	returnWithin  = lookPatience           // else others wait two minutes for it
 
 	cutOffPatience = 2 * time.Second // for other nodes to answer
 )
 
-// Run does what has to be done until ctx ends; then it gives back what is not left in use, for which it takes a second at most. The gate has ended
+// Run does what has to be done until ctx ends; then it gives back what is not left in use, for which it takes returnWithin at most. The gate has ended
 // before.
 func (b *Budget) Run(ctx context.Context) {
 	var running sync.WaitGroup

@@ -239,8 +239,12 @@ func (g *Gate) Close() {
 				t.endReplicas(&ending{"shutdown", errDraining})
 			})
 		}
-		// What was said last is still on its way to those who read.
-		linger, done := context.WithTimeout(context.Background(), lingerFor)
+		// What was said last is still on its way to those who read. Other nodes wait for the places of servers that have not ended.
+		most := lingerFor
+		if g.opts.Budget != nil {
+			most = leaveFor
+		}
+		linger, done := context.WithTimeout(context.Background(), most)
 		defer done()
 		g.awaitIdle(linger)
 		g.spawning.Lock()

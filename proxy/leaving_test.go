@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/postern/postern/pool"
 	"github.com/postern/postern/proxy/pgwire"
@@ -48,6 +49,21 @@ func TestAClosedServerIsThereUntilItHasEnded(t *testing.T) {
 			t.Errorf("it has ended: %v; left are %v", ends, left)
 		}
 		let()
+	}
+}
+
+// TestAGateWaitsForItsServersToEnd where other nodes wait for their places: a busy one takes its time.
+func TestAGateWaitsForItsServersToEnd(t *testing.T) {
+	t.Parallel()
+	b, book, upstream := newShares(t, tenants.Pool{Size: 1, MaxServers: 1}, 1, true)
+	book.grant(map[string]int{tenants.ScopeTenant: 1, appPool: 1})
+	c := b.client(transactionMode)
+	opens(t, c)
+	let := upstream.hold()
+	time.AfterFunc(lingerFor+lingerFor/10, let)
+	b.gate.Close()
+	if left := b.gate.Left(); len(left) > 0 {
+		t.Errorf("left are %v", left)
 	}
 }
 

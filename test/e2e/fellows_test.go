@@ -43,12 +43,17 @@ func (w *storeWorld) fellow(name string, change ...func(file harness.Map)) *gate
 		c(file)
 	}
 	g := &gate{t: w.t, Gate: harness.Postern(w.t, harness.GateConfig{Config: file}), cluster: harness.Postgres(w.t), database: w.acme["database"].(string)}
-	w.t.Cleanup(func() {
-		if log := g.Log().String(); w.t.Failed() {
-			w.t.Logf("the log of %s ends with:\n%s", name, log[max(0, len(log)-6000):])
+	g.logsFailure(name)
+	return g
+}
+
+// logsFailure shows what a node has said last if the test fails.
+func (g *gate) logsFailure(name string) {
+	g.t.Cleanup(func() {
+		if log := g.Log().String(); g.t.Failed() {
+			g.t.Logf("the log of %s ends with:\n%s", name, log[max(0, len(log)-6000):])
 		}
 	})
-	return g
 }
 
 // acquainted waits until each knows the rows of all.

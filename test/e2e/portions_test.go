@@ -79,6 +79,7 @@ func newSharingOf(t *testing.T, o sharingConf, names ...string) *sharing {
 		}
 		file := harness.Map{"tenants": w.tenants, "cluster": cluster}
 		g := &gate{t: t, Gate: harness.Postern(t, harness.GateConfig{Config: file}), cluster: w.upstream, database: w.acme["database"].(string)}
+		g.logsFailure(name)
 		w.nodes = append(w.nodes, g)
 	}
 	return w
