@@ -95,6 +95,7 @@ func (c *Cluster) ask(ctx context.Context, row tenants.Node, what string, body [
 		return nil, c.failure(ctx, row, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	c.doubts.resolve(refusedBy(row))
 	if !c.understands(resp.Header) { // it is told even if the other side would have us
 		c.refusedProtocol(row.Name, protocolOf(resp.Header))
 		return nil, fmt.Errorf("%s: %w", row.Name, ErrProtocol)
@@ -126,11 +127,11 @@ func (c *Cluster) failure(ctx context.Context, row tenants.Node, err error) erro
 	}
 	var alert *net.OpError
 	if errors.As(err, &alert) && alert.Op == "remote error" { // of TLS: it has looked at our key
-		c.warn("another node refuses this one: its store does not know this node's key", "node", row.Name, "error", alert.Err)
+		c.doubtRefusal(row, alert.Err)
 		return fmt.Errorf("%s: %w: %w", row.Name, ErrRefused, err)
 	}
 	if errors.Is(err, errWrongKey) {
-		c.warn("what answers at the address of a node is not that node: no byte was sent", "node", row.Name, "address", row.Address.String())
+		c.doubtKey(row)
 	}
 	return fmt.Errorf("%s: %w: %w", row.Name, ErrAway, err)
 }

@@ -36,6 +36,8 @@ type Cluster struct {
 	rows     *rows
 	members  *members
 	lines    limiter
+	doubts   *doubts
+	crowd    int // nodes, when there were too many by the rows that were read last; 0: there were not. Of who reads them
 	leaving  atomic.Bool
 
 	handlers map[string]handler // by what is asked; of before Run
@@ -57,12 +59,12 @@ func Open(o Options) (*Cluster, error) {
 		return nil, errors.New("cluster: names of nodes, boots and regions are letters, digits and any of . : _ -, 64 at most")
 	}
 	c := &Cluster{opts: o, protocol: Protocol, log: o.Log, members: newMembers(gossipName(o.Name, o.Boot), o.Log), rows: newRows(o.Nodes, o.Log), handlers: make(map[string]handler),
-		counts: newCounts(), streams: newStreams()}
+		counts: newCounts(), streams: newStreams(), doubts: newDoubts()}
 	if o.protocol != 0 {
 		c.protocol = o.protocol
 	}
 	c.callers, c.peers, c.greeted = newCallers(), newPeers(c), newGreetings()
-	c.rows.changed = c.took
+	c.rows.changed, c.rows.tried = c.took, func() { c.doubts.judge(time.Now()) }
 	c.Handle(hello, 0, c.answerHello)
 	c.Handle(leaving, 0, c.hearLeaving)
 	var err error
@@ -218,7 +220,8 @@ func (c *Cluster) Run(ctx context.Context) {
 	}
 	c.setList(list)
 	all.Go(func() { c.join(running, list) })
-	c.log.Info("cluster", "node", c.opts.Name, "gossip", c.gossip.advertise.String(), "nodes", c.Here().Address.String(), "region", c.opts.Region)
+	c.log.Info("cluster", "node", c.opts.Name, "gossip", c.gossip.advertise.String(), "nodes", c.Here().Address.String(), "region", c.opts.Region,
+		"first_key", c.keys.now.Load().digest())
 	<-ctx.Done()
 	c.setList(nil)
 	if context.Cause(ctx) != errNoGoodbye {
@@ -277,9 +280,14 @@ func (c *Cluster) took(all []tenants.Node) {
 			alive++
 		}
 	}
+	crowd := 0
 	if c.opts.MaxNodes > 0 && alive > c.opts.MaxNodes {
+		crowd = alive
+	}
+	if crowd > 0 && crowd != c.crowd { // not with every reading
 		c.warn("more nodes than cluster.max_nodes: limits of tenants may be exceeded while the store is away", "nodes", alive, "max_nodes", c.opts.MaxNodes)
 	}
+	c.crowd = crowd
 }
 
 // sameRow reports whether two rows are of one process.

@@ -157,13 +157,58 @@ func TestAnotherName(t *testing.T) {
 	eventually(t, "they agree with the store", func() bool { return a.diverges() == [2]int{} })
 }
 
-// TestTooManyNodes are told of.
+// TestTooManyNodes are told of, once for each number of them.
 func TestTooManyNodes(t *testing.T) {
 	t.Parallel()
 	s, keys := newStore(), keyFile(t, newKey())
 	a := start(t, "a", s, keys, func(o *Options) { o.MaxNodes = 1 })
-	start(t, "b", s, keys)
+	b := start(t, "b", s, keys)
+	said := func() int { return strings.Count(a.log.String(), "more nodes than cluster.max_nodes") }
+	read := func() { // the rows, several times
+		for range 5 {
+			a.rows.again(t.Context())
+		}
+	}
 	eventually(t, "the log says so", func() bool { return a.log.has("max_nodes=1", "nodes=2") })
+	if read(); said() != 1 {
+		t.Errorf("%d lines", said())
+	}
+	start(t, "c", s, keys)
+	eventually(t, "it says that there are more", func() bool { return a.log.has("max_nodes=1", "nodes=3") })
+	s.remove("b")
+	s.remove("c")
+	read()
+	b.announce()
+	eventually(t, "it is told again", func() bool { return strings.Count(a.log.String(), "nodes=2") == 2 })
+	if read(); said() != 3 {
+		t.Errorf("%d lines:\n%s", said(), a.log)
+	}
+}
+
+// TestOtherMaxNodes: nodes that divide limits by different numbers both say so, once, with both numbers.
+func TestOtherMaxNodes(t *testing.T) {
+	t.Parallel()
+	s, keys := newStore(), keyFile(t, newKey())
+	a, b, same := start(t, "a", s, keys), start(t, "b", s, keys, func(o *Options) { o.MaxNodes = 3 }), start(t, "c", s, keys)
+	eventually(t, "both say so", func() bool {
+		return a.log.has("level=WARN", "another cluster.max_nodes", "node=b", "max_nodes=3", "here=8") && b.log.has("level=WARN", "another cluster.max_nodes", "node=a", "max_nodes=8", "here=3")
+	})
+	eventually(t, "all have greeted each other", func() bool {
+		return a.greeted.has(same.opts.Boot) && same.greeted.has(a.opts.Boot) && same.greeted.has(b.opts.Boot) && b.greeted.has(same.opts.Boot)
+	})
+	for range 5 {
+		a.rows.again(t.Context())
+	}
+	for n, want := range map[*node]int{a: 1, b: 2, same: 1} {
+		if got := strings.Count(n.log.String(), "another cluster.max_nodes"); got != want {
+			t.Errorf("%s: %d lines, want %d", n.opts.Name, got, want)
+		}
+	}
+	a.compare("d", nil) // of a version before
+	a.compare("d", []byte("{"))
+	if a.log.has("node=d") {
+		t.Error("who says nothing differs")
+	}
 }
 
 // TestOpenRefuses what cannot be, and leaves no port bound.

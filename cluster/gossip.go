@@ -24,7 +24,7 @@ func (c *Cluster) gossipConfig() *memberlist.Config {
 	conf.Label = label
 	conf.Transport = c.gossip
 	conf.Keyring = c.keys.ring
-	conf.Logger = gossipLogger(c.log, c.members.suspect)
+	conf.Logger = gossipLogger(c.log, c.opts.Name, c.members.suspect)
 	conf.Delegate, conf.Events, conf.Alive, conf.Ping = delegate{c}, c.members, c.members, c.members
 	conf.UDPBufferSize = 1232      // passes everywhere: Fly's private network has an MTU of 1420, and IPv6 promises 1280
 	conf.EnableCompression = false // of packets that small it costs more than it saves; and nodes refuse it

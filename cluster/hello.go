@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -15,8 +16,23 @@ import (
 
 const hello = "hello"
 
-// answerHello says nothing: that it answers is the answer. Keys and protocols are judged before.
-func (c *Cluster) answerHello(context.Context, string, []byte) ([]byte, error) { return nil, nil }
+// greeting is the answer: what should be the same on all nodes. Who does not know it does not look at it. Keys and protocols are judged before.
+type greeting struct {
+	MaxNodes int `json:"max_nodes"` // 0: it does not say
+}
+
+func (c *Cluster) answerHello(context.Context, string, []byte) ([]byte, error) {
+	return json.Marshal(greeting{c.opts.MaxNodes})
+}
+
+// compare logs where a node that was greeted differs from this one.
+func (c *Cluster) compare(node string, answer []byte) {
+	var there greeting
+	if json.Unmarshal(answer, &there) != nil || there.MaxNodes == 0 || there.MaxNodes == c.opts.MaxNodes {
+		return
+	}
+	c.warnOf(node, "another node has another cluster.max_nodes: they divide limits by it, and must have the same", "node", node, "max_nodes", there.MaxNodes, "here", c.opts.MaxNodes)
+}
 
 // understands reports whether what the other side speaks and what we speak are neighbours.
 func (c *Cluster) understands(h http.Header) bool { return c.speaks(protocolOf(h)) }
@@ -98,7 +114,8 @@ func (c *Cluster) greet(ctx context.Context) {
 				continue
 			}
 			all.Go(func() {
-				_, err := c.Call(ctx, n.Name, hello, nil)
+				answer, err := c.Call(ctx, n.Name, hello, nil)
+				c.compare(n.Name, answer)
 				if err == nil || errors.Is(err, ErrProtocol) {
 					c.greeted.done(n.Boot)
 				}

@@ -40,11 +40,15 @@ func fingerprint(c *x509.Certificate) string {
 }
 
 var (
-	errStranger  = errors.New("its key is not that of a node with a row in the store")
 	errNotSpoken = errors.New("does not speak what nodes speak")
+	errWrongKey  = errors.New("who answers there has another key than the node's row")
 )
 
-var errWrongKey = errors.New("who answers there has another key than the node's row")
+// strangerError is the fingerprint of a key that no row has; "": there is no key.
+type strangerError string
+
+// Error implements error.
+func (strangerError) Error() string { return "its key is not that of a node with a row in the store" }
 
 // judgeOnly lets one key in.
 func judgeOnly(fingerprint string) func(key string) error {
@@ -71,7 +75,7 @@ func tlsConfig(own tls.Certificate, judge func(fingerprint string) error, protoc
 				return errNotSpoken
 			}
 			if len(s.PeerCertificates) == 0 {
-				return errStranger
+				return strangerError("")
 			}
 			return judge(fingerprint(s.PeerCertificates[0]))
 		},

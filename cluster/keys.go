@@ -7,6 +7,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,6 +117,12 @@ func (s *keySet) derive(purpose string) [][32]byte {
 	return all
 }
 
+// digest says which key is the first one, and nothing else of it.
+func (s *keySet) digest() string {
+	out := s.derive("digest")[0]
+	return hex.EncodeToString(out[:6])
+}
+
 // use puts a set in force, on the gossip's ring as well. The ring has the keys in the order of the file, and those that go at its end: what
 // goes from there is taken off without touching what others are reading.
 func (k *Keys) use(set *keySet) {
@@ -150,7 +157,8 @@ func (c *Cluster) ReloadKeys() error {
 		return err
 	}
 	if changed {
-		c.log.Info("the key file of the cluster was read again", "keys", len(c.keys.now.Load().all))
+		now := c.keys.now.Load()
+		c.log.Info("the key file of the cluster was read again", "keys", len(now.all), "first_key", now.digest())
 	}
 	return nil
 }

@@ -164,3 +164,23 @@ func TestNewKeyWhileCallsGoOn(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstKeyIsTold by a digest, which is the same on all nodes, from the start on and when another one is used.
+func TestFirstKeyIsTold(t *testing.T) {
+	t.Parallel()
+	one, two := newKey(), newKey()
+	path := keyFile(t, one)
+	a, b := start(t, "a", newStore(), path), start(t, "b", newStore(), keyFile(t, one, two))
+	first := a.keys.now.Load().digest()
+	eventually(t, "both say the same", func() bool {
+		return a.log.has("msg=cluster", "first_key="+first) && b.log.has("msg=cluster", "first_key="+first)
+	})
+	writeKeys(t, path, two, one)
+	if err := a.ReloadKeys(); err != nil {
+		t.Fatal(err)
+	}
+	second := a.keys.now.Load().digest()
+	if second == first || len(second) != 12 || !a.log.has("was read again", "keys=2", "first_key="+second) {
+		t.Errorf("%q, then %q:\n%s", first, second, a.log)
+	}
+}

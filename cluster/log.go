@@ -50,18 +50,22 @@ func (c *Cluster) warnOf(node, kind string, args ...any) {
 // gossipLog takes memberlist's lines, such as "[WARN] memberlist: Refuting a suspect message".
 type gossipLog struct {
 	log     *slog.Logger
+	own     string // name of this node
 	suspect func(member string)
 	lines   limiter
 }
 
-func gossipLogger(to *slog.Logger, suspect func(member string)) *log.Logger {
-	return log.New(&gossipLog{log: to, suspect: suspect}, "", 0)
+func gossipLogger(to *slog.Logger, own string, suspect func(member string)) *log.Logger {
+	return log.New(&gossipLog{log: to, own: own, suspect: suspect}, "", 0)
 }
 
 var _ io.Writer = (*gossipLog)(nil)
 
 // suspected is the line with which memberlist begins to suspect a member that did not answer.
 var suspected = regexp.MustCompile(`^Suspect (\S+) has failed, no acks received$`)
+
+// misled is the line about a ping for somebody else at this address.
+var misled = regexp.MustCompile(`^Got ping for unexpected node '?([^/' ]+)/`)
 
 func (g *gossipLog) Write(p []byte) (int, error) {
 	text := strings.TrimSpace(string(p))
@@ -75,6 +79,9 @@ func (g *gossipLog) Write(p []byte) (int, error) {
 	text = strings.TrimPrefix(text, "memberlist: ")
 	if m := suspected.FindStringSubmatch(text); m != nil {
 		g.suspect(m[1])
+	}
+	if m := misled.FindStringSubmatch(text); m != nil && m[1] == g.own {
+		level = slog.LevelDebug // it is for the process before this one, of which others do not know yet that it has ended
 	}
 	if !g.log.Enabled(context.Background(), level) {
 		return len(p), nil

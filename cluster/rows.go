@@ -17,6 +17,7 @@ import (
 type rows struct {
 	read    func(ctx context.Context) ([]tenants.Node, error)
 	changed func([]tenants.Node) // is told of what was read, by the goroutine that reads
+	tried   func()               // is told by it that it has tried to
 	log     *slog.Logger
 
 	mu     sync.Mutex // guards what follows; held briefly
@@ -26,7 +27,7 @@ type rows struct {
 }
 
 func newRows(read func(ctx context.Context) ([]tenants.Node, error), log *slog.Logger) *rows {
-	return &rows{read: read, log: log, changed: func([]tenants.Node) {}, turn: make(chan struct{}), wanted: make(chan struct{}, 1)}
+	return &rows{read: read, log: log, changed: func([]tenants.Node) {}, tried: func() {}, turn: make(chan struct{}), wanted: make(chan struct{}, 1)}
 }
 
 // run reads the rows every second, and when somebody asks, until ctx ends.
@@ -35,6 +36,7 @@ func (r *rows) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		r.refresh(ctx)
+		r.tried()
 		pause := time.NewTimer(rowsPause) // whoever asks all the time is a stranger
 		select {
 		case <-ctx.Done():

@@ -137,9 +137,9 @@ func (d *door) handshake(ctx context.Context, conn net.Conn, conf *tls.Config, a
 	secured := tls.Server(conn, conf)
 	if err := secured.HandshakeContext(bound); err != nil {
 		_ = conn.Close()
-		if errors.Is(err, errStranger) {
+		if stranger := new(strangerError); errors.As(err, stranger) {
 			d.c.counts.turnedAway("stranger")
-			d.c.warn("refused a connection to the nodes' port: its key is that of no node in the store", "address", conn.RemoteAddr().String())
+			d.c.doubtStranger(string(*stranger), conn.RemoteAddr().String())
 		} else {
 			d.c.counts.turnedAway("handshake")
 			d.c.log.Debug("refused a connection to the nodes' port", "address", conn.RemoteAddr().String(), "error", err)
@@ -174,7 +174,7 @@ func (c *Cluster) admit(fingerprint string) error {
 	if _, ok := c.rows.pinned(fingerprint); ok {
 		return nil
 	}
-	return errStranger
+	return strangerError(fingerprint)
 }
 
 // answer is for a call of a node. It is judged again: its row may be gone since it came.
