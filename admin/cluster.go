@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
@@ -59,6 +60,7 @@ type strangerView struct {
 }
 
 type clusterView struct {
+	StoreAway bool           `json:"store_away"` // Nodes are as they were when it was read last
 	Nodes     []nodeView     `json:"nodes"`
 	Strangers []strangerView `json:"strangers"`
 }
@@ -73,6 +75,11 @@ func (s *Server) nodes(r *http.Request) (view clusterView, err error) {
 	ctx, cancel := s.storeContext(r)
 	defer cancel()
 	all, err := s.opts.Registry.Nodes(ctx)
+	if errors.Is(err, tenants.ErrAway) {
+		if all = s.lastNodes(); len(all) > 0 {
+			view.StoreAway, err = true, nil
+		}
+	}
 	if err != nil {
 		return view, err
 	}
@@ -95,6 +102,14 @@ func (s *Server) nodes(r *http.Request) (view clusterView, err error) {
 		}
 	}
 	return view, nil
+}
+
+// lastNodes are the rows of the nodes as this one has read them last; none: there is no cluster, or they were never read.
+func (s *Server) lastNodes() []tenants.Node {
+	if s.opts.Nodes == nil {
+		return nil
+	}
+	return s.opts.Nodes()
 }
 
 // heard are the members, by boot and in their order.

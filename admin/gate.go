@@ -69,11 +69,11 @@ var (
 	ErrConfigured  = errors.New("the tenants file says that the tenant is paused")
 )
 
-// SilentError says that something may be on nodes that have not answered. On all others it is not.
+// SilentError says that a session may be on nodes that have not answered. No other node has it.
 type SilentError struct{ Nodes []string }
 
 func (e *SilentError) Error() string {
-	return "nodes have not answered: " + strings.Join(e.Nodes, ", ") + "; on all others it is not"
+	return "nodes have not answered: " + strings.Join(e.Nodes, ", ") + "; no other node has this session"
 }
 
 // BusyError says why a machine cannot be suspended now.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/postern/postern/tenants"
@@ -28,6 +29,21 @@ func (l *lockedOut) Error() string {
 	return fmt.Sprintf("nobody who is connected now could stay: this ends all of the tenant's sessions (%d)%s: say ?confirm=true to do it", l.open, unknown)
 }
 
+// sameDoor reports whether two configurations let the same clients in, as far as they are asked about: from the same addresses, in the same regions.
+func sameDoor(a, b *tenants.Tenant) bool {
+	return a.Allow.Equal(b.Allow) && a.Restrictions == b.Restrictions && slices.Equal(a.Residency.Ingress, b.Residency.Ingress)
+}
+
+// noteUnserved logs that no node may serve a tenant that was changed: its clients are refused until one comes.
+func (s *Server) noteUnserved(r *http.Request, t *tenants.Tenant) {
+	served := func(n tenants.Node) bool { return n.Address.IsValid() && t.Residency.ServedIn(n.Region) }
+	if t.Residency.ServedIn(s.opts.Region) || slices.ContainsFunc(s.lastNodes(), served) {
+		return
+	}
+	s.opts.Log.Warn("admin: no node is known in any region that may serve the tenant: its clients are refused", "tenant", t.ID, "regions", t.Residency.Ingress,
+		"request", callerOf(r).Request)
+}
+
 func (s *Server) warn(r *http.Request, e edit) error {
 	if s.opts.Gate == nil || r.URL.Query().Get("confirm") == "true" {
 		return nil
@@ -44,7 +60,7 @@ func (s *Server) warn(r *http.Request, e edit) error {
 		return nil // the change itself finds out
 	}
 	now, err := e(rec.Tenant)
-	if err != nil || now == nil || !lost && now.Allow.Equal(rec.Tenant.Allow) && now.Restrictions == rec.Tenant.Restrictions {
+	if err != nil || now == nil || !lost && sameDoor(rec.Tenant, now) {
 		return nil
 	}
 	locked, open, missing, err := s.opts.Gate.LockedOut(ctx, now)

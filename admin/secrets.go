@@ -27,6 +27,11 @@ func takeSecrets(text []byte, patch bool) (rest []byte, g given, wrong invalid) 
 		if json.Unmarshal(body[section], &object) != nil {
 			continue
 		}
+		if _, named := object[key+"_file"]; named { // as in a tenants file
+			wrong = append(wrong, fieldError{pointer(s.Path + "_file"), "there is no such key: the secret itself goes into " + s.Path})
+			delete(object, key+"_file")
+			body[section] = document.Encode(object)
+		}
 		value, ok := object[key]
 		if !ok {
 			continue
@@ -39,7 +44,7 @@ func takeSecrets(text []byte, patch bool) (rest []byte, g given, wrong invalid) 
 		delete(object, key)
 		body[section] = document.Encode(object)
 	}
-	if len(g) == 0 {
+	if len(g) == 0 && len(wrong) == 0 {
 		return text, nil, nil
 	}
 	return document.Encode(body), g, wrong

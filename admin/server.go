@@ -58,6 +58,11 @@ type Options struct {
 	Degraded func() error
 	// Members tells which other nodes the gossip sees. nil: this node is in no cluster.
 	Members func() []Member
+	// Nodes are the rows of the nodes in the store as this one has read them last, with its own, for when the store is away. The result is
+	// not changed. nil: this node is in no cluster.
+	Nodes func() []tenants.Node
+	// Region is where this node is; "": it does not say.
+	Region string
 	// Gate answers for tenants and their machines. nil: requests about them are answered 503.
 	Gate Gate
 	// Registry reads and changes the store of tenants, and knows tokens beside those of TokenFile. nil: requests about what it has

@@ -100,7 +100,7 @@ func TestSessionsOfAllNodes(t *testing.T) {
 	w.to(t, "read", "GET", path+"?after=s1", "").is(400)
 	w.to(t, "write", "DELETE", path, "").is(200, `{"ended":3,"missing":["c"]}`)
 	w.to(t, "write", "DELETE", path+"/s2", "").is(200, `{"ended":1,"missing":[]}`)
-	w.to(t, "write", "DELETE", path+"/s3", "").is(503, "nodes have not answered: c; on all others it is not")
+	w.to(t, "write", "DELETE", path+"/s3", "").is(503, "nodes have not answered: c; no other node has this session")
 }
 
 func TestSessionsAreEnded(t *testing.T) {
@@ -148,6 +148,8 @@ func TestLockOutWarning(t *testing.T) {
 		{"PATCH", "?confirm=false", patch, 3, 3, nil, 409, true},
 		{"PATCH", "?confirm=true", patch, 3, 3, nil, 200, false},
 		{"PUT", "?confirm=true&wait=0", put, 3, 3, nil, 200, false},
+		{"PATCH", "", `{"residency":{"ingress":["fra"]}}`, 3, 3, nil, 409, true},
+		{"PATCH", "?confirm=true", `{"residency":{"ingress":["fra"]}}`, 3, 3, nil, 200, false},
 		{"PATCH", "", patch, 2, 3, nil, 200, true},
 		{"PATCH", "", patch, 0, 0, nil, 200, true},
 		{"PATCH", "", patch, 3, 3, errors.New("it does not answer"), 200, true}, // a warning that cannot be given stops nobody
@@ -183,4 +185,31 @@ func TestLockOutWarning(t *testing.T) {
 	w.gate.locked, w.gate.open = 3, 3
 	w.to(t, "write", "POST", "/v1/projects/acme/network-restrictions/apply", `{"dbAllowedCidrs":[],"dbAllowedCidrsV6":[]}`).is(201)
 	w.to(t, "write", "PATCH", path, `{"allow_list":["203.0.113.0/24"]}`).is(409, `"sessions":3`)
+}
+
+// TestNobodyServes: regions in which no node is known are written down, however the change was asked for.
+func TestNobodyServes(t *testing.T) {
+	at := func(region string) tenants.Node {
+		return tenants.Node{Here: tenants.Here{Address: netip.MustParseAddrPort("192.0.2.1:7947"), Region: region}}
+	}
+	for _, tc := range []struct {
+		here  string
+		nodes []tenants.Node
+		body  string
+		told  bool
+	}{
+		{"ams", []tenants.Node{at("ams"), at("fra")}, `{"residency":{"ingress":["lhr","fra"]}}`, false},
+		{"ams", []tenants.Node{at("ams"), at("fra")}, `{"residency":{"ingress":["lhr"]}}`, true},
+		{"ams", nil, `{"residency":{"ingress":["ams"]}}`, false}, // no cluster, or the rows were not read yet
+		{"ams", nil, `{"residency":{"ingress":["fra"]}}`, true},
+		{"", []tenants.Node{{Here: tenants.Here{Region: "fra"}}}, `{"residency":{"ingress":["fra"]}}`, true}, // which takes no calls
+		{"", nil, `{"pool":{"size":3}}`, false},
+	} {
+		w := newWorld(t)
+		w.opts.Region, w.opts.Nodes = tc.here, func() []tenants.Node { return tc.nodes }
+		w.to(t, "operator", "PATCH", "/v1/tenants/acme?confirm=true", tc.body).is(200)
+		if told := strings.Contains(w.log.String(), "no node is known in any region that may serve the tenant"); told != tc.told {
+			t.Errorf("%+v: %s", tc, w.log)
+		}
+	}
 }

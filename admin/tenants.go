@@ -229,6 +229,7 @@ func (s *Server) changeTenant(w http.ResponseWriter, r *http.Request, wrong erro
 		reply(w, status, goneView{r.PathValue("id"), s.applied(r, rec.Version, appliedWait)})
 		return
 	}
+	s.noteUnserved(r, rec.Tenant)
 	w.Header().Set("ETag", etag(rec.Revision))
 	reply(w, status, appliedView{view(callerOf(r), rec), s.applied(r, rec.Version, appliedWait)})
 }

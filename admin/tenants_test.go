@@ -295,6 +295,23 @@ func TestTenantsAuthQuery(t *testing.T) {
 	}
 }
 
+// TestKeysOfFiles: whoever names a file, as a tenants file does, is told where the secret itself goes.
+func TestKeysOfFiles(t *testing.T) {
+	w := newWorld(t)
+	for key, body := range map[string]string{
+		"service.password":    `{"service":{"user":"x","password_file":"f"}}`,
+		"auth_query.password": `{"auth_query":{"user":"x","password":"s3cret","password_file":null}}`,
+		"machine.token":       `{"machine":{"provider":"fly","app":"a","id":"1","token_file":"f"}}`,
+	} {
+		for _, method := range []string{"PATCH", "PUT"} {
+			got := w.to(t, "operator", method, "/v1/tenants/acme", body).is(422, `there is no such key: the secret itself goes into `+key)
+			if errors, _ := got.value("errors").([]any); len(errors) != 1 || strings.Contains(got.Body.String(), "s3cret") {
+				t.Errorf("%s", got.Body)
+			}
+		}
+	}
+}
+
 // TestTenantsMachineToken: a tenant's token for Fly's API goes in, stays, is its operator's alone, and never comes out.
 func TestTenantsMachineToken(t *testing.T) {
 	w := newWorld(t)

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -153,7 +154,7 @@ func TestAuditIsRead(t *testing.T) {
 
 func TestClusterIsRead(t *testing.T) {
 	w := newWorld(t)
-	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `{"nodes":[{"name":"a",`, `"member":null`, `"strangers":[]`)
+	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `{"store_away":false,"nodes":[{"name":"a",`, `"member":null`, `"strangers":[]`)
 	all, err := w.store.Nodes(t.Context())
 	if err != nil || len(all) == 0 {
 		t.Fatal(all, err)
@@ -164,6 +165,17 @@ func TestClusterIsRead(t *testing.T) {
 	}
 	w.to(t, "operator", "GET", "/v1/cluster", "").is(200, `"leaving":true,"member":{"state":"suspect","since":"1970-01-01T00:00:01Z"}`,
 		`"strangers":[{"name":"z","boot":"other","region":"fra","address":"[fdaa::3]:7947","protocol":2,"state":"alive","since":"1970-01-01T00:00:02Z"}]`)
+	// While the store is away there is what this node has read last, and what the gossip says now.
+	w.store.away = tenants.ErrAway
+	w.to(t, "file", "GET", "/v1/cluster", "").is(503)
+	var rows []tenants.Node
+	w.opts.Nodes = func() []tenants.Node { return rows }
+	w.to(t, "file", "GET", "/v1/cluster", "").is(503) // never read
+	rows = all
+	w.to(t, "file", "GET", "/v1/cluster", "").is(200, `{"store_away":true,"nodes":[{"name":"a",`, `"member":{"state":"suspect"`, `"strangers":[{"name":"z"`)
+	w.store.away = errors.New("a fault")
+	w.to(t, "file", "GET", "/v1/cluster", "").is(500)
+	w.store.away = nil
 	w.to(t, "operator", "GET", "/v1/cluster?x=1", "").is(400)
 	w.to(t, "operator", "DELETE", "/v1/cluster/a", "").is(200, `{"id":"a"}`)
 	w.to(t, "operator", "DELETE", "/v1/cluster/b", "").is(404)

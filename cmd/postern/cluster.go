@@ -179,6 +179,14 @@ func (f *fellowship) members() func() []admin.Member {
 	}
 }
 
+// rows are the nodes' rows as they were read last, for the admin API; nil: there is no cluster.
+func (f *fellowship) rows() func() []tenants.Node {
+	if f == nil {
+		return nil
+	}
+	return f.Nodes
+}
+
 // nodes are the rows of SHOW NODES: those of the store, and after them who is only heard of.
 func (f *fellowship) nodes() (out []console.Node) {
 	if f == nil {

@@ -155,7 +155,7 @@ func build(conf *configs.Config, log *slog.Logger, dropped func() uint64) (*proc
 		p.admin, err = admin.New(admin.Options{Registry: store,
 			TokenFile: conf.Admin.TokenFile, MetricsPublic: conf.Admin.MetricsPublic, MaxConns: p.gate.AdminRoom(),
 			Gatherer: registry, Ready: p.ready, Degraded: p.store.Degraded, Gate: control{p.gate, p.peers}, Hosts: conf.Admin.Hosts,
-			Ways: p.ways, Members: p.cluster.members(), TenantDomain: conf.TLS.TenantDomain, Log: log})
+			Ways: p.ways, Members: p.cluster.members(), Nodes: p.cluster.rows(), Region: region(conf), TenantDomain: conf.TLS.TenantDomain, Log: log})
 		if err != nil {
 			return nil, err
 		}

@@ -107,10 +107,13 @@ func (r *remote) pages(cmd *cobra.Command, c call, key string) ([]any, error) {
 	}
 }
 
-// warnMissing names the nodes that an answer says nothing of, where it tells that.
+// warnMissing names the nodes that an answer says nothing of, and says where it is an old one, as far as it tells that.
 func warnMissing(cmd *cobra.Command, answer any) {
 	if nodes, _ := at(answer, "missing").([]any); len(nodes) > 0 {
 		cmd.PrintErrln("nodes that have not answered: " + cell(nodes))
+	}
+	if away, _ := at(answer, "store_away").(bool); away {
+		cmd.PrintErrln("the store is away: nodes are listed as the one that was asked has read them there last; MEMBER alone is of now")
 	}
 }
 

@@ -343,9 +343,10 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestMissingNodesAreTold on stderr: they are not part of the list.
+// TestMissingNodesAreTold on stderr, and that the store is away: that is not part of the list.
 func TestMissingNodesAreTold(t *testing.T) {
-	for text, want := range map[string]string{`{"missing":["b","c"]}`: "nodes that have not answered: b,c\n", `{"missing":[]}`: "", `{}`: ""} {
+	for text, want := range map[string]string{`{"missing":["b","c"]}`: "nodes that have not answered: b,c\n", `{"missing":[]}`: "", `{}`: "", `{"store_away":false}`: "",
+		`{"store_away":true}`: "the store is away: nodes are listed as the one that was asked has read them there last; MEMBER alone is of now\n"} {
 		var said bytes.Buffer
 		cmd := &cobra.Command{}
 		cmd.SetErr(&said)
