@@ -61,6 +61,7 @@ func checkFiles(conf *configs.Config, sound bool) (tenants string, err error) {
 		_, err = cluster.ReadKeys(conf.Cluster.KeyFile)
 		found(err)
 	}
+	found(checkAdvertised(conf.Cluster))
 	if conf.Admin.TokenFile != "" {
 		_, err = admin.New(admin.Options{TokenFile: conf.Admin.TokenFile, Gatherer: unused})
 		found(err)

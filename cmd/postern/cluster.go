@@ -42,11 +42,7 @@ func openCluster(conf *configs.Config, reg prometheus.Registerer, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	own, err := ownAddresses()
-	if err != nil {
-		return nil, err
-	}
-	at, err := advertised(conf.Cluster, os.Getenv("FLY_PRIVATE_IP"), own)
+	at, err := advertisedHere(conf.Cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +73,25 @@ func ownAddresses() (out []netip.Addr, err error) {
 	return out, err
 }
 
+// advertisedHere is where others reach this node if it runs on this computer.
+func advertisedHere(conf configs.Cluster) (netip.AddrPort, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return advertised(conf, os.Getenv("FLY_PRIVATE_IP"), own)
+}
+
+// checkAdvertised says that cluster.advertise is missing. What is wrong with addresses that are there the configuration says itself.
+func checkAdvertised(conf configs.Cluster) error {
+	host, _, err := net.SplitHostPort(conf.Bind)
+	if _, wrong := netip.ParseAddr(host); err != nil || host != "" && wrong != nil || conf.Advertise != "" {
+		return nil
+	}
+	_, err = advertisedHere(conf)
+	return err
+}
+
 // advertised is where others reach this node; no address: where it is bound. A node that is bound to every address is reached at Fly's private
 // one, or else at the only private one that the computer has.
 func advertised(conf configs.Cluster, fly string, own []netip.Addr) (netip.AddrPort, error) {
@@ -101,7 +116,7 @@ func advertised(conf configs.Cluster, fly string, own []netip.Addr) (netip.AddrP
 		}
 	}
 	if len(found) != 1 {
-		return netip.AddrPort{}, fmt.Errorf("cluster.advertise: is needed: cluster.bind is every address, of which %d are private ones: say at which one others reach this node", len(found))
+		return netip.AddrPort{}, fmt.Errorf("cluster.advertise: is needed: cluster.bind is every address, and of those this computer has %d private ones, not one: say at which one others reach this node", len(found))
 	}
 	return netip.AddrPortFrom(found[0], 0), nil
 }

@@ -81,3 +81,37 @@ func TestCheckConfigReadsTheClustersKeys(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestCheckConfigMissesAdvertise where others could not be told at which address a node is.
+func TestCheckConfigMissesAdvertise(t *testing.T) {
+	const missing = "cluster.advertise: is needed"
+	for _, tc := range []struct {
+		bind, more, own string
+		want            bool
+	}{
+		{"0.0.0.0:7946", "", "fdaa::3", true},
+		{"[::]:7946", "", "10.0.0.1", true},
+		{":7946", "", "203.0.113.1", true},
+		{":7946", "", "fdaa::3", false},
+		{"0.0.0.0:7946", "", "10.0.0.1", false},
+		{"0.0.0.0:7946", ", advertise: 192.0.2.7", "fdaa::3", false},
+		{"0.0.0.0:7946", ", advertise: '::'", "fdaa::3", false}, // which is told for itself
+		{"localhost:7946", "", "fdaa::3", false},                // likewise
+		{"10.0.0.1:7946", "", "fdaa::3", false},
+	} {
+		t.Setenv("FLY_PRIVATE_IP", tc.own)
+		for _, wrong := range []string{"", "limits: {clients: -1}\n"} { // every mistake is told at once
+			dir := writeFiles(t, map[string]string{
+				"postern.yaml": wrong + "listeners: [{name: l, address: '127.0.0.1:0'}]\ntenants: {postgres: {dsn_file: dsn, key_file: store.key}}\n" +
+					"cluster: {bind: '" + tc.bind + "', key_file: cluster.key" + tc.more + "}\n",
+				"dsn":         "host=127.0.0.1 dbname=x\n",
+				"store.key":   "k1 " + strings.Repeat("A", 43) + "=\n",
+				"cluster.key": strings.Repeat("A", 43) + "=\n",
+			})
+			got := runCommand(t, "", "check-config", "--config", filepath.Join(dir, "postern.yaml"))
+			if told := got.err != nil && strings.Contains(got.err.Error(), missing); told != tc.want || tc.want && got.code != exitFailed {
+				t.Errorf("%+v, %q: %+v", tc, wrong, got)
+			}
+		}
+	}
+}
