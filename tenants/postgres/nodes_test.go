@@ -224,7 +224,7 @@ func TestNodeNames(t *testing.T) {
 	if names[0] != "twin" || names[1] != "twin-"+a.node.boot[:6] {
 		t.Errorf("%v", names)
 	}
-	if n := strings.Count(w.log.String(), "another process follows the store under the name"); n != 1 {
+	if n := strings.Count(w.log.String(), "another process follows the store under the name of this node, which takes another one: set cluster.name"); n != 1 {
 		t.Errorf("told %d times\n%s", n, w.log)
 	}
 	w.put("acme", plainDocument)

@@ -246,7 +246,7 @@ func (p *presence) retake(ctx context.Context, conn *pgx.Conn) error {
 	}
 	if taken {
 		other := fmt.Sprintf("%s-%s", p.name, p.boot[:6])
-		p.log.Error("another process follows the store under the name of this node, which takes another one: set tenants.postgres.node", "name", p.name, "now", other)
+		p.log.Error("another process follows the store under the name of this node, which takes another one: set cluster.name, or tenants.postgres.node where there is no cluster", "name", p.name, "now", other)
 		p.name = other
 	} else {
 		p.log.Warn("this node was forgotten by the store: it announces itself anew", "name", p.name)

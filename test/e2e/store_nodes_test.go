@@ -112,7 +112,7 @@ func TestStoreNodes(t *testing.T) {
 	}
 	again := w.node("a")
 	w.told("it is there again", "a")
-	if n := len(again.Log().Find("another process follows the store under the name of this node, which takes another one: set tenants.postgres.node", nil)); n > 0 {
+	if n := len(again.Log().Find("another process follows the store under the name of this node, which takes another one: set cluster.name, or tenants.postgres.node where there is no cluster", nil)); n > 0 {
 		t.Error("it takes its own row for another's")
 	}
 }
