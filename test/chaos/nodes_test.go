@@ -245,10 +245,11 @@ func (f *fleet) view(i int) []seen {
 	}
 	defer resp.Body.Close()
 	var answer struct {
+		StoreAway bool `json:"store_away"` // it says what was before
 		Nodes     []seen
 		Strangers []struct{ State string }
 	}
-	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&answer) != nil {
+	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&answer) != nil || answer.StoreAway {
 		return nil
 	}
 	for _, s := range answer.Strangers {
