@@ -142,7 +142,7 @@ func (v *consoleGate) killClient(arg string) error {
 	case n > 0:
 		return nil
 	case len(silent) > 0:
-		return unheardOf(silent, "On all others it is not.")
+		return unheardOf(silent, "No other node has this client. Try again when they answer, or on them.")
 	}
 	return consoleError("22023", "client not found", "SHOW CLIENTS gives the id.")
 }

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"slices"
@@ -140,6 +141,10 @@ func TestAClientOfAnotherNode(t *testing.T) {
 	w.frozen["a"] = true
 	if got := b.command(console.KillClient, itoa(int(ofA))); !strings.Contains(got, "nodes have not answered: a") {
 		t.Error(got)
+	}
+	said := &pgwire.Error{}
+	if err := (&consoleGate{gate: b.gate}).killClient(itoa(int(ofA))); !errors.As(err, &said) || !strings.HasPrefix(said.Hint, "No other node has this client.") {
+		t.Errorf("%v, hint %q", err, said.Hint)
 	}
 	if got := b.command(console.KillClient, itoa(int(ofB))); got != "ok" {
 		t.Error(got)
