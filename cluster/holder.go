@@ -91,7 +91,7 @@ type Held struct {
 // Hold takes a lease by take, which asks the store for one of this length, and keeps it until End. Errors are take's.
 func (h *Holder) Hold(ctx context.Context, take func(ctx context.Context, ttl time.Duration) (tenants.Lease, error)) (*Held, error) {
 	sent := h.now()
-	call, cancel := context.WithTimeout(ctx, leaseCall)
+	call, cancel := context.WithTimeout(ctx, h.o.TTL) // then it would be over
 	defer cancel()
 	lease, err := take(call, h.o.TTL)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 
 // A Guard is asked before a machine is changed, or used. Its methods block, and return early when ctx ends.
 type Guard interface {
-	// Hold begins a change, Start or Sleep, which no other process makes meanwhile: an *Error with ErrHeld, ErrInUse or ErrUnguarded.
+	// Hold begins a change, Start or Sleep, which no other process makes meanwhile: an *Error with ErrHeld, ErrInUse or ErrUnguarded, and with
+	// that ErrUnanswered, too, if it is worth asking again.
 	// From Start on this process uses the machine, and no more from Sleep on, also if that fails. held ends when the right does, which may
 	// be at any time, and has the fence of the change. end gives it up: changed says that others should look at the machine, err how the
 	// driver's call has ended.
@@ -29,6 +30,8 @@ var (
 	ErrAbandoned = errors.New("machine: another process has not said that it has changed it")
 	// ErrUnguarded means that it cannot be known whether another process changes the machine, or would heed that this one uses it.
 	ErrUnguarded = errors.New("machine: nobody can be asked about other processes")
+	// ErrUnanswered means that it is not known yet: who is asked is there, and slow. Clients wait for it as they do for the machine itself.
+	ErrUnanswered = errors.New("machine: the question about other processes was not answered in time")
 )
 
 // A Fence is what a machine can tell the holder of a right by: it obeys none that is older than one that it has obeyed.
@@ -104,7 +107,8 @@ type guarded struct {
 
 const guardPause = 50 * time.Millisecond // at least, between two tries to get a right
 
-// Wake implements Driver. It waits for what another process does to the machine: who comes after a start finds it running.
+// Wake implements Driver. It waits for what another process does to the machine: who comes after a start finds it running. So it does for an answer
+// of the guard's.
 func (g *guarded) Wake(ctx context.Context) (Status, error) {
 	for waited := false; ; waited = true {
 		s, wait, err := g.tryWake(ctx, waited)
@@ -119,7 +123,7 @@ func (g *guarded) Wake(ctx context.Context) (Status, error) {
 func (g *guarded) tryWake(ctx context.Context, waited bool) (_ Status, wait time.Duration, _ error) {
 	held, end, err := g.guard.Hold(ctx, g.key, Start)
 	if err != nil {
-		if errors.Is(err, ErrHeld) {
+		if errors.Is(err, ErrHeld) || errors.Is(err, ErrUnanswered) {
 			wait = max(after(err), guardPause)
 		}
 		return Status{}, wait, err

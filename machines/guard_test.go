@@ -18,8 +18,10 @@ type shared struct {
 	processes []*process
 
 	mu        sync.Mutex
-	away      bool  // nobody can be asked
-	broken    error // what the machine says when it is asked
+	away      bool          // nobody can be asked
+	takes     time.Duration // an answer
+	patience  time.Duration // after which nobody waits for one
+	broken    error         // what the machine says when it is asked
 	abandoned bool
 	holder    *process
 	uses      map[*process]bool
@@ -145,6 +147,9 @@ func (p *process) Endpoint(context.Context) (Endpoint, error) { return here, nil
 
 // Hold implements Guard.
 func (p *process) Hold(ctx context.Context, _ string, what Action) (context.Context, func(bool, error), error) {
+	if err := p.asks(ctx); err != nil {
+		return nil, nil, err
+	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	if p.s.away {
@@ -177,7 +182,10 @@ func (p *process) end(changed bool, _ error) {
 }
 
 // Use implements Guard.
-func (p *process) Use(context.Context, string) error {
+func (p *process) Use(ctx context.Context, _ string) error {
+	if err := p.asks(ctx); err != nil {
+		return err
+	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	switch {

@@ -177,8 +177,8 @@ func (m *Machine) limit(a Action) time.Duration {
 	switch a {
 	case Start:
 		return m.rules.set.WakeLimit
-	case Probe:
-		return probeLimit
+	case Probe: // once Postgres answers, others have to hear of it before the machine is used
+		return max(time.Until(m.rules.deadline), probeLimit)
 	case Sleep:
 		return suspendLimit
 	}
@@ -197,7 +197,7 @@ func (m *Machine) call(ctx context.Context, a Action, at Endpoint) func(*Rules, 
 				at, err = m.opts.Driver.Endpoint(ctx)
 			}
 		case Probe:
-			if err = m.opts.Probe(ctx, at); err == nil {
+			if err = m.probe(ctx, at); err == nil {
 				err = m.use(ctx)
 			}
 		case Locate:
@@ -222,6 +222,13 @@ func (m *Machine) call(ctx context.Context, a Action, at Endpoint) func(*Rules, 
 			r.Slept(err, now)
 		}
 	}
+}
+
+// probe finds out whether Postgres answers, soon.
+func (m *Machine) probe(ctx context.Context, at Endpoint) error {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	return m.opts.Probe(ctx, at)
 }
 
 // use says that the machine is used from now on: it is ready next.

@@ -128,11 +128,12 @@ func (r *Rules) Probed(err error, now time.Time) {
 		r.ready(now)
 		return
 	}
-	if errors.Is(err, ErrUnguarded) {
+	late := !now.Before(r.deadline)
+	if errors.Is(err, ErrUnguarded) && (late || !errors.Is(err, ErrUnanswered)) {
 		r.fail(err, 0, now)
 		return
 	}
-	if !now.Before(r.deadline) {
+	if late {
 		r.fail(ErrSlow, 0, now)
 		return
 	}

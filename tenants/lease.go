@@ -46,6 +46,8 @@ var (
 	ErrAbandoned = errors.New("the lease was not given back")
 	// ErrUnannounced says that the store does not know this process among its nodes yet, so that nobody would heed what it uses.
 	ErrUnannounced = errors.New("the store does not know this node yet")
+	// ErrLate says beside ErrAway that the store was heard of a moment ago: it is slow, and may answer who asks again.
+	ErrLate = errors.New("the store has not answered in time")
 	// ErrUnsettled says that the store was restored a moment ago, and nodes may not have said yet what they use.
 	ErrUnsettled = errors.New("the store is another one than it was: nodes have to say again what they use")
 )

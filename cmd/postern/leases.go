@@ -140,6 +140,8 @@ func (l *leases) Hold(ctx context.Context, key string, what machines.Action) (co
 	}
 	fence := machines.Fence{Step: l.step}
 	held, err := l.holder.Hold(ctx, func(ctx context.Context, ttl time.Duration) (tenants.Lease, error) {
+		ctx, cancel := l.patient(ctx, key)
+		defer cancel()
 		lease, err := take(ctx, key, ttl)
 		fence.At(atTaken)
 		return lease, err
@@ -181,7 +183,9 @@ func giveBack(held *cluster.Held, what machines.Action, changed bool, err error)
 // Use implements [machines.Guard].
 func (l *leases) Use(ctx context.Context, key string) error {
 	key = leasePrefix + key
-	err := l.ledger.Use(ctx, key)
+	asking, cancel := l.patient(ctx, key)
+	defer cancel()
+	err := l.ledger.Use(asking, key)
 	if err == nil || l.mayUse(key, err) {
 		return nil
 	}
@@ -202,11 +206,25 @@ func (l *leases) mayUse(key string, err error) bool {
 	if l.ledger.Uses(key) {
 		return true
 	}
-	if l.several || !l.ledger.Alone() {
+	if !l.alone() {
 		return false
 	}
 	l.ledger.UseUnwritten(key)
 	return true
+}
+
+// alone reports whether there was nobody else when the store was asked last.
+func (l *leases) alone() bool { return !l.several && l.ledger.Alone() }
+
+// shortPatience is how long the store is asked by who goes on without its answer.
+const shortPatience = 5 * time.Second
+
+// patient bounds a question to the store. Who needs the answer waits as long as the store may take for one.
+func (l *leases) patient(ctx context.Context, key string) (context.Context, context.CancelFunc) {
+	if l.alone() || l.ledger.Uses(key) {
+		return context.WithTimeout(ctx, shortPatience)
+	}
+	return context.WithCancel(ctx)
 }
 
 // againAfter is when a right is tried again that nobody else has.
@@ -226,6 +244,8 @@ func heldError(what machines.Action, err error) error {
 		e.Err = errors.Join(machines.ErrAbandoned, err)
 	case errors.As(err, &used), errors.Is(err, tenants.ErrUnsettled):
 		e.Err = errors.Join(machines.ErrInUse, err)
+	case errors.Is(err, tenants.ErrLate):
+		e.Kind, e.After, e.Err = machines.Transient, againAfter, errors.Join(machines.ErrUnguarded, machines.ErrUnanswered, err)
 	default:
 		e.Kind, e.Err = machines.Transient, errors.Join(machines.ErrUnguarded, err)
 	}

@@ -40,6 +40,7 @@ func TestHeldErrors(t *testing.T) {
 		{tenants.ErrUnsettled, machines.ErrInUse, machines.Busy, 0},
 		{tenants.ErrAway, machines.ErrUnguarded, machines.Transient, 0},
 		{context.DeadlineExceeded, machines.ErrUnguarded, machines.Transient, 0},
+		{fmt.Errorf("%w: %w", tenants.ErrAway, tenants.ErrLate), machines.ErrUnanswered, machines.Transient, againAfter},
 	} {
 		err := heldError(machines.Start, fmt.Errorf("the store: %w", c.err))
 		var e *machines.Error

@@ -379,3 +379,49 @@ func TestLedgerWatches(t *testing.T) {
 	look()
 	harness.Eventually(t, harness.Patience, "one answers for what c has left", func() bool { return told() == 1 && w.uses() == "" })
 }
+
+// TestASlowStoreIsLate, not away, if it was heard of lately: who waits for a lock of it, or for an answer, may ask again.
+func TestASlowStoreIsLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	patient := w.ledger("a")
+	w.dsn += " lock_timeout=50ms"
+	l, unheard := w.ledger("b"), w.ledger("c")
+	for _, l := range []*Ledger{patient, l} {
+		w.taken(l, leaseKey)
+	}
+	tx, err := w.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT FROM postern.leases FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	take := func(l *Ledger, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := l.TakeToUse(ctx, leaseKey, longLease)
+		return err
+	}
+	is := func(what string, err error, late bool) {
+		t.Helper()
+		if !errors.Is(err, tenants.ErrAway) || errors.Is(err, tenants.ErrLate) != late {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	is("a lock", take(l, harness.Patience), true)
+	is("no answer", take(patient, 50*time.Millisecond), true)
+	is("a store that never was there", take(unheard, harness.Patience), false)
+	long := time.Now().Add(-slowFor)
+	l.heard.Store(&long)
+	is("a store that has said nothing for long", take(l, harness.Patience), false)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(l, harness.Patience); err != nil || time.Since(*l.heard.Load()) >= slowFor {
+		t.Errorf("it answers: %v", err)
+	}
+	l.heard.Store(&long)
+	w.watchLedger(l, new(atomic.Bool))
+	harness.Eventually(t, harness.Patience, "who watches it hears it", func() bool { return time.Since(*l.heard.Load()) < slowFor })
+}

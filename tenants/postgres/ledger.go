@@ -138,6 +138,7 @@ func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 			asserted = time.Now().Add(-rand.N(assertEvery / 4)) // not all nodes at once
 		}
 		reached()
+		l.hears()
 		bound, cancel := context.WithTimeout(ctx, pingLedger)
 		err := conn.PgConn().WaitForNotification(bound)
 		cancel()

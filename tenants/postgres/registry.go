@@ -25,6 +25,7 @@ const (
 	registryConns = 4 // at most
 	registryIdle  = time.Minute
 	callTimeout   = 10 * time.Second // of one call as a whole
+	slowFor       = 15 * time.Second // without an answer a store counts as slow; then it is away
 )
 
 // registryParams bound what a call may wait for, and what others wait for a process that stands still in the middle of one.
@@ -40,12 +41,27 @@ type Registry struct {
 
 // asker asks the store over a few connections, which are made when they are needed.
 type asker struct {
-	pool *pgxpool.Pool
-	log  *slog.Logger
-	told atomic.Bool // the log has been told that the store is away
+	pool  *pgxpool.Pool
+	log   *slog.Logger
+	told  atomic.Bool               // the log has been told that the store is away
+	heard atomic.Pointer[time.Time] // when the store has answered last; nil: never
 }
 
 func (a *asker) itself() *asker { return a }
+
+// hears notes that the store answers.
+func (a *asker) hears() {
+	now := time.Now()
+	a.heard.Store(&now)
+}
+
+// isLate reports whether an error says no more than that the store takes its time.
+func (a *asker) isLate(err error) bool {
+	if heard := a.heard.Load(); heard == nil || time.Since(*heard) >= slowFor {
+		return false
+	}
+	return errors.Is(err, context.DeadlineExceeded) || slices.Contains([]string{lockNotAvailable, idleTransaction}, sqlState(err))
+}
 
 var _ tenants.Registry = (*Registry)(nil)
 
@@ -161,10 +177,14 @@ func ask[T any](ctx context.Context, of interface{ itself() *asker }, f func(con
 	if err == nil || errors.Is(ctx.Err(), context.Canceled) || !isAway(err) {
 		if err == nil {
 			r.told.Store(false)
+			r.hears()
 		}
 		return out, err
 	}
 	away := awayBecause(err)
+	if r.isLate(err) {
+		away.cause = fmt.Errorf("%w: %w", tenants.ErrLate, away.cause)
+	}
 	if sqlState(err) == readOnlyServer {
 		r.pool.Reset() // connections to a server that is no primary any more are of no use: the next ones find the one that is
 	}
@@ -210,13 +230,17 @@ func isAway(err error) bool {
 	case errors.Is(err, tenants.ErrAway), errors.As(err, &connecting):
 		return true
 	case state != "":
-		return slices.Contains([]string{"08", "53", "57", "58"}, state[:2]) || slices.Contains([]string{readOnlyServer, "25P03", "55P03"}, state)
+		return slices.Contains([]string{"08", "53", "57", "58"}, state[:2]) || slices.Contains([]string{readOnlyServer, idleTransaction, lockNotAvailable}, state)
 	}
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) ||
 		pgconn.SafeToRetry(err) || pgconn.Timeout(err)
 }
 
-const readOnlyServer = "25006"
+const (
+	readOnlyServer   = "25006"
+	idleTransaction  = "25P03" // for too long
+	lockNotAvailable = "55P03" // in time
+)
 
 // sqlState is the code of an error that the server has sent; "": none has.
 func sqlState(err error) string {

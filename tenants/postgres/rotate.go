@@ -50,7 +50,7 @@ func beAlone(ctx context.Context, conn *pgx.Conn) error {
 	if err == nil {
 		_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(rotating))
 	}
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == "55P03" { // lock_not_available
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == lockNotAvailable {
 		return errors.New("somebody else is changing the key of the store at the moment")
 	}
 	if err == nil {
