@@ -86,6 +86,7 @@ type account struct {
 	turnAt    time.Time        // when another node has its turn; zero: there are no turns
 	last      tenants.Portions // if there are turns: what was there
 	ahead     time.Duration    // of the store's clock, before ours
+	withheld  withheld         // of the last look
 
 	lapsed    bool      // there are portions of processes that will not come back
 	counting  bool      // they are being counted, or will be soon

@@ -74,6 +74,7 @@ type Budget struct {
 	trust    trust
 	away     bool // the store was when it was asked last
 
+	warned    warned
 	uncounted []*account // those that wait until strangers are counted
 
 	poke, pokeSpare chan struct{} // hold one if something may be due earlier

@@ -231,7 +231,7 @@ func (n *worldNode) Portions(_ context.Context, _ string, f func(tenants.Portion
 				w.alone[key.boot] = since
 			}
 		}
-		row.Lapsed = w.storeNow().Sub(since) > worldLapse
+		row.Lapsed, row.Lapses = w.storeNow().Sub(since) > worldLapse, since.Add(worldLapse)
 		s.All = append(s.All, row)
 	}
 	slices.SortFunc(s.All, func(a, b tenants.Portion) int {

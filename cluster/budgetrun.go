@@ -151,6 +151,9 @@ func (b *Budget) look(ctx context.Context, a *account) {
 			wake(b.wide)
 		}
 	})
+	if err == nil {
+		b.complain(a)
+	}
 }
 
 // listen hears what others say, until ctx ends.

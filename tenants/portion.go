@@ -63,6 +63,8 @@ type Portion struct {
 	Wanted     int // that it could use, when it looked last
 	// Silent says that the process was not heard of lately: it went without a goodbye, is frozen, or cannot reach the store.
 	Silent bool
+	// Lapses is when it will have been silent for long enough, by the store's clock; of one that is not silent it says nothing.
+	Lapses time.Time
 	// Lapsed says that it has been silent for so long that none of its dials can be under way any more.
 	Lapsed bool
 }

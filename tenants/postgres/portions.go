@@ -65,6 +65,7 @@ func (l *Ledger) Portions(ctx context.Context, tenant string, f func(tenants.Por
 const selectPortions = `SELECT p.scope, p.node, p.boot, p.servers, p.wanted,
 		coalesce(clock_timestamp() - n.seen > $2, true),
 		coalesce(clock_timestamp() - coalesce(n.seen, p.alone) > $3, false),
+		coalesce(n.seen, least(p.alone, clock_timestamp()), clock_timestamp()) + $3,
 		n.boot IS NULL AND coalesce(p.alone > clock_timestamp(), true)
 	FROM postern.portions p LEFT JOIN postern.nodes n ON n.boot = p.boot WHERE p.tenant = $1 ORDER BY p.scope, p.boot`
 
@@ -80,8 +81,12 @@ func (l *Ledger) readPortions(ctx context.Context, tx pgx.Tx, tenant string) (s 
 	})
 	b.Queue(selectPortions, tenant, silentAfter, l.lapse).Query(func(rows pgx.Rows) error {
 		var p tenants.Portion
+		var lapses time.Time
 		var unnoticed bool
-		_, err := pgx.ForEachRow(rows, []any{&p.Scope, &p.Node, &p.Boot, &p.Servers, &p.Wanted, &p.Silent, &p.Lapsed, &unnoticed}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&p.Scope, &p.Node, &p.Boot, &p.Servers, &p.Wanted, &p.Silent, &p.Lapsed, &lapses, &unnoticed}, func() error {
+			if p.Lapses = (time.Time{}); p.Silent {
+				p.Lapses = lapses
+			}
 			s.All = append(s.All, p)
 			alone = alone || unnoticed && p.Boot != l.boot
 			return nil

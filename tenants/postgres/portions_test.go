@@ -149,11 +149,16 @@ func TestPortionsOfTheSilentLapse(t *testing.T) {
 	write(t, a, mine(portion(a, "", 3, 3)))
 	state := func() (silent, lapsed bool) {
 		t.Helper()
-		all := write(t, b, mine()).All
-		if len(all) != 1 {
-			t.Fatalf("%+v", all)
+		found := write(t, b, mine())
+		if len(found.All) != 1 {
+			t.Fatalf("%+v", found.All)
 		}
-		return all[0].Silent, all[0].Lapsed
+		p := found.All[0]
+		// Its statement is a moment after Now was read.
+		if left := p.Lapses.Sub(found.Now); !p.Silent != p.Lapses.IsZero() || p.Silent && (left < -time.Minute || left > lapseAfter+time.Minute || p.Lapsed && left > time.Minute) {
+			t.Errorf("silent %v, lapsed %v: it lapses in %v", p.Silent, p.Lapsed, left)
+		}
+		return p.Silent, p.Lapsed
 	}
 	look := func(want ...string) {
 		t.Helper()
