@@ -164,6 +164,16 @@ func (all *commons) follow(conf *tenants.Tenant, parties []party, shared bool) {
 	}
 }
 
+// portion is what this node was granted of the tenant's own limit, beside what each node has without asking; ok is false if nodes share nothing.
+func (p *places) portion() (n int, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.commons == nil {
+		return 0, false
+	}
+	return p.commons.granted[tenants.ScopeTenant], true
+}
+
 // anyShared says whether something is claimed, or has to be.
 func (p *places) anyShared() bool {
 	p.mu.Lock()

@@ -91,6 +91,42 @@ func TestFewClientsAskNobody(t *testing.T) {
 	})
 }
 
+// TestAPortionOfClientsIsMeasured: what was granted last, and nothing where nodes share nothing.
+func TestAPortionOfClientsIsMeasured(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		b, _, _ := newShares(t, tenants.Pool{Size: 1, MaxServers: 1}, 1, shared)
+		measured := func() []float64 {
+			of, err := b.gate.TenantMetrics("acme")
+			if err != nil {
+				t.Fatal(err)
+			}
+			families, err := of.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out []float64
+			for _, f := range families {
+				for _, m := range f.GetMetric() {
+					if f.GetName() == "postern_client_portion" {
+						out = append(out, m.GetGauge().GetValue())
+					}
+				}
+			}
+			return out
+		}
+		for number, n := range []int{0, 31, 7, 0} {
+			var want []float64
+			if shared {
+				b.gate.Granted(tenants.ClientsOf("acme"), int64(number+1), []tenants.Grant{{Scope: tenants.ScopeTenant, Servers: n}, {Scope: tenants.UserScope("app"), Servers: 99}})
+				want = []float64{float64(n)}
+			}
+			if got := measured(); !slices.Equal(got, want) {
+				t.Errorf("shared %v, granted %d: it is measured as %v", shared, n, got)
+			}
+		}
+	}
+}
+
 // TestALoginWaitsForItsPlace: it is let in with the grant, or when somebody leaves; in vain it waits for two seconds, and others not at all then.
 func TestALoginWaitsForItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -117,6 +117,7 @@ var (
 	descClients      = prometheus.NewDesc("postern_client_connections", "Clients by state.", []string{"tenant", "state"}, nil)
 	descServers      = prometheus.NewDesc("postern_server_connections", "Server connections by state.", []string{"tenant", "state"}, nil)
 	descPortion      = prometheus.NewDesc("postern_server_portion", "How many server connections this node may have of those that the tenant may have over all nodes.", []string{"tenant"}, nil)
+	descPlaces       = prometheus.NewDesc("postern_client_portion", "How many clients this node may have of those that the tenant may have over all nodes, beside the few that each node may have anyway.", []string{"tenant"}, nil)
 	descWaiting      = prometheus.NewDesc("postern_waiting_clients", "Clients that wait for a server connection.", []string{"tenant"}, nil)
 	descTransactions = prometheus.NewDesc("postern_transactions_total", "Transactions completed.", []string{"tenant"}, nil)
 	descQueries      = prometheus.NewDesc("postern_queries_total", "Queries and executions passed on to servers.", []string{"tenant"}, nil)
@@ -134,7 +135,7 @@ var (
 )
 
 // tenantDescs are those with a tenant. It is never changed.
-var tenantDescs = []*prometheus.Desc{descClients, descServers, descPortion, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descRoleLists, descPins, descWakes, descSuspends, descMachine}
+var tenantDescs = []*prometheus.Desc{descClients, descServers, descPortion, descPlaces, descWaiting, descTransactions, descQueries, descBytes, descLogins, descServerLogins, descRoleLists, descPins, descWakes, descSuspends, descMachine}
 
 // Describe implements prometheus.Collector.
 func (g *Gate) Describe(ch chan<- *prometheus.Desc) {
@@ -175,6 +176,9 @@ func (t *tenant) collect(ch chan<- prometheus.Metric) {
 	gauge(descServers, c.replicaServers.Load(), "replication")
 	if t.shares != nil {
 		gauge(descPortion, c.portion.Load())
+	}
+	if n, ok := t.places.portion(); ok {
+		gauge(descPlaces, int64(n))
 	}
 	gauge(descWaiting, c.clientsWaiting.Load())
 	count(descTransactions, c.transactions.Load())
