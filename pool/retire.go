@@ -87,9 +87,9 @@ func (p *Pool) Retire(f func(*Server)) {
 // who has just come.
 func (p *Pool) Vacate(f func(*Server)) { p.retire(f, Idle) }
 
-// retire takes out the servers in the given states, and those in use when they are released.
+// retire takes out the servers in the given states, and those in use when they are released. Those that were closed before count as retired, too.
 func (p *Pool) retire(f func(*Server), states ...State) {
-	for _, state := range [...]State{Active, Cleaning} {
+	for _, state := range [...]State{Active, Cleaning, Leaving} {
 		for n := p.servers[state].head; n != nil; n = n.next {
 			n.item.retired = true
 		}
@@ -97,6 +97,7 @@ func (p *Pool) retire(f func(*Server), states ...State) {
 	var out list[Server]
 	for _, state := range states {
 		for s := p.servers[state].first(); s != nil; s = p.servers[state].first() {
+			s.retired = true
 			p.takeOut(s, &out)
 		}
 	}

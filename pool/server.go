@@ -73,7 +73,7 @@ func (s *Server) ConnectedAt() time.Time { return s.connectedAt }
 // IdleSince returns when the server last became idle; zero if it never was.
 func (s *Server) IdleSince() time.Time { return s.idleSince }
 
-// Retired says whether the server will be closed instead of released.
+// Retired says whether the server will be closed instead of released, or was closed because it was retired, or before all were.
 func (s *Server) Retired() bool { return s.retired }
 
 // set is the one place where a server changes state and where servers and clients are tied together or parted. The

@@ -119,11 +119,13 @@ func (t *tenant) reconnect() {
 	t.dialMore()
 }
 
-// closing reports whether a server is in use that is to be closed.
+// closing reports whether there is a server that is to be replaced, those included that were closed here and have not ended yet.
 func (t *tenant) closing() bool {
-	for s := range t.servers {
-		if s.books.Retired() {
-			return true
+	for _, all := range []map[*server]struct{}{t.servers, t.parting} {
+		for s := range all {
+			if s.books.Retired() {
+				return true
+			}
 		}
 	}
 	return false

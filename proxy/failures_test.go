@@ -174,6 +174,8 @@ func TestReconnectOnAllNodes(t *testing.T) {
 	if _, err := io.ReadAll(server); err != nil {
 		t.Errorf("the one that was in use: %v", err)
 	}
+	idle.Close()
+	server.Close()
 	if got := b.command(console.WaitClose, ""); got != "ok" {
 		t.Error(got)
 	}

@@ -67,6 +67,46 @@ func TestAGateWaitsForItsServersToEnd(t *testing.T) {
 	}
 }
 
+// TestWaitCloseWaitsForTheEnd of servers that RECONNECT has closed, and of those that were closed before it, and for no others.
+func TestWaitCloseWaitsForTheEnd(t *testing.T) {
+	b, _, upstream := newShares(t, tenants.Pool{Size: 2, MaxServers: 2}, 2, false)
+	for _, reconnects := range []bool{true, false} {
+		for _, before := range []bool{true, false} {
+			c := b.client(transactionMode)
+			opens(t, c)
+			let := upstream.hold()
+			if _, err := c.Write(pgwire.AppendQuery(nil, "commit")); err != nil {
+				t.Fatal(err)
+			}
+			awaitReady(t, c)
+			closing := func() (is bool) {
+				b.tenant.call(func() { is = b.tenant.closing() })
+				return is
+			}
+			b.tenant.call(func() {
+				for s := range b.tenant.servers {
+					if before || !reconnects {
+						s.shut("unused")
+					}
+				}
+			})
+			if reconnects {
+				b.gate.reconnect("acme")
+			}
+			b.settle()
+			if closing() != reconnects {
+				t.Errorf("RECONNECT: %v, closed before: %v; it is waited for: %v", reconnects, before, closing())
+			}
+			let()
+			eventually(t, "it has ended", func() (ok bool) {
+				b.tenant.call(func() { ok = !b.tenant.closing() && b.tenant.books.Used() == 0 })
+				return ok
+			})
+			c.Close()
+		}
+	}
+}
+
 // TestAServersPlaceIsFreeWhenItHasEnded, on a single node, too: whoever takes its place does not come too early, and a place that stays
 // taken is given up some day.
 func TestAServersPlaceIsFreeWhenItHasEnded(t *testing.T) {
