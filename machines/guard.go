@@ -110,17 +110,18 @@ const guardPause = 50 * time.Millisecond // at least, between two tries to get a
 // Wake implements Driver. It waits for what another process does to the machine: who comes after a start finds it running. So it does for an answer
 // of the guard's.
 func (g *guarded) Wake(ctx context.Context) (Status, error) {
-	for waited := false; ; waited = true {
-		s, wait, err := g.tryWake(ctx, waited)
+	for told := false; ; { // by the one that had the right
+		s, wait, err := g.tryWake(ctx, told)
 		if err == nil || wait == 0 || ctx.Err() != nil {
 			return s, err
 		}
+		told = errors.Is(err, ErrHeld)
 		g.guard.Await(ctx, g.key, wait)
 	}
 }
 
 // tryWake does it once. wait says that trying again is not in vain, and after which time at the latest.
-func (g *guarded) tryWake(ctx context.Context, waited bool) (_ Status, wait time.Duration, _ error) {
+func (g *guarded) tryWake(ctx context.Context, told bool) (_ Status, wait time.Duration, _ error) {
 	held, end, err := g.guard.Hold(ctx, g.key, Start)
 	if err != nil {
 		if errors.Is(err, ErrHeld) || errors.Is(err, ErrUnanswered) {
@@ -132,7 +133,7 @@ func (g *guarded) tryWake(ctx context.Context, waited bool) (_ Status, wait time
 	if f, ok := FenceOf(held); ok && err != nil && f.Over(held) != nil {
 		wait = guardPause // the right has ended, not the need
 	}
-	end(err == nil && !waited, err) // what was waited for was told
+	end(err == nil && !told, err)
 	return s, wait, err
 }
 
