@@ -88,7 +88,7 @@ var walls = map[string]wall{
 	"tenants":          {ours: []string{"netrestrict"}},
 	"tenants/document": {ours: []string{"netrestrict", "tenants"}, pure: true},
 	"tenants/file":     {ours: []string{"files", "netrestrict", "tenants", "tenants/document"}, modules: []string{yaml}},
-	"tenants/postgres": {ours: []string{"files", "netrestrict", "tenants", "tenants/document"}, modules: []string{goose, pgx, yaml}},
+	"tenants/postgres": {ours: []string{"files", "netrestrict", "tenants", "tenants/document"}, modules: []string{goose, pgx, xsys, yaml}},
 	"machines":         {},
 	"machines/fly":     {ours: []string{"files", "machines"}, modules: []string{xtime}},
 	"machines/local":   {ours: []string{"files", "machines"}, modules: []string{backoff, pgx}},

@@ -174,14 +174,11 @@ func (b *bans) watch(ctx context.Context) {
 func (b *bans) follow(ctx context.Context, reached func()) error {
 	conf := b.conn.Copy()
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { b.note(n.Payload) }
-	conn, err := connect(ctx, conf)
+	conn, err := listen(ctx, conf, "postern_bans") // before anything is read: nothing falls between
 	if err != nil {
 		return err
 	}
 	defer closeConn(conn)
-	if _, err := conn.Exec(ctx, "LISTEN postern_bans"); err != nil { // before anything is read: nothing falls between
-		return err
-	}
 	var compared time.Time
 	for {
 		_, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) {

@@ -44,6 +44,7 @@ func parseDSN(path, text string) (*pgx.ConnConfig, error) {
 	if conf.ValidateConnect == nil { // of several hosts, the one that can be listened to and written
 		conf.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
+	conf.DialFunc, conf.LookupFunc = dialer(conf.ConnectTimeout).DialContext, newNames(conf.LookupFunc).lookup
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "postern"
 	}
@@ -63,13 +64,39 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// prepare makes a new connection ours, if it is to a store that this program knows. Its statements are not compiled: they read a few rows,
-// but while the tables have no statistics, as after an import, many are expected, and compiling takes a second each time.
-func prepare(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, `SET jit = off`); err != nil {
-		return err
+// listen opens a connection that is told of what others notify.
+func listen(ctx context.Context, conf *pgx.ConnConfig, channel string) (*pgx.Conn, error) {
+	conn, err := connect(ctx, conf)
+	if err != nil {
+		return nil, err
 	}
-	return checkSchema(ctx, conn)
+	if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (pgconn.CommandTag, error) { return conn.Exec(ctx, "LISTEN "+channel) }); err != nil {
+		closeConn(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// sessionParams are what a session has unless the connection string says otherwise. Its statements are not compiled: they read a few rows, but
+// while the tables have no statistics, as after an import, many are expected, and compiling takes a second each time. The server lets go of
+// it within moments if this process is not reached any more: its locks, and its place among the connections that there may be.
+var sessionParams = [][2]string{{"jit", "off"}, {"tcp_keepalives_idle", "5"}, {"tcp_keepalives_interval", "2"}, {"tcp_keepalives_count", "3"}, {"tcp_user_timeout", "10000"}}
+
+// prepare makes a new connection ours, if it is to a store that this program knows.
+func prepare(ctx context.Context, conn *pgx.Conn) error {
+	_, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) {
+		var set strings.Builder
+		for _, p := range sessionParams {
+			if conn.Config().RuntimeParams[p[0]] == "" {
+				fmt.Fprintf(&set, "SET %s = %s;", p[0], p[1])
+			}
+		}
+		if _, err := conn.Exec(ctx, set.String()); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, checkSchema(ctx, conn)
+	})
+	return err
 }
 
 // plain is an error of connecting in one line and without the connection's settings, which pgx repeats, though not the password.

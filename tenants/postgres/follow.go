@@ -54,15 +54,12 @@ func (s *Store) follow(ctx context.Context, reached func()) error {
 	l := &listener{}
 	conf := s.opts.Conn.Copy()
 	conf.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { l.noted.Store(true) }
-	conn, err := connect(ctx, conf)
+	conn, err := listen(ctx, conf, "postern_tenants") // before anything is read: nothing falls between
 	if err != nil {
 		return err
 	}
 	defer closeConn(conn)
 	l.conn = conn
-	if _, err := conn.Exec(ctx, "LISTEN postern_tenants"); err != nil { // before anything is read: nothing falls between
-		return err
-	}
 	teller, err := connect(ctx, s.opts.Conn)
 	if err != nil {
 		return err

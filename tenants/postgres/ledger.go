@@ -118,14 +118,11 @@ func (l *Ledger) Watch(ctx context.Context, w Watcher) {
 func (l *Ledger) follow(ctx context.Context, w Watcher, reached func()) error {
 	conf := l.conn.Copy()
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.hear(n.Payload, w.Told) }
-	conn, err := connect(ctx, conf)
+	conn, err := listen(ctx, conf, leaseChannel)
 	if err != nil {
 		return err
 	}
 	defer closeConn(conn)
-	if _, err := conn.Exec(ctx, "LISTEN "+leaseChannel); err != nil {
-		return err
-	}
 	var asserted time.Time
 	for last := time.Now(); ; {
 		now := time.Now()

@@ -237,14 +237,11 @@ func (l *Ledger) Hear(ctx context.Context, ready func(), heard func(tenant strin
 func hear(ctx context.Context, to *pgx.ConnConfig, channel string, heard func(payload string), ready func()) error {
 	conf := to.Copy()
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { heard(n.Payload) }
-	conn, err := connect(ctx, conf)
+	conn, err := listen(ctx, conf, channel)
 	if err != nil {
 		return err
 	}
 	defer closeConn(conn)
-	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-		return err
-	}
 	ready()
 	for {
 		bound, cancel := context.WithTimeout(ctx, pingLedger)

@@ -122,7 +122,8 @@ func (p *presence) announce(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (p *presence) take(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, `LOCK TABLE postern.nodes IN SHARE ROW EXCLUSIVE MODE`); err != nil { // of two that come at once the second sees the first
+	// Of two that come at once the second sees the first. All others wait, but not for one that stands still or was cut off in the middle of it.
+	if _, err := tx.Exec(ctx, `SET LOCAL idle_in_transaction_session_timeout = '2s'; LOCK TABLE postern.nodes IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return err
 	}
 	var boot string

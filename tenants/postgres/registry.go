@@ -92,7 +92,7 @@ func newPool(o *Options) (*pgxpool.Pool, error) {
 		if err := prepare(ctx, conn); err != nil {
 			return awayError{err}
 		}
-		if err := checkKeys(ctx, conn, o.Keys); err != nil {
+		if _, err := bounded(ctx, answerTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, checkKeys(ctx, conn, o.Keys) }); err != nil {
 			return awayError{err}
 		}
 		return nil

@@ -43,9 +43,9 @@ const (
 	readTimeout    = 5 * time.Minute        // for reading all tenants, and for reading what is new
 	compareEvery   = 3 * time.Minute        // all versions
 	firstPause     = 100 * time.Millisecond // between two connections; doubles
-	longestPause   = 5 * time.Second
-	reloadPatience = 30 * time.Second // of who asks for a comparison
-	cacheEvery     = 30 * time.Second // at most
+	longestPause   = time.Second            // others take a node for silent that is back and has not said so
+	reloadPatience = 30 * time.Second       // of who asks for a comparison
+	cacheEvery     = 30 * time.Second       // at most
 )
 
 // Store keeps a directory equal to what the database has. Its methods may be called by any number of goroutines.
