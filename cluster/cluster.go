@@ -63,6 +63,9 @@ func Open(o Options) (*Cluster, error) {
 	if o.protocol != 0 {
 		c.protocol = o.protocol
 	}
+	if c.opts.lookup == nil {
+		c.opts.lookup = lookup
+	}
 	c.callers, c.peers, c.greeted = newCallers(), newPeers(c), newGreetings()
 	c.rows.changed, c.rows.tried = c.took, func() { c.doubts.judge(time.Now()) }
 	c.Handle(hello, 0, c.answerHello)

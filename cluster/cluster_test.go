@@ -71,8 +71,8 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	again.run(t)
 	a.echoes(t, "b", "a: hi") // by the name; nobody has waited for the other to be found dead
 	together(t, a, again)
-	eventually(t, "the dead one is gone", func() bool { return a.sees(b, Left) })
-	if !a.log.has("a node does not answer", "node=b") || !a.log.has("a node is gone", "node=b") || !a.log.has("a node is there", "node=b", "region=ams") {
+	eventually(t, "the dead one is gone", func() bool { return a.sees(b, Left) && a.log.has("a node is gone", "node=b") })
+	if !a.log.has("a node does not answer", "node=b") || !a.log.has("a node is there", "node=b", "region=ams") {
 		t.Errorf("the log does not say it:\n%s", a.log)
 	}
 }

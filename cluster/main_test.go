@@ -144,7 +144,6 @@ type node struct {
 // quick makes gossip fast enough for tests.
 func quick(c *memberlist.Config) {
 	c.ProbeInterval, c.ProbeTimeout, c.GossipInterval = 100*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond
-	c.SuspicionMaxTimeoutMult = 2
 }
 
 // open opens a cluster of one name on any ports.

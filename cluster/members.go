@@ -125,11 +125,19 @@ func (m *members) AckPayload() []byte { return nil }
 
 // NotifyPingComplete implements memberlist.PingDelegate: a member has answered.
 func (m *members) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+	m.answers(n.Name)
+}
+
+// answers notes that a member does, and reports whether it was suspected.
+func (m *members) answers(gossipName string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if is := m.all[n.Name]; is != nil && is.State == Suspect {
-		is.State, is.Since = Alive, time.Now()
+	is := m.all[gossipName]
+	if is == nil || is.State != Suspect {
+		return false
 	}
+	is.State, is.Since = Alive, time.Now()
+	return true
 }
 
 // prune forgets who has left long ago.
@@ -139,14 +147,26 @@ func (m *members) prune(now time.Time) {
 	maps.DeleteFunc(m.all, func(_ string, is *Member) bool { return is.State == Left && now.Sub(is.Since) > leftKept })
 }
 
-// list is in the order of names; of one name who is there comes first.
+// list is in no order.
 func (m *members) list() []Member {
 	m.mu.Lock()
-	var all []Member
+	defer m.mu.Unlock()
+	all := make([]Member, 0, len(m.all))
 	for _, is := range m.all {
 		all = append(all, *is)
 	}
-	m.mu.Unlock()
+	return all
+}
+
+// Members are the nodes that the gossip tells of, this one included, by name; of one name who is there comes first. One that has left is told
+// of for a minute. One that does not answer has left if the store has another process in its place.
+func (c *Cluster) Members() []Member {
+	all := c.members.list()
+	for i := range all {
+		if all[i].State == Suspect && c.replaced(all[i]) {
+			all[i].State = Left
+		}
+	}
 	slices.SortFunc(all, func(a, b Member) int {
 		gone := func(m Member) int {
 			if m.State == Left {
@@ -158,6 +178,3 @@ func (m *members) list() []Member {
 	})
 	return all
 }
-
-// Members are the nodes that the gossip tells of, this one included, by name. One that has left is told of for a minute.
-func (c *Cluster) Members() []Member { return c.members.list() }

@@ -84,7 +84,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	states := map[State]int{Alive: 0, Suspect: 0, Left: 0}
-	for _, is := range m.c.members.list() {
+	for _, is := range m.c.Members() {
 		states[is.State]++
 	}
 	for state, n := range states {
@@ -118,7 +118,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 // divergence counts members without a row, and rows that are alive without a member. Processes are told apart by their boot.
 func (c *Cluster) divergence() (noRow, noMember int) {
 	there := make(map[string]bool)
-	for _, m := range c.members.list() {
+	for _, m := range c.Members() {
 		if m.State == Left {
 			continue
 		}

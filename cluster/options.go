@@ -39,8 +39,9 @@ type Options struct {
 	Registerer prometheus.Registerer // nil: nothing is measured
 
 	// For tests.
-	protocol int                      // 0: Protocol
-	tune     func(*memberlist.Config) // makes gossip faster
+	protocol int                                                          // 0: Protocol
+	tune     func(*memberlist.Config)                                     // makes gossip faster
+	lookup   func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's
 }
 
 // State is how a member looks from here.
@@ -71,18 +72,20 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
 // Times of waiting, and bounds of sizes.
 const (
-	rowsEvery    = time.Second            // rows are read
-	rowsPause    = 250 * time.Millisecond // at least, between two readings
-	rowsPatience = 3 * time.Second        // for the store to answer
-	joinEvery    = 2 * time.Second        // who is not a member yet is tried
-	joinAtOnce   = 16                     // of those
-	gossipWait   = 2 * time.Second        // for a whole stream of gossip
-	goodbyeWait  = time.Second            // for the gossip that this node leaves
-	leftKept     = time.Minute            // a member that has left is told of
-	maxMembers   = 1024                   // that are known of, those that have left among them
+	rowsEvery    = time.Second             // rows are read
+	rowsPause    = 250 * time.Millisecond  // at least, between two readings
+	rowsPatience = 3 * time.Second         // for the store to answer
+	joinEvery    = 2 * time.Second         // who is not a member yet is tried
+	joinAtOnce   = 16                      // of those
+	gossipWait   = 2 * time.Second         // for a whole stream of gossip
+	gossipDial   = 1500 * time.Millisecond // of that, to connect: there is time for a second packet, and who waits in vain is tried again with the next joinEvery
+	goodbyeWait  = time.Second             // for the gossip that this node leaves
+	leftKept     = time.Minute             // a member that has left is told of
+	maxMembers   = 1024                    // that are known of, those that have left among them
 
 	handshakeWait = 5 * time.Second  // on the nodes' port, and a second for the store to know the key
 	bodyWait      = 5 * time.Second  // for a request to have come
+	peerDial      = 3 * time.Second  // of that, to connect: the next packet of TCP's would come after 7 s
 	callWait      = 5 * time.Second  // for an answer, unless the caller says otherwise
 	maxCallWait   = 60 * time.Second // whatever he says
 	idleWait      = 5 * time.Minute  // a connection that nobody uses is closed

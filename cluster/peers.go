@@ -39,7 +39,7 @@ type peer struct {
 
 const (
 	deafAfter = time.Second     // a dial that takes as long and fails is not tried again
-	deafFor   = 5 * time.Second // for as long: callers would wait in vain one after the other
+	deafFor   = 2 * time.Second // for as long: callers would wait in vain one after the other
 )
 
 // dialing is one try. conn and err are set before done is closed.
@@ -174,7 +174,7 @@ func (c *Cluster) newTransport(fingerprint string) *http.Transport {
 	only := new(http.Protocols)
 	only.SetHTTP2(true)
 	return &http.Transport{
-		DialContext:     (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:     (&net.Dialer{Timeout: peerDial, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig: tlsConfig(c.own, judgeOnly(fingerprint), callProtocol),
 		Protocols:       only, DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second, WriteByteTimeout: callWait},

@@ -256,7 +256,7 @@ func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 
 // DialTimeout implements memberlist.Transport.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(context.Background(), "tcp", addr)
+	conn, err := (&net.Dialer{Timeout: min(timeout, gossipDial)}).DialContext(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
