@@ -64,7 +64,8 @@ func (f *fleet) troubles() (every []trouble) {
 		return slices.Clone(every)
 	}
 	list := append(shuffled(),
-		trouble{name: "frozen for minutes", clients: []string{"network", "57P01", "57P03"}, lasts: minutes, after: mayNotDial, begin: freeze}, // its clients give up
+		// Its clients give up, or have waited longer than query_wait when it thaws.
+		trouble{name: "frozen for minutes", clients: []string{"network", "57P01", "57P03", "53300"}, lasts: minutes, after: mayNotDial, begin: freeze},
 		trouble{name: "gone for minutes", clients: killed.clients, lasts: minutes, taken: true, begin: kill})
 	if !lost.all { // else nobody can say how many servers a node has that does not answer
 		// A minute after it is lost, a node has no more than its floor: who waits there, waits for long.

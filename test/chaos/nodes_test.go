@@ -229,8 +229,8 @@ type seen struct {
 	Member                                   *struct{ State string }
 }
 
-// view is what a node says about all; nil: it says nothing.
-func (f *fleet) view(i int) []seen {
+// view is what a node says about all. It is an error if somebody is there whom the store does not know.
+func (f *fleet) view(i int) ([]seen, error) {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.gates[i].AdminURL()+"/v1/cluster", nil)
@@ -241,42 +241,81 @@ func (f *fleet) view(i int) []seen {
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
 		StoreAway bool `json:"store_away"` // it says what was before
 		Nodes     []seen
-		Strangers []struct{ State string }
+		Strangers []struct{ Name, State string }
 	}
-	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&answer) != nil || answer.StoreAway {
-		return nil
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusOK || answer.StoreAway {
+		return nil, fmt.Errorf("%s, the store is away: %v, error: %v", resp.Status, answer.StoreAway, err)
 	}
 	for _, s := range answer.Strangers {
 		if s.State != "left" {
-			return nil
+			return nil, fmt.Errorf("a %s of before is %s", s.Name, s.State)
 		}
 	}
-	return answer.Nodes
+	return answer.Nodes, nil
 }
+
+// agreement is half a minute for a busy computer; without other load it is there within 5 s.
+const agreement = harness.Patience / 2
 
 // agree waits until all nodes say the same: that all are there.
 func (f *fleet) agree(when string) {
 	f.t.Helper()
-	start := time.Now()
-	harness.Eventually(f.t, harness.Patience, "all nodes agree "+when, func() bool {
-		first := f.view(0)
-		if len(first) != nodes {
-			return false
+	start, took := time.Now(), func(s time.Time) time.Duration { return time.Since(s).Round(time.Millisecond) }
+	var history []string // of what they do not agree on
+	last := ""
+	defer func() {
+		if f.t.Failed() || time.Since(start) > 5*time.Second {
+			f.t.Logf("until then: %s", strings.Join(history, "; "))
 		}
-		for _, n := range first {
-			if n.Silent || n.Leaving || n.Member == nil || n.Member.State != "alive" {
-				return false
+	}()
+	harness.Eventually(f.t, agreement, "all nodes agree "+when, func() bool {
+		now := f.dissent()
+		if now != last {
+			history = append(history, fmt.Sprintf("after %v: %s", took(start), now))
+		}
+		last = now
+		return now == ""
+	})
+	f.t.Logf("all nodes agree %s after %v", when, took(start))
+}
+
+// dissent is on what nodes do not agree; "": they do.
+func (f *fleet) dissent() string {
+	var first []seen
+	for i := range nodes {
+		all, err := f.view(i)
+		if err != nil {
+			return fmt.Sprintf("to %s: %v", nodeName(i), err)
+		}
+		if len(all) != nodes {
+			return fmt.Sprintf("to %s there are %d", nodeName(i), len(all))
+		}
+		for _, n := range all {
+			switch {
+			case n.Silent || n.Leaving:
+				return fmt.Sprintf("to %s %s is silent: %v, leaving: %v", nodeName(i), n.Name, n.Silent, n.Leaving)
+			case n.Member == nil:
+				return fmt.Sprintf("to %s %s is not there", nodeName(i), n.Name)
+			case n.Member.State != "alive":
+				return fmt.Sprintf("to %s %s is %s", nodeName(i), n.Name, n.Member.State)
 			}
 		}
-		return reflect.DeepEqual(first, f.view(1)) && reflect.DeepEqual(first, f.view(2))
-	})
-	f.t.Logf("all nodes agree %s after %v", when, time.Since(start).Round(time.Millisecond))
+		if i == 0 {
+			first = all
+		}
+		if !reflect.DeepEqual(first, all) {
+			a, _ := json.Marshal(first)
+			b, _ := json.Marshal(all)
+			return fmt.Sprintf("%s has %s, and %s %s", nodeName(0), a, nodeName(i), b)
+		}
+	}
+	return ""
 }
 
 // watched is a machine's inside, whose Postgres is the one that all tests share: it is off while the machine's address refuses. It counts
