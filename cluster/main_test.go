@@ -98,6 +98,14 @@ func (l *logged) String() string {
 	return l.buf.String()
 }
 
+// taken is what was written since the last time.
+func (l *logged) taken() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.buf.Reset()
+	return l.buf.String()
+}
+
 func (l *logged) has(parts ...string) bool {
 	for line := range strings.Lines(l.String()) {
 		all := true

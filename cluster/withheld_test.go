@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -33,17 +32,16 @@ func (l hoard) Portions(_ context.Context, tenant string, f func(tenants.Portion
 // TestTheLogSaysWhatSilentNodesHave of what clients wait for, once a minute; where nobody waits it says nothing.
 func TestTheLogSaysWhatSilentNodesHave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log logged
 		since := time.Now().Add(90 * time.Second)
 		b, _ := bury(t, BudgetOptions{Ledger: hoard{since: since}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		lines := func() (all []string) {
 			after(warnEvery)
-			for line := range strings.Lines(log.String()) {
+			for line := range strings.Lines(log.taken()) {
 				if strings.Contains(line, "clients wait for") {
 					all = append(all, line)
 				}
 			}
-			log.Reset()
 			return all
 		}
 		claim := func(tenant string, limit, wanted int) {
