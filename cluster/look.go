@@ -120,7 +120,7 @@ func (a *account) look(s tenants.Portions, now time.Time, me self) (c tenants.Po
 			c.Mine = append(c.Mine, tenants.Portion{Scope: scope, Node: me.node, Boot: me.boot, Servers: p.newRow, Wanted: p.newStored})
 		}
 	}
-	a.withheld = a.withheldFrom(&s, now)
+	a.withheld = a.withheldFrom(&s, now, me)
 	if turns {
 		a.turnAt, a.last = now.Add(o.left), s
 	}

@@ -21,14 +21,15 @@ type withheld struct {
 	until   time.Time
 }
 
-// withheldFrom is what clients wait for after a look: of the widest limit, if of several. Nobody waits for clients, logins go on without.
-func (a *account) withheldFrom(s *tenants.Portions, now time.Time) (h withheld) {
+// withheldFrom is what clients wait for after a look: of the widest limit, if of several. Nobody waits for clients, logins go on without;
+// and a node that has stood still may find itself silent, but waits for others only.
+func (a *account) withheldFrom(s *tenants.Portions, now time.Time, me self) (h withheld) {
 	if _, clients := tenants.CutClients(a.tenant); clients {
 		return h
 	}
 	for _, row := range s.All {
 		p := a.parts[row.Scope]
-		if !row.Silent || row.Servers == 0 || p == nil || p.limit == 0 || p.want() <= p.newTold || h.servers > 0 && row.Scope != h.scope {
+		if !row.Silent || row.Boot == me.boot || row.Servers == 0 || p == nil || p.limit == 0 || p.want() <= p.newTold || h.servers > 0 && row.Scope != h.scope {
 			continue
 		}
 		until := now.Add(row.Lapses.Sub(s.Now))

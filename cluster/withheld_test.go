@@ -76,3 +76,19 @@ func TestTheLogSaysWhatSilentNodesHave(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyWaitsForItself: a node that the store has not heard of for a moment finds its own row silent.
+func TestNobodyWaitsForItself(t *testing.T) {
+	b := NewBudget(BudgetOptions{Node: "me", Boot: "me-2", Log: slog.New(slog.DiscardHandler)})
+	a := b.open("acme")
+	p := a.part("")
+	p.limit, p.wanted = 5, 5
+	s := tenants.Portions{All: []tenants.Portion{{Node: "me", Boot: "me-2", Servers: 3, Silent: true}}}
+	if h := a.withheldFrom(&s, time.Now(), b.me); h.servers != 0 {
+		t.Errorf("it waits for %d servers of %v", h.servers, h.nodes)
+	}
+	s.All = append(s.All, tenants.Portion{Node: "me", Boot: "me-1", Servers: 2, Silent: true})
+	if h := a.withheldFrom(&s, time.Now(), b.me); h.servers != 2 {
+		t.Errorf("it waits for %d servers of the process before it", h.servers)
+	}
+}
