@@ -96,6 +96,7 @@ func (c *Cluster) ask(ctx context.Context, row tenants.Node, what string, body [
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.doubts.resolve(refusedBy(row))
+	c.doubts.resolve(keyOf(row))
 	if !c.understands(resp.Header) { // it is told even if the other side would have us
 		c.refusedProtocol(row.Name, protocolOf(resp.Header))
 		return nil, fmt.Errorf("%s: %w", row.Name, ErrProtocol)

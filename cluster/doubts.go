@@ -93,10 +93,13 @@ func (c *Cluster) doubtRefusal(row tenants.Node, alert error) {
 	})
 }
 
+// keyOf is the doubt about what answers at a process's address. A call that the process answers resolves it, too.
+func keyOf(row tenants.Node) string { return "key of " + row.Boot }
+
 // doubtKey is for another key than that of a node, at its address: that of a process that was started there after it, whose row was not read yet.
 func (c *Cluster) doubtKey(row tenants.Node) {
 	c.log.Debug("what answers at the address of a node is not that node", "node", row.Name, "address", row.Address.String())
-	c.doubts.add("key of "+row.Boot, time.Now(), func() bool { return !c.still(row) }, func() {
+	c.doubts.add(keyOf(row), time.Now(), func() bool { return !c.still(row) }, func() {
 		c.warn("what answers at the address of a node is not that node: no byte was sent", "node", row.Name, "address", row.Address.String())
 	})
 }

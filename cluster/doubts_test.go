@@ -97,6 +97,29 @@ func TestOrdinaryStart(t *testing.T) {
 	}
 }
 
+// TestAnAnswerEndsDoubts: what was in the way to a node for a moment is not told.
+func TestAnAnswerEndsDoubts(t *testing.T) {
+	t.Parallel()
+	s, keys := newStore(), keyFile(t, newKey())
+	a, b := open(t, "a", s, keys), echo(open(t, "b", s, keys)).run(t)
+	a.doubts.wait = time.Hour
+	a.run(t)
+	call := func() {
+		t.Helper()
+		if _, err := a.Call(withDeadline(t), "b", "echo", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call()
+	row, _ := a.rows.named("b")
+	a.doubtKey(row)
+	a.doubtRefusal(row, errors.New("a moment ago"))
+	call()
+	if a.undoubted(t) {
+		t.Errorf("a warns of %s:\n%s", b.opts.Name, a.log)
+	}
+}
+
 // TestStrangerWhileTheStoreIsAway: that nothing can be read explains nothing.
 func TestStrangerWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
