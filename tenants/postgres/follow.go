@@ -59,6 +59,7 @@ func (s *Store) follow(ctx context.Context, reached func()) error {
 		return err
 	}
 	defer closeConn(conn)
+	s.reached.Store(true)
 	l.conn = conn
 	teller, err := connect(ctx, s.opts.Conn)
 	if err != nil {

@@ -382,8 +382,20 @@ func TestOutage(t *testing.T) {
 	c := harness.OwnPostgres(t)
 	w := newWorld(t, c)
 	w.load(sample("acme"), sample("globex"))
+	alone := func(f *follower) bool {
+		t.Helper()
+		l, err := f.Ledger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Discard()
+		return l.Alone()
+	}
 	f := w.follow()
 	f.has(t, "acme", "globex")
+	if alone(f) {
+		t.Error("a process that has reached the store is alone before it was asked")
+	}
 	acme := sample("acme") // changed once more, too soon after the file was written for the next time
 	acme.Database = "x"
 	w.load(acme)
@@ -407,6 +419,9 @@ func TestOutage(t *testing.T) {
 	if f.Degraded() == nil || time.Since(f.Stats().LoadedAt) > 10*time.Minute {
 		t.Errorf("degraded: %v, stats %+v", f.Degraded(), f.Stats())
 	}
+	if !alone(f) {
+		t.Error("a process that has never reached the store is not alone")
+	}
 	w.watch(f)
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -414,6 +429,9 @@ func TestOutage(t *testing.T) {
 	w.load(sample("initech"))
 	f.has(t, "acme:x", "globex", "initech")
 	harness.Eventually(t, harness.Patience, "the end of the outage is told", func() bool { return f.Degraded() == nil })
+	if alone(f) {
+		t.Error("a process that has reached the store after its start is alone before it was asked")
+	}
 }
 
 // TestLeastPrivilege: who serves needs to read, and to write how it is; without the latter it does not start, because others would

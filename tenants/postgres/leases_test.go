@@ -23,7 +23,7 @@ const (
 // ledger is one of a process that the store knows as a node of this name.
 func (w *world) ledger(node string) *Ledger {
 	w.t.Helper()
-	l, err := newLedger(&Options{Conn: w.conf(), Keys: w.keys, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil))}, "boot-"+node)
+	l, err := newLedger(&Options{Conn: w.conf(), Keys: w.keys, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil))}, "boot-"+node, new(atomic.Bool))
 	if err != nil {
 		w.t.Fatal(err)
 	}

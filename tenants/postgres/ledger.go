@@ -36,7 +36,8 @@ type Ledger struct {
 	lapse   time.Duration // until portions of who is silent may end
 	maxLook int
 
-	others atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
+	others  atomic.Int32 // other nodes that the store knew when it was asked last; unknownOthers: it never was
+	reached *atomic.Bool // this process has reached the store, with whatever connection
 
 	again   atomic.Bool  // Watch writes down and looks again now
 	pruned  bool         // old leases were removed; of Watch, as is what follows
@@ -58,14 +59,14 @@ type use struct {
 const unknownOthers = -1
 
 // Ledger makes a ledger for the process that follows the store. The caller closes it.
-func (s *Store) Ledger() (*Ledger, error) { return newLedger(&s.opts, s.node.boot) }
+func (s *Store) Ledger() (*Ledger, error) { return newLedger(&s.opts, s.node.boot, &s.reached) }
 
-func newLedger(o *Options, boot string) (*Ledger, error) {
+func newLedger(o *Options, boot string, reached *atomic.Bool) (*Ledger, error) {
 	pool, err := newPool(o)
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, lapse: lapseAfter, maxLook: maxLook, uses: make(map[string]bool),
+	l := &Ledger{asker: asker{pool: pool, log: o.Log}, conn: o.Conn, node: o.Node, boot: boot, reached: reached, lapse: lapseAfter, maxLook: maxLook, uses: make(map[string]bool),
 		turns: make(map[string]chan struct{})}
 	l.others.Store(unknownOthers)
 	return l, nil
@@ -84,8 +85,12 @@ func (l *Ledger) Close() {
 // Discard closes a ledger in which nothing was written.
 func (l *Ledger) Discard() { l.pool.Close() }
 
-// Alone reports whether the store knew no other node when it was asked last, or was never asked.
-func (l *Ledger) Alone() bool { return l.others.Load() <= 0 }
+// Alone reports whether the store knew no other node when it was asked last, or was never reached. Of one that was reached, but not asked yet,
+// nothing is known: others may have reached it as well.
+func (l *Ledger) Alone() bool {
+	others := l.others.Load()
+	return others == 0 || others == unknownOthers && !l.reached.Load()
+}
 
 // Watcher is told what other processes write down, by one goroutine, and must not block.
 type Watcher struct {

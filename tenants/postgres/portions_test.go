@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // sharer is the ledger of a process that has a row of its own among the nodes.
 func (w *world) sharer(node string) *Ledger {
 	w.t.Helper()
-	l, err := newLedger(&Options{Conn: w.conf(), Keys: w.keys, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil))}, "boot-of-"+node)
+	l, err := newLedger(&Options{Conn: w.conf(), Keys: w.keys, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil))}, "boot-of-"+node, new(atomic.Bool))
 	if err != nil {
 		w.t.Fatal(err)
 	}

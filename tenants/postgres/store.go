@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,8 @@ type Store struct {
 	beat   time.Duration // the head is asked for as often, whatever was notified
 	ended  chan struct{} // closed when Watch has
 
+	reached atomic.Bool // it was, by this process
+
 	mu    sync.Mutex // guards what follows; held briefly
 	stats tenants.Stats
 	away  error        // why the store is not followed right now; nil: it is
@@ -94,6 +97,7 @@ func (s *Store) probe(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(conn)
+	s.reached.Store(true)
 	if _, err := readHead(ctx, conn); err != nil {
 		return err
 	}
