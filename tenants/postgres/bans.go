@@ -163,10 +163,10 @@ func (b *bans) watch(ctx context.Context) {
 			b.log.Warn("bans are not shared with other nodes for now", "error", err)
 			told = true
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauseBefore(pause)) {
 			return
 		}
-		pause = min(2*pause, longestPause)
+		pause = min(2*pause, longestOther)
 	}
 }
 

@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -25,6 +26,9 @@ func dialer(within time.Duration) *net.Dialer {
 	return &net.Dialer{Timeout: min(dialTimeout, within), Control: endUnanswered,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
 }
+
+// pauseBefore is how long to wait before a store is tried again: not all processes at once.
+func pauseBefore(pause time.Duration) time.Duration { return pause - rand.N(pause/2) }
 
 // names are the hosts of the store, with their addresses as they were found last.
 type names struct {

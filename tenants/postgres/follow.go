@@ -38,10 +38,8 @@ func (s *Store) Watch(ctx context.Context) {
 				s.opts.Directory.SetFilling(false)
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, pauseBefore(pause)) {
 			return
-		case <-time.After(pause):
 		}
 		pause = min(2*pause, longestPause)
 	}

@@ -112,10 +112,10 @@ func (l *Ledger) Watch(ctx context.Context, w Watcher) {
 			l.log.Warn("this node is not told what others do to machines for now", "error", err)
 			said = true
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauseBefore(pause)) {
 			return
 		}
-		pause = min(2*pause, longestPause)
+		pause = min(2*pause, longestOther)
 	}
 }
 

@@ -45,6 +45,7 @@ const (
 	compareEvery   = 3 * time.Minute        // all versions
 	firstPause     = 100 * time.Millisecond // between two connections; doubles
 	longestPause   = time.Second            // others take a node for silent that is back and has not said so
+	longestOther   = 5 * time.Second        // of who has nothing to say that others wait for
 	reloadPatience = 30 * time.Second       // of who asks for a comparison
 	cacheEvery     = 30 * time.Second       // at most
 )
