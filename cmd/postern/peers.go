@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type peers struct {
 	clock    cluster.Clock
 	failures *failures
 	answered answered
+	log      *slog.Logger
 }
 
 var _ proxy.Cluster = (*peers)(nil)
@@ -71,7 +73,7 @@ func (p *process) share(o *proxy.Options, r tenants.Registry) {
 
 // newPeers has this node answer others.
 func newPeers(n nodes, gate func() *proxy.Gate) *peers {
-	p := &peers{nodes: n, gate: gate, clock: cluster.NewClock(time.Now), failures: newFailures()}
+	p := &peers{nodes: n, gate: gate, clock: cluster.NewClock(time.Now), failures: newFailures(), log: slog.New(slog.DiscardHandler)}
 	n.Handle(askClock, maxQuestion, answering(func(context.Context, struct{}) (cluster.Reading, error) { return p.clock.Read(), nil }))
 	n.Handle(askCancel, maxQuestion, answering(p.cancel))
 	n.Handle(askOrder, maxQuestion, answering(func(_ context.Context, o proxy.Order) (int, error) {

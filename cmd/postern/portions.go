@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -59,6 +60,7 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 		CutOff:    p.peers.cutOff,
 		Left:      func() []string { return p.gate.Left() },
 	})
+	p.peers.log = log
 	p.peers.answerSeen(c.Members)
 	o.Budget = d.budget
 	p.portions = d
@@ -144,7 +146,24 @@ func (p *peers) cutOff(ctx context.Context) bool {
 type answered struct {
 	mu   sync.Mutex // held while they are asked: who comes meanwhile waits for that
 	at   time.Time
-	some string // the name of one that answers; "": none does
+	some string               // the name of one that answers; "": none does
+	told map[string]time.Time // when the log was told that one does
+}
+
+// tellEvery is how often the log is told that a silent node answers, of each.
+const tellEvery = time.Minute
+
+// due reports whether it is time to tell the log of a node, and counts that as told.
+func (k *answered) due(node string, now time.Time) bool {
+	maps.DeleteFunc(k.told, func(_ string, at time.Time) bool { return now.Sub(at) >= tellEvery })
+	if _, told := k.told[node]; told {
+		return false
+	}
+	if k.told == nil {
+		k.told = make(map[string]time.Time)
+	}
+	k.told[node] = now
+	return true
 }
 
 // silentButAnswers names a node that the store has not heard of for long, and that answers all the same; "": there is none.
@@ -153,7 +172,9 @@ func (p *peers) silentButAnswers(ctx context.Context) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if now := time.Now(); k.at.IsZero() || now.Sub(k.at) >= answersFor {
-		k.at, k.some = now, p.askSilent(ctx)
+		if k.at, k.some = now, p.askSilent(ctx); k.some != "" && k.due(k.some, now) {
+			p.log.Warn("a node of which the store hears nothing answers its calls: no portions of limits are handed on until the store hears of it, or it has ended", "node", k.some)
+		}
 	}
 	return k.some
 }

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,6 +121,8 @@ func TestSilentNodesThatAnswer(t *testing.T) {
 			return false, c.err
 		}
 		p := newPeers(n, gateOf(t))
+		var log bytes.Buffer
+		p.log = slog.New(slog.NewTextHandler(&log, nil))
 		for _, tenant := range []string{"acme", tenants.ClientsOf("acme")} {
 			if _, ok, err := p.strangers(t.Context(), tenant); ok || errors.Is(err, cluster.ErrNotCounted) != c.lives || !c.lives && err != nil {
 				t.Errorf("%s: %s: %v, %v", name, tenant, ok, err)
@@ -125,6 +130,11 @@ func TestSilentNodesThatAnswer(t *testing.T) {
 		}
 		if calls != 1 {
 			t.Errorf("%s: it was asked %d times", name, calls)
+		}
+		p.answered.at = time.Time{}
+		p.silentButAnswers(t.Context())
+		if said := strings.Count(log.String(), "level=WARN"); calls != 2 || (said == 1) != c.lives || said == 1 && !strings.Contains(log.String(), "node=b") {
+			t.Errorf("%s: asked %d times, the log says: %s", name, calls, &log)
 		}
 	}
 }
@@ -153,6 +163,21 @@ func TestFloor(t *testing.T) {
 	for id, want := range map[string]bool{"plain": true, "own": false, "machine": false, "nobody": false} {
 		if got := hasFloor(d, id); got != want {
 			t.Errorf("%s: %v", id, got)
+		}
+	}
+}
+
+// TestTheLogIsToldOfEachSilentNode once a minute.
+func TestTheLogIsToldOfEachSilentNode(t *testing.T) {
+	var k answered
+	now := time.Now()
+	for i, c := range []struct {
+		node  string
+		after time.Duration
+		want  bool
+	}{{"b", 0, true}, {"b", tellEvery - 1, false}, {"c", tellEvery - 1, true}, {"b", tellEvery, true}, {"c", tellEvery, false}} {
+		if got := k.due(c.node, now.Add(c.after)); got != c.want {
+			t.Errorf("%d: %s: %v", i, c.node, got)
 		}
 	}
 }
