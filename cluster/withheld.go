@@ -71,7 +71,7 @@ func (b *Budget) complain(a *account) {
 	if !say {
 		return
 	}
-	handedOn := "once nobody sees them live, and their connections have ended"
+	handedOn := "once nobody sees them live, no silent node answers, and their connections have ended"
 	if h.until.After(now) {
 		handedOn = "not before " + h.until.UTC().Format(time.RFC3339)
 	}

@@ -65,7 +65,7 @@ func TestTheLogSaysWhatSilentNodesHave(t *testing.T) {
 			}
 		}
 		later := strings.Join(lines(), "")
-		if n := strings.Count(later, "tenant=acme"); n < 1 || n > 2 || !strings.Contains(later, "nobody sees them live") {
+		if n := strings.Count(later, "tenant=acme"); n < 1 || n > 2 || !strings.Contains(later, "nobody sees them live, no silent node answers,") {
 			t.Errorf("%d lines in the next minute, when the time is over: %s", n, later)
 		}
 		claim("acme", 5, 0)
