@@ -53,12 +53,14 @@ func (p *process) divide(o *proxy.Options, conf *configs.Config, log *slog.Logge
 	c := p.cluster.Cluster
 	d.budget = cluster.NewBudget(cluster.BudgetOptions{
 		Ledger: d.ledger, Node: c.Name(), Boot: c.Boot(), MaxNodes: conf.Cluster.MaxNodes, Log: log,
-		Granted:   func(tenant string, number int64, g []tenants.Grant) { p.gate.Granted(tenant, number, g) },
-		Strangers: p.peers.count,
-		Floor:     func(tenant string) bool { return hasFloor(p.directory, tenant) },
-		Alive:     func(_, boot string) bool { return seen(c.Members(), boot, time.Now()) },
-		CutOff:    p.peers.cutOff,
-		Left:      func() []string { return p.gate.Left() },
+		Granted: func(tenant string, number int64, g []tenants.Grant) { p.gate.Granted(tenant, number, g) },
+		Strangers: func(ctx context.Context, tenant string) (int, bool, error) {
+			return p.peers.count(ctx, tenant, d.ledger.HasTenant)
+		},
+		Floor:  func(tenant string) bool { return hasFloor(p.directory, tenant) },
+		Alive:  func(_, boot string) bool { return seen(c.Members(), boot, time.Now()) },
+		CutOff: p.peers.cutOff,
+		Left:   func() []string { return p.gate.Left() },
 	})
 	p.peers.log = log
 	p.peers.answerSeen(c.Members)
@@ -207,12 +209,19 @@ func (p *peers) servers(_ context.Context, tenant string) ([]uint32, error) {
 	return p.gate().ServerPIDs(tenant)
 }
 
-// count counts a tenant's strangers, as far as that is for this node to do.
-func (p *peers) count(ctx context.Context, tenant string) (n int, ok bool, err error) {
+// count counts a tenant's strangers, as far as that is for this node to do. has asks the store whether it has the tenant.
+func (p *peers) count(ctx context.Context, tenant string, has func(ctx context.Context, tenant string) (bool, error)) (n int, ok bool, err error) {
 	n, ok, err = p.strangers(ctx, tenant)
 	switch {
-	case errors.Is(err, proxy.ErrNoTenant): // it was removed: nobody can log in to look, and time decides
-		return 0, false, nil
+	case errors.Is(err, proxy.ErrNoTenant):
+		there, failed := has(ctx, tenant)
+		if failed != nil {
+			return 0, false, failed
+		}
+		if there { // it was not read yet, or cannot be put in force here
+			return 0, false, fmt.Errorf("%w: %w", cluster.ErrNotCounted, err)
+		}
+		return 0, false, nil // it was removed: nobody can log in to look, and time decides
 	case errors.Is(err, proxy.ErrAsleep), errors.Is(err, proxy.ErrElsewhere):
 		return 0, ok, fmt.Errorf("%w: %w", cluster.ErrNotCounted, err)
 	}

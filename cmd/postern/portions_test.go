@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -35,6 +36,7 @@ func TestServersOfAnotherNode(t *testing.T) {
 }
 
 // TestWhoIsNotCounted: who was removed has nobody to ask, and a node asks no Postgres of a tenant that it may not serve. Neither is a fault.
+// Whom only this node does not have was not removed: its portions are kept.
 func TestWhoIsNotCounted(t *testing.T) {
 	far := tenants.New("far")
 	far.Upstream.Host, far.Service = "127.0.0.1", &tenants.Service{User: "watcher", Password: tenants.NewSecret("p")}
@@ -43,10 +45,19 @@ func TestWhoIsNotCounted(t *testing.T) {
 	n := nodeOf("a", 1)
 	n.answer = func(string, string, []byte) (any, error) { return nil, errors.New("nobody is to be asked") }
 	p := newPeers(n, gateOf(t, far))
-	if n, ok, err := p.count(t.Context(), "removed"); n != 0 || ok || err != nil {
+	away := errors.New("the store is away")
+	has := func(_ context.Context, tenant string) (bool, error) {
+		return tenant == "unread", map[string]error{"unknown": away}[tenant]
+	}
+	if n, ok, err := p.count(t.Context(), "removed", has); n != 0 || ok || err != nil {
 		t.Errorf("removed: %d, %v, %v", n, ok, err)
 	}
-	if _, ok, err := p.count(t.Context(), "far"); !ok || !errors.Is(err, cluster.ErrNotCounted) || !errors.Is(err, proxy.ErrElsewhere) {
+	for tenant, want := range map[string]error{"unread": cluster.ErrNotCounted, "unknown": away} {
+		if _, _, err := p.count(t.Context(), tenant, has); !errors.Is(err, want) {
+			t.Errorf("%s: %v", tenant, err)
+		}
+	}
+	if _, ok, err := p.count(t.Context(), "far", has); !ok || !errors.Is(err, cluster.ErrNotCounted) || !errors.Is(err, proxy.ErrElsewhere) {
 		t.Errorf("far: %v, %v", ok, err)
 	}
 }

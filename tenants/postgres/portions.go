@@ -194,6 +194,14 @@ func (l *Ledger) page(ctx context.Context, after *string, sql string, args ...an
 	return all, nil
 }
 
+// HasTenant reports whether the store has a tenant, whether or not it is in force here.
+func (l *Ledger) HasTenant(ctx context.Context, id string) (bool, error) {
+	return ask(ctx, l, func(ctx context.Context) (has bool, err error) {
+		err = l.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM postern.tenants WHERE id = $1)`, id).Scan(&has)
+		return has, err
+	})
+}
+
 // Survey returns all portions of this process by tenant, and tenants that somebody should look at: others want some, or processes are silent.
 func (l *Ledger) Survey(ctx context.Context) (mine map[string][]tenants.Portion, look []string, err error) {
 	mine = make(map[string][]tenants.Portion)

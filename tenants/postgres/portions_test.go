@@ -263,6 +263,19 @@ func TestForgottenNodesHaveNoPortions(t *testing.T) {
 	}
 }
 
+// TestATenantOfTheStore is there also if this node cannot read it.
+func TestATenantOfTheStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, harness.Postgres(t))
+	a := w.sharer("a")
+	w.exec(`INSERT INTO postern.tenants (id, document) VALUES ('unreadable', '{"what": "is this"}')`)
+	for id, want := range map[string]bool{"unreadable": true, "nobody": false} {
+		if has, err := a.HasTenant(t.Context(), id); err != nil || has != want {
+			t.Errorf("%s: %v, %v", id, has, err)
+		}
+	}
+}
+
 func TestHowLongAProcessWasNotHeardOf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.Postgres(t))
