@@ -61,6 +61,38 @@ func TestWhoIsNotSeenForAMoment(t *testing.T) {
 	}
 }
 
+// TestWhoStoodStillAndCannotAsk: that others see it again does not say that they have not handed on its portions.
+func TestWhoStoodStillAndCannotAsk(t *testing.T) {
+	w := newWorld(2, 4, [2]int{4, 4})
+	a, b := w.nodes[0], w.nodes[1]
+	a.demand(many, 0)
+	a.claim()
+	w.run(time.Second, 100*time.Millisecond, forever)
+	if a.open() != 4 {
+		t.Fatalf("at first %d are open", a.open())
+	}
+	a.state, a.gate.servers = frozen, nil // which Postgres has ended
+	b.demand(many, 0)
+	b.claim()
+	w.run(worldLapse+worldLinger+20*time.Second, 100*time.Millisecond, forever)
+	if b.open() != 4 {
+		t.Fatalf("the other one has %d", b.open())
+	}
+	a.state, a.noStore = up, true
+	w.look(b)
+	w.look(a)
+	if a.ask(false); a.b.MayDial() {
+		t.Error("it may dial")
+	}
+	a.settle()
+	a.claim()
+	w.run(lostPause+5*time.Second, 100*time.Millisecond, forever)
+	w.check(t)
+	if a.open() != 0 || b.open() != 4 {
+		t.Errorf("%d and %d of 4", a.open(), b.open())
+	}
+}
+
 // TestPortionsThatWereLostMeanwhile: who was away from the store for long has lost what the store does not have, although it knew all the time
 // that the store was away.
 func TestPortionsThatWereLostMeanwhile(t *testing.T) {

@@ -228,10 +228,13 @@ func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed 
 			t.until = asked.Add(lostPause)
 		}
 	case away: // who can ask it, if anybody, sees that this node lives
-		if cut {
+		stood := !t.at.IsZero() && t.gap(asked) && t.unknown(asked) // they may have handed its portions on, and see it again
+		if cut || stood {
 			b.cut(asked)
 		}
-		t.at = asked
+		if t.at = asked; stood {
+			t.until = asked.Add(lostPause)
+		}
 	case t.unknown(asked): // others may think that this node is gone
 		b.cut(asked)
 	}
