@@ -46,9 +46,9 @@ type BudgetOptions struct {
 	MaxNodes int
 	// Alive reports whether other nodes can be seen to live although the store has not heard of them: their portions stay. nil: none can.
 	Alive func(node, boot string) bool
-	// CutOff asks the other nodes whether they see this one: who does not say so may hand its portions on, if it can ask the store. nil: none
-	// can.
-	CutOff func(ctx context.Context) bool
+	// CutOff asks the other nodes whether they see this one: unseen says that one does not, and mute names those that do not answer. Both
+	// may hand its portions on, if they can ask the store, the latter not at once. nil: none can.
+	CutOff func(ctx context.Context) (unseen bool, mute []string)
 	// Left names tenants whose servers may be there still when the gate has ended: their portions are not given back. nil: none.
 	Left func() []string
 	Log  *slog.Logger
@@ -95,7 +95,7 @@ func NewBudget(o BudgetOptions) *Budget {
 		o.Alive = func(string, string) bool { return false }
 	}
 	if o.CutOff == nil {
-		o.CutOff = func(context.Context) bool { return false }
+		o.CutOff = func(context.Context) (bool, []string) { return false, nil }
 	}
 	if o.Left == nil {
 		o.Left = func() []string { return nil }

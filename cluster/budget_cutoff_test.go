@@ -93,6 +93,32 @@ func TestWhoStoodStillAndCannotAsk(t *testing.T) {
 	}
 }
 
+// TestOneLateAnswer costs nothing: only who does not answer for long may see this node no more.
+func TestOneLateAnswer(t *testing.T) {
+	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	s := time.Second
+	for name, c := range map[string]struct {
+		ask  func(t *trust, asked time.Time) bool
+		want bool
+	}{
+		"one":                      {func(t *trust, at time.Time) bool { return t.cutOff(at, false, []string{"b"}) }, false},
+		"one that does not see it": {func(t *trust, at time.Time) bool { return t.cutOff(at, true, nil) }, true},
+		"one that answers again": {func(t *trust, at time.Time) bool {
+			return t.cutOff(at, false, []string{"b"}) || t.cutOff(at.Add(7*s), false, nil) || t.cutOff(at.Add(14*s), false, []string{"b"})
+		}, false},
+		"one after the other": {func(t *trust, at time.Time) bool {
+			return t.cutOff(at, false, []string{"b"}) || t.cutOff(at.Add(7*s), false, []string{"c"}) || t.cutOff(at.Add(14*s), false, []string{"b"})
+		}, false},
+		"one for long": {func(t *trust, at time.Time) bool {
+			return !t.cutOff(at, false, []string{"b"}) && !t.cutOff(at.Add(muteFor-1), false, []string{"b", "c"}) && t.cutOff(at.Add(muteFor), false, []string{"b"})
+		}, true},
+	} {
+		if got := c.ask(&trust{}, began); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // TestPortionsThatWereLostMeanwhile: who was away from the store for long has lost what the store does not have, although it knew all the time
 // that the store was away.
 func TestPortionsThatWereLostMeanwhile(t *testing.T) {

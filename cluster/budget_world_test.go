@@ -129,7 +129,7 @@ func (w *world) start(name string) *worldNode {
 		},
 		Strangers: func(context.Context, string) (int, bool, error) { return w.strangers(n) },
 		Alive:     func(_, boot string) bool { return w.gossips(n, boot) },
-		CutOff:    func(context.Context) bool { return w.cutOff(n) },
+		CutOff:    func(context.Context) (bool, []string) { return w.cutOff(n) },
 		Log:       slog.New(slog.DiscardHandler),
 	})
 	n.b.now = func() time.Time { return w.now.Add(n.jump) }
@@ -167,16 +167,20 @@ func (w *world) gossips(by *worldNode, boot string) bool {
 }
 
 // cutOff is what package main has for it.
-func (w *world) cutOff(n *worldNode) bool {
-	if n.call() != nil {
-		return true
-	}
+func (w *world) cutOff(n *worldNode) (unseen bool, mute []string) {
+	late := n.call() != nil
 	for _, boot := range n.known {
-		if o, ok := w.answers(n, boot); boot != n.boot && (!ok || o.blind) {
-			return true
+		if boot == n.boot {
+			continue
+		}
+		switch o, ok := w.answers(n, boot); {
+		case late, !ok:
+			mute = append(mute, boot)
+		case o.blind:
+			unseen = true
 		}
 	}
-	return false
+	return unseen, mute
 }
 
 // strangers counts what is open and no living node says is its own, as package main does.

@@ -220,7 +220,9 @@ func (b *Budget) ask(ctx context.Context, asked time.Time, wide bool) (surveyed 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := &b.trust
-	b.away = away
+	if b.away = away; !away {
+		t.mute = nil
+	}
 	switch {
 	case err == nil && age < unheard:
 		t.at, t.heard = asked, asked.Add(-age)
@@ -251,7 +253,10 @@ func (b *Budget) cutOff(ctx context.Context, asked time.Time) bool {
 	}
 	bound, cancel := context.WithTimeout(ctx, cutOffPatience)
 	defer cancel()
-	return b.o.CutOff(bound)
+	unseen, mute := b.o.CutOff(bound)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.trust.cutOff(asked, unseen, mute)
 }
 
 // compare compares all accounts with the rows of the store, and reports whether this node has lost some. After a gap they may be others',

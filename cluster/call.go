@@ -21,6 +21,7 @@ var (
 	ErrNoNode   = errors.New("there is no such node, or it takes no calls")
 	ErrAway     = errors.New("the node does not answer")
 	ErrRefused  = errors.New("the node refuses this one")
+	ErrWrongKey = errors.New("who answers there has another key than the node's row") // with ErrAway
 	ErrProtocol = errors.New("the node speaks another protocol")
 	ErrUnknown  = errors.New("the node does not know what was asked") // it may be one version behind
 )
@@ -79,7 +80,7 @@ func (c *Cluster) callable(node string) (tenants.Node, bool) {
 // unsent reports whether a call has failed before the node could have read anything of it.
 func unsent(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, errWrongKey) || errors.As(err, &op) && op.Op == "dial"
+	return errors.Is(err, ErrWrongKey) || errors.As(err, &op) && op.Op == "dial"
 }
 
 func (c *Cluster) ask(ctx context.Context, row tenants.Node, what string, body []byte) ([]byte, error) {
@@ -131,7 +132,7 @@ func (c *Cluster) failure(ctx context.Context, row tenants.Node, err error) erro
 		c.doubtRefusal(row, alert.Err)
 		return fmt.Errorf("%s: %w: %w", row.Name, ErrRefused, err)
 	}
-	if errors.Is(err, errWrongKey) {
+	if errors.Is(err, ErrWrongKey) {
 		c.doubtKey(row)
 	}
 	return fmt.Errorf("%s: %w: %w", row.Name, ErrAway, err)

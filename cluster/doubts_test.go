@@ -83,7 +83,7 @@ func TestOrdinaryStart(t *testing.T) {
 	late.put(tenants.Node{Name: "b", Boot: "before", Here: before})
 	a.run(t)
 	b.run(t)
-	if _, err := a.Call(withDeadline(t), "b", hello, nil); !errors.Is(err, errWrongKey) {
+	if _, err := a.Call(withDeadline(t), "b", hello, nil); !errors.Is(err, ErrWrongKey) {
 		t.Error(err)
 	}
 	eventually(t, "both are in doubt", func() bool {

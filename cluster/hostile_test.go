@@ -137,7 +137,7 @@ func TestWrongServer(t *testing.T) {
 	there := thief.Here()
 	there.Fingerprint = strings.Repeat("ab", 32)
 	s.put(tenants.Node{Name: "b", Boot: "boot", Here: there})
-	if _, err := a.Call(withDeadline(t), "b", "count", []byte("secret")); !errors.Is(err, ErrAway) || !errors.Is(err, errWrongKey) {
+	if _, err := a.Call(withDeadline(t), "b", "count", []byte("secret")); !errors.Is(err, ErrAway) || !errors.Is(err, ErrWrongKey) {
 		t.Error(err)
 	}
 	eventually(t, "the log says it", func() bool {

@@ -39,10 +39,7 @@ func fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(digest[:])
 }
 
-var (
-	errNotSpoken = errors.New("does not speak what nodes speak")
-	errWrongKey  = errors.New("who answers there has another key than the node's row")
-)
+var errNotSpoken = errors.New("does not speak what nodes speak")
 
 // strangerError is the fingerprint of a key that no row has; "": there is no key.
 type strangerError string
@@ -54,7 +51,7 @@ func (strangerError) Error() string { return "its key is not that of a node with
 func judgeOnly(fingerprint string) func(key string) error {
 	return func(key string) error {
 		if key != fingerprint {
-			return errWrongKey
+			return ErrWrongKey
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -128,11 +129,17 @@ func (p *peers) others() []tenants.Node {
 // askAll asks all other nodes at the same time, each what question says, and names those that do not answer in time. Where that says
 // nothing nobody is asked.
 func askAll[A any](ctx context.Context, p *peers, what string, question func(node string) any) (answers map[string]A, missing []string) {
+	answers, failed := askEach[A](ctx, p, what, question)
+	return answers, slices.Sorted(maps.Keys(failed))
+}
+
+// askEach does so, and says why those do not.
+func askEach[A any](ctx context.Context, p *peers, what string, question func(node string) any) (answers map[string]A, failed map[string]error) {
 	ctx, stop := context.WithTimeout(ctx, peersWithin)
 	defer stop()
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	answers = make(map[string]A)
+	answers, failed = make(map[string]A), make(map[string]error)
 	for _, n := range p.others() {
 		q := question(n.Name)
 		if q == nil {
@@ -143,15 +150,14 @@ func askAll[A any](ctx context.Context, p *peers, what string, question func(nod
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				missing = append(missing, n.Name)
+				failed[n.Name] = err
 				return
 			}
 			answers[n.Name] = a
 		})
 	}
 	all.Wait()
-	slices.Sort(missing)
-	return answers, missing
+	return answers, failed
 }
 
 // same is the question for everyone.

@@ -117,9 +117,9 @@ func (p *peers) answerSeen(members func() []cluster.Member) {
 	}))
 }
 
-// cutOff reports whether another node does not see this one, or does not say that it does. A node that was away for long when the store was
-// asked last is not waited for.
-func (p *peers) cutOff(ctx context.Context) bool {
+// cutOff asks the other nodes whether they see this one: unseen says that one does not, or knows another one by its name or key, or cannot say; mute
+// names those that do not answer. A node that was away for long when the store was asked last is not asked.
+func (p *peers) cutOff(ctx context.Context) (unseen bool, mute []string) {
 	last := time.Time{} // by the store's clock
 	for _, row := range p.nodes.Nodes() {
 		if row.Seen.After(last) {
@@ -130,18 +130,22 @@ func (p *peers) cutOff(ctx context.Context) bool {
 	for _, row := range p.others() {
 		gone[row.Name] = last.Sub(row.Seen) >= goneAfter
 	}
-	answers, missing := askAll[bool](ctx, p, askSeen, func(node string) any {
+	answers, failed := askEach[bool](ctx, p, askSeen, func(node string) any {
 		if gone[node] {
 			return nil
 		}
 		return p.nodes.Boot()
 	})
 	for _, sees := range answers {
-		if !sees {
-			return true
+		unseen = unseen || !sees
+	}
+	for node, err := range failed {
+		late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, cluster.ErrAway) && !errors.Is(err, cluster.ErrWrongKey)
+		if unseen = unseen || !late; late {
+			mute = append(mute, node)
 		}
 	}
-	return len(missing) > 0
+	return unseen, mute
 }
 
 // answered is what is known of silent nodes for a while.

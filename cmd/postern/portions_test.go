@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -76,22 +77,31 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-// TestCutOff: only whom all others see is not cut off, but for those that were away for long before.
+// TestCutOff: who does not see this node, is another one than before, refuses it or cannot say is told from who does not answer; one that was away
+// for long before is not asked.
 func TestCutOff(t *testing.T) {
 	now := time.Now()
+	all := func(string) (any, error) { return true, nil }
+	only := func(err error) func(string) (any, error) {
+		return func(node string) (any, error) { return true, map[string]error{"c": err}[node] }
+	}
 	for name, c := range map[string]struct {
 		others int
 		answer func(node string) (any, error)
 		gone   time.Duration // of c
-		want   bool
+		unseen bool
+		mute   string
 	}{
 		"no others":                 {others: 0},
-		"all see it":                {others: 2, answer: func(string) (any, error) { return true, nil }},
-		"one does not see it":       {others: 2, answer: func(node string) (any, error) { return node == "b", nil }, want: true},
-		"one does not answer":       {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, want: true},
-		"one was silent":            {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, gone: goneAfter - 1, want: true},
-		"one was silent for long":   {others: 2, answer: func(node string) (any, error) { return true, map[string]error{"c": cluster.ErrAway}[node] }, gone: goneAfter},
-		"one that does not know it": {others: 1, answer: func(string) (any, error) { return nil, cluster.ErrUnknown }, want: true},
+		"all see it":                {others: 2, answer: all},
+		"one does not see it":       {others: 2, answer: func(node string) (any, error) { return node == "b", nil }, unseen: true},
+		"one does not answer":       {others: 2, answer: only(cluster.ErrAway), mute: "c"},
+		"one is late":               {others: 2, answer: only(context.DeadlineExceeded), mute: "c"},
+		"one has another key":       {others: 2, answer: only(fmt.Errorf("%w: %w", cluster.ErrAway, cluster.ErrWrongKey)), unseen: true},
+		"one refuses it":            {others: 2, answer: only(cluster.ErrRefused), unseen: true},
+		"one was silent":            {others: 2, answer: only(cluster.ErrAway), gone: goneAfter - 1, mute: "c"},
+		"one was silent for long":   {others: 2, answer: only(cluster.ErrAway), gone: goneAfter},
+		"one that does not know it": {others: 1, answer: func(string) (any, error) { return nil, cluster.ErrUnknown }, unseen: true},
 	} {
 		n := nodeOf("a", 1)
 		n.rows = n.rows[:1+c.others]
@@ -107,8 +117,8 @@ func TestCutOff(t *testing.T) {
 			}
 			return c.answer(node)
 		}
-		if got := newPeers(n, gateOf(t)).cutOff(t.Context()); got != c.want {
-			t.Errorf("%s: %v", name, got)
+		if unseen, mute := newPeers(n, gateOf(t)).cutOff(t.Context()); unseen != c.unseen || strings.Join(mute, ",") != c.mute {
+			t.Errorf("%s: %v, %v", name, unseen, mute)
 		}
 	}
 }
