@@ -79,7 +79,7 @@ type account struct {
 	lost   bool // portions may be others', and the gate does not know yet: nothing can be said for sure of what it has
 
 	looked    bool             // there was a look
-	lookedAt  time.Time        // when the last one began
+	lookedAt  time.Time        // when the last one had read the rows
 	saidAt    time.Time        // when others were told last that they should look
 	retryAt   time.Time        // no look before this
 	contended bool             // somebody has less than it wants
@@ -299,7 +299,7 @@ func (a *account) act(now time.Time, me self) {
 // fail says that nobody knows whether a look is in force, or that there could be none. What is this node's stays, and may be used again; for
 // scopes with nothing there is the floor.
 func (a *account) fail(now time.Time) {
-	a.lookedAt, a.retryAt = now, now.Add(awayPause)
+	a.retryAt = now.Add(awayPause)
 	for _, p := range a.parts {
 		p.row = min(p.row, p.newRow)
 		if has := max(p.row, a.floor()); p.want() > p.told && has > p.told {

@@ -37,6 +37,40 @@ func TestTwoThatAreCutOffTogether(t *testing.T) {
 	}
 }
 
+// TestPortionsThatWereLostWhileClientsWait: that a look was tried does not say that the rows were seen.
+func TestPortionsThatWereLostWhileClientsWait(t *testing.T) {
+	w := newWorld(2, 4, [2]int{4, 4})
+	w.step = 50 * time.Millisecond
+	a := w.nodes[0]
+	for _, n := range w.nodes { // each has half of what it wants
+		n.demand(many, 0)
+		n.claim()
+	}
+	w.run(2*time.Second, 100*time.Millisecond, forever)
+	a.noStore = true
+	w.run(2*time.Minute, 100*time.Millisecond, forever)
+	for key := range w.rows {
+		delete(w.rows, key)
+	}
+	a.noStore = false
+	w.seen[a.boot] = w.storeNow()
+	tried := a.b.accounts[worldTenant].retryAt
+	w.interrupt = func(n *worldNode) error { // the store is asked, and not known to be back
+		if n == a && a.b.accounts[worldTenant].retryAt.Equal(tried) {
+			w.pass(awayPause + time.Millisecond)
+			for a.work() {
+			}
+		}
+		return nil
+	}
+	if a.ask(true); a.b.accounts[worldTenant].retryAt.Equal(tried) {
+		t.Fatal("it has not tried to look")
+	}
+	if a.b.MayDial() {
+		t.Error("it may dial")
+	}
+}
+
 // TestWhoIsNotSeenForAMoment keeps its portion: it answers.
 func TestWhoIsNotSeenForAMoment(t *testing.T) {
 	for _, service := range []bool{true, false} {
@@ -72,6 +106,7 @@ func TestWhoStoodStillAndCannotAsk(t *testing.T) {
 		t.Fatalf("at first %d are open", a.open())
 	}
 	a.state, a.gate.servers = frozen, nil // which Postgres has ended
+	w.step = 50 * time.Millisecond
 	b.demand(many, 0)
 	b.claim()
 	w.run(worldLapse+worldLinger+20*time.Second, 100*time.Millisecond, forever)
