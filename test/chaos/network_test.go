@@ -48,7 +48,7 @@ func TestLossyNetwork(t *testing.T) {
 // connection has on its way is lost, too, nobody else gets those connections, and when the network is back all are served.
 func TestServersNetworkGoes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "5s", "drain": "5s"}}})
+	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "2s", "drain": "5s"}}})
 	direct := w.direct()
 	run(t, direct, "create table copied (line text); grant all on copied to app")
 	querying, copying := w.client("querying"), w.client("copying")
@@ -113,7 +113,7 @@ func (lines) Read(p []byte) (int, error) {
 // server.
 func TestLoadWhileTheServersNetworkGoes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "5s", "drain": "5s"}}})
+	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "2s", "drain": "5s"}}})
 	direct := w.direct()
 	l := newLedger(t, direct, w.connect)
 	l.expects = anywhere("08006", "57P03", "53300", "network")
