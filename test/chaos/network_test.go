@@ -48,7 +48,7 @@ func TestLossyNetwork(t *testing.T) {
 // connection has on its way is lost, too, nobody else gets those connections, and when the network is back all are served.
 func TestServersNetworkGoes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "2s", "drain": "5s"}}})
+	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "5s", "drain": "5s"}}})
 	direct := w.direct()
 	run(t, direct, "create table copied (line text); grant all on copied to app")
 	querying, copying := w.client("querying"), w.client("copying")
@@ -71,6 +71,7 @@ func TestServersNetworkGoes(t *testing.T) {
 	w.awaitRunning(direct, upload)
 	pids := text(t, direct, "select string_agg(pid::text, ',') from pg_stat_activity where usename = 'app' and datname = current_database()")
 
+	harness.Eventually(t, harness.Patience, "the gate has heard all that servers have said", w.server.Delivered) // or they seem to say it again
 	w.server.Lose(t, 100)
 	for range 2 {
 		if e := <-ends; !oneOf("08006", "network")(e.err) {
@@ -113,7 +114,7 @@ func (lines) Read(p []byte) (int, error) {
 // server.
 func TestLoadWhileTheServersNetworkGoes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "2s", "drain": "5s"}}})
+	w := newWorld(t, worldConf{Config: harness.Map{"tcp": quick(), "timeouts": harness.Map{"server_connect": "5s", "drain": "5s"}}})
 	direct := w.direct()
 	l := newLedger(t, direct, w.connect)
 	l.expects = anywhere("08006", "57P03", "53300", "network")

@@ -43,6 +43,23 @@ func lose(conn syscall.RawConn, percent int) error {
 	return failed
 }
 
+// Delivered reports whether the relay's clients have acknowledged all that they were sent. What they have not is sent again, also after Lose(100),
+// which stops only what comes: to them the server seems to live then.
+func (r *Relay) Delivered() bool {
+	all := true
+	r.each(func(p *pair) {
+		raw, err := p.client.SyscallConn()
+		if err != nil {
+			return
+		}
+		_ = raw.Control(func(fd uintptr) {
+			n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+			all = all && err == nil && n == 0
+		})
+	})
+	return all
+}
+
 // Lose has the network lose so many of a hundred packets that are sent to the relay, from both sides, on connections that are
 // there and on those that come. With 100 it is as if a cable had been pulled: each side hears nothing more of the other, and
 // nobody can connect. 0 ends it.

@@ -12,6 +12,9 @@ import (
 
 func lose(syscall.RawConn, int) error { return errors.ErrUnsupported }
 
+// Delivered needs Linux.
+func (r *Relay) Delivered() bool { return true }
+
 // Lose needs Linux.
 func (r *Relay) Lose(t testing.TB, _ int) {
 	t.Helper()
